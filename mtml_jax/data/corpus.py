@@ -1,0 +1,196 @@
+"""Reads dialogue files: ParlAI's PersonaChat text becomes `Dialogue` records."""
+
+import dataclasses
+import hashlib
+import os
+from pathlib import Path
+
+from mtml_jax.records import Dialogue, Turn
+
+_SILENCE = "__SILENCE__"
+_OWN_PERSONA = "your persona:"
+_OTHER_PERSONA = "partner's persona:"
+_SPLIT_FILES = (
+    "{split}_self_original_no_cands.txt",
+    "{split}_self_original.txt",
+    "{split}_self_revised_no_cands.txt",
+    "{split}_self_revised.txt",
+)
+
+
+@dataclasses.dataclass
+class _Side:
+    """One dialogue while its lines are being read; `where` is the file and its first line."""
+
+    where: str
+    statements: list[str] = dataclasses.field(default_factory=list)
+    turns: list[Turn] = dataclasses.field(default_factory=list)
+
+
+def read_parlai(path: str | os.PathLike) -> list[Dialogue]:
+    """Reads a file of dialogues in ParlAI's numbered text format.
+
+    Every line is "N text". N = 1 begins a dialogue and N counts up within it.
+    First come the speaker's statements ("your persona: ..."; lines of the
+    partner's persona are ignored), then the turns: context, tab, response. Further
+    columns (reward, candidates) are ignored. Runs of whitespace in a turn become
+    one blank, and the context `__SILENCE__` becomes empty.
+
+    Args:
+      path: the file, UTF-8.
+
+    Returns:
+      The dialogues in file order, without speaker ids. Where one has the utterances
+      of another and just one more at the end, they are the two sides of one
+      conversation and share its id, a digest of what both have.
+
+    Raises:
+      ValueError: a line is not of this form, a dialogue has no turn, or the file
+        has no dialogue; the message names file and line.
+    """
+    sides: list[_Side] = []
+    previous = 0
+    with open(path, "rb") as lines:
+        for line_number, line in enumerate(lines, start=1):
+            where = f"{path}:{line_number}"
+            text = _decoded(line, where)
+            if not text.strip():
+                continue
+            number, body = _numbered(text, where)
+            if number == 1:
+                _require_turns(sides[-1:])
+                sides.append(_Side(where))
+            elif previous == 0:
+                raise ValueError(f"{where}: found line number {number} first, want 1")
+            elif number != previous + 1:
+                raise ValueError(
+                    f"{where}: found line number {number} after {previous}, "
+                    f"want {previous + 1}, or 1 for a new dialogue"
+                )
+            previous = number
+            _add_line(sides[-1], body, where)
+    if not sides:
+        raise ValueError(f"{path}:1: found an empty file, want dialogues of lines 'N text'")
+    _require_turns(sides[-1:])
+
+    conversations = _conversation_ids([_utterances(side.turns) for side in sides])
+    return [
+        Dialogue(
+            conversation=conversation,
+            speaker="",
+            statements=tuple(side.statements),
+            turns=tuple(side.turns),
+        )
+        for conversation, side in zip(conversations, sides, strict=True)
+    ]
+
+
+def find_split(data_dir: str | os.PathLike, split: str) -> Path:
+    """Finds the file of a split in a folder of ParlAI's PersonaChat release.
+
+    Looks for the speaker's own persona in its original wording before the revised
+    one, and for a file without candidates before the one with them.
+
+    Args:
+      data_dir: the folder.
+      split: train, valid or test.
+
+    Returns:
+      The path of the first file that is there.
+
+    Raises:
+      FileNotFoundError: the folder has none of these files.
+    """
+    names = [name.format(split=split) for name in _SPLIT_FILES]
+    for name in names:
+        path = Path(data_dir) / name
+        if path.is_file():
+            return path
+    found = "no such folder" if not Path(data_dir).is_dir() else "none of the files"
+    raise FileNotFoundError(
+        f"{data_dir}: found {found}, want one of {', '.join(names)} in the folder of --data_dir"
+    )
+
+
+def _decoded(line: bytes, where: str) -> str:
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{where}: found the byte 0x{line[error.start]:02x} at column {error.start + 1}, "
+            "want UTF-8 text"
+        ) from error
+    return text.removeprefix("\ufeff").rstrip("\r\n")
+
+
+def _numbered(text: str, where: str) -> tuple[int, str]:
+    number, _, body = text.partition(" ")
+    if not (number.isascii() and number.isdigit()):
+        raise ValueError(f"{where}: found {_excerpt(text)} without a number, want 'N text'")
+    return int(number), body
+
+
+def _add_line(side: _Side, body: str, where: str) -> None:
+    """Adds the text behind a line's number to its dialogue."""
+    if body.startswith((_OWN_PERSONA, _OTHER_PERSONA)):
+        if side.turns:
+            raise ValueError(
+                f"{where}: found the persona line {_excerpt(body)} after a turn, "
+                "want all persona lines before the dialogue's first turn"
+            )
+        if body.startswith(_OWN_PERSONA):
+            statement = body.removeprefix(_OWN_PERSONA).strip()
+            if not statement:
+                raise ValueError(
+                    f"{where}: found a persona line without text, "
+                    f"want '{_OWN_PERSONA} statement'"
+                )
+            side.statements.append(statement)
+        return
+    columns = body.split("\t")
+    if len(columns) < 2:
+        raise ValueError(
+            f"{where}: found {_excerpt(body)} without a tab, want 'context<TAB>response'"
+        )
+    context, response = (" ".join(column.split()) for column in columns[:2])
+    if not response:
+        raise ValueError(
+            f"{where}: found an empty response to {_excerpt(context)}, "
+            "want 'context<TAB>response'"
+        )
+    side.turns.append(Turn(context="" if context == _SILENCE else context, response=response))
+
+
+def _require_turns(sides: list[_Side]) -> None:
+    for side in sides:
+        if not side.turns:
+            raise ValueError(
+                f"{side.where}: found a dialogue without a turn, "
+                "want at least one line 'N context<TAB>response'"
+            )
+
+
+def _excerpt(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
+def _utterances(turns: list[Turn]) -> tuple[str, ...]:
+    """Everything said by both speakers, in order; silence is nothing said."""
+    said = (text for turn in turns for text in (turn.context, turn.response))
+    return tuple(text for text in said if text)
+
+
+def _conversation_ids(sequences: list[tuple[str, ...]]) -> list[str]:
+    """Digests of the utterances that both sides of each conversation have.
+
+    Each side ends with its own speaker's reply, so one side lacks the last utterance
+    of the other, and either may be that one. A fixed number of first utterances would
+    not do: short dialogues may have fewer, and strangers open alike.
+    """
+    present = set(sequences)
+    ids = []
+    for shared in sequences:
+        while shared[:-1] in present:
+            shared = shared[:-1]
+        ids.append(hashlib.sha256("\n".join(shared).encode()).hexdigest()[:16])
+    return ids

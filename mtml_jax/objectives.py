@@ -1,0 +1,191 @@
+"""The table of strategies, the meta-objective of one persona, and its gradient over many."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax.sharding import Mesh, PartitionSpec
+
+from mtml_jax import losses
+from mtml_jax.config import StepConfig
+from mtml_jax.inner import adapt
+from mtml_jax.sharding import PERSONAS
+from mtml_jax.types import Episode, Params, Rates, TaskSums
+
+
+class Phase(NamedTuple):
+    """Which loss adapts on the support set, and which judges on the query set."""
+
+    inner: Callable | None  # None: supervised, no inner step
+    outer: Callable
+
+
+# Iteration i runs phase i modulo the number of phases; iterations count from 1.
+STRATEGIES: dict[str, tuple[Phase, ...]] = {
+    "std": (Phase(None, losses.response_loss),),
+    "std_p": (Phase(None, losses.response_loss),),
+    "paml": (Phase(losses.response_loss, losses.response_loss),),
+    "mtml": (Phase(losses.multi_task_loss, losses.multi_task_loss),),
+    "amtml": (
+        Phase(losses.response_loss, losses.persona_loss),
+        Phase(losses.persona_loss, losses.response_loss),
+    ),
+}
+
+
+@struct.dataclass
+class Metrics:
+    """Token sums of one outer step, over its personas; divided on the host.
+
+    Attributes:
+      loss: the meta-objective (eq. 14).
+      support: TaskSums at the initial parameters.
+      query: TaskSums at the adapted parameters.
+    """
+
+    loss: jax.Array
+    support: TaskSums
+    query: TaskSums
+
+
+def meta_objective(
+    params: Params, episode: Episode, rates: Rates, *, phase: Phase, config: StepConfig
+) -> tuple[jax.Array, Metrics]:
+    """L_query(phi - inner_lr * grad L_support(phi)) of one persona (eq. 12).
+
+    Args:
+      params: the initial parameters phi.
+      episode: Episode of one persona.
+      rates: alpha and inner_lr.
+      phase: the two losses.
+      config: model sizes, gradient mode, number of inner steps.
+
+    Returns:
+      (loss, Metrics).
+    """
+    loss_config = config.loss()
+
+    def inner_loss(params, data):
+        examples, alpha = data
+        return phase.inner(params, examples, alpha, config=loss_config)
+
+    steps = config.inner_steps
+    batches = jax.tree.map(
+        lambda x: jnp.broadcast_to(x, (steps, *jnp.shape(x))), (episode.support, rates.alpha)
+    )
+    adapted, support = adapt(
+        inner_loss, params, batches, rates.inner_lr, gradient=config.gradient, unroll=True
+    )
+    support = jax.tree.map(lambda x: x[0], support)
+    loss, query = phase.outer(adapted, episode.query, rates.alpha, config=loss_config)
+    return loss, Metrics(loss, support, query)
+
+
+def supervised_objective(
+    params: Params, episode: Episode, token_weight, *, config: StepConfig
+) -> tuple[jax.Array, Metrics]:
+    """The response loss on both sets of one persona, without adaptation.
+
+    Args:
+      params: the model's parameters.
+      episode: Episode of one persona.
+      token_weight: float scalar; personas over tokens of the whole meta-batch,
+        so that the mean over personas is the mean over all its tokens.
+      config: model sizes.
+
+    Returns:
+      (loss, Metrics).
+    """
+    sums = [
+        losses.weighted_loss(
+            params, examples.replace(persona=None), token_weight, 0.0, config=config.loss()
+        )
+        for examples in (episode.support, episode.query)
+    ]
+    loss = sums[0][0] + sums[1][0]
+    return loss, Metrics(loss, sums[0][1], sums[1][1])
+
+
+def mean_gradient(
+    params: Params,
+    episodes: Episode,
+    rates: Rates,
+    *,
+    phase: Phase,
+    config: StepConfig,
+    mesh: Mesh | None = None,
+) -> tuple[Params, Metrics]:
+    """The gradient of (1/M) sum over personas of the meta-objective (eq. 14).
+
+    Personas are split over the mesh; on each device they are vmapped
+    `config.persona_chunk` at a time and the chunks scanned, so that only one
+    chunk's adapted parameters are alive. Gradients add up, across devices once.
+
+    Args:
+      params: the initial parameters phi.
+      episodes: Episode with a leading persona axis of length M.
+      rates: alpha and inner_lr.
+      phase: the two losses.
+      config: model sizes, gradient mode, chunk.
+      mesh: from `sharding.persona_mesh`; None for one device.
+
+    Returns:
+      (gradient shaped like params, Metrics: loss averaged over personas, sums summed).
+
+    Raises:
+      ValueError: if the chunk does not divide the personas of a device.
+    """
+    personas = jax.tree.leaves(episodes)[0].shape[0]
+    if phase.inner is None:
+        tokens = losses.count_tokens(episodes.support.response) + losses.count_tokens(
+            episodes.query.response
+        )
+        shared = jnp.asarray(1.0) if config.reduction == "sum" else personas / tokens
+        objective = functools.partial(supervised_objective, config=config)
+    else:
+        shared = rates
+        objective = functools.partial(meta_objective, phase=phase, config=config)
+    total = functools.partial(_summed_gradient, objective, config.persona_chunk)
+    if mesh is not None and mesh.size > 1:
+        total = jax.shard_map(
+            lambda *args, total=total: jax.lax.psum(total(*args), PERSONAS),
+            mesh=mesh,
+            in_specs=(PartitionSpec(), PartitionSpec(PERSONAS), PartitionSpec()),
+            out_specs=PartitionSpec(),
+            check_vma=False,  # the custom derivatives of `tiles` do not carry the types it wants
+        )
+    grads, metrics = total(params, episodes, shared)
+    grads = jax.tree.map(lambda g: g / personas, grads)
+    return grads, metrics.replace(loss=metrics.loss / personas)
+
+
+def _summed_gradient(objective, chunk, params, episodes, shared):
+    """Sums gradient and metrics over the personas of one device, chunk by chunk."""
+    personas = jax.tree.leaves(episodes)[0].shape[0]
+    chunk = min(chunk or personas, personas)
+    if personas % chunk:
+        raise ValueError(
+            f"got {personas} personas a device in chunks of {chunk}; "
+            "persona_chunk has to divide meta_batch over devices"
+        )
+
+    def chunk_objective(params, episodes):
+        loss_P, metrics_P = jax.vmap(objective, in_axes=(None, 0, None))(params, episodes, shared)
+        return jnp.sum(loss_P), jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics_P)
+
+    def chunk_gradient(episodes):
+        return jax.grad(chunk_objective, has_aux=True)(params, episodes)
+
+    chunks = jax.tree.map(lambda x: x.reshape(-1, chunk, *x.shape[1:]), episodes)
+    if chunk == personas:
+        return chunk_gradient(jax.tree.map(lambda x: x[0], chunks))
+    shapes = jax.eval_shape(chunk_gradient, jax.tree.map(lambda x: x[0], chunks))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+    def add_chunk(total, episodes):
+        return jax.tree.map(jnp.add, total, chunk_gradient(episodes)), None
+
+    return jax.lax.scan(add_chunk, zeros, chunks)[0]

@@ -1,0 +1,50 @@
+"""The outer step: Adam on the mean meta-gradient, from state to state."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from mtml_jax.config import StepConfig
+from mtml_jax.objectives import Metrics, Phase, mean_gradient
+from mtml_jax.types import Episode, MetaState, Params, Rates
+
+# Adam's constants are those of Kingma and Ba; the clip is the reference code's.
+_OPTIMISER = optax.chain(
+    optax.clip_by_global_norm(2.0), optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
+)
+
+
+def init_state(params: Params) -> MetaState:
+    """The state before the first iteration."""
+    return MetaState(params, _OPTIMISER.init(params), jnp.zeros((), jnp.int32))
+
+
+def outer_step(
+    state: MetaState,
+    episodes: Episode,
+    rates: Rates,
+    *,
+    phase: Phase,
+    config: StepConfig,
+    mesh: Mesh | None = None,
+) -> tuple[MetaState, Metrics]:
+    """One outer update of the initial parameters (eq. 14, with Adam as section 3.2 says).
+
+    Args:
+      state: MetaState.
+      episodes: Episode with a leading persona axis of length M.
+      rates: alpha, inner_lr and outer_lr.
+      phase: the two losses, from `objectives.STRATEGIES`.
+      config: StepConfig.
+      mesh: devices that share the personas; None for one.
+
+    Returns:
+      (new state, Metrics of this step).
+    """
+    grads, metrics = mean_gradient(
+        state.params, episodes, rates, phase=phase, config=config, mesh=mesh
+    )
+    updates, opt_state = _OPTIMISER.update(grads, state.opt_state)
+    params = jax.tree.map(lambda p, u: p - rates.outer_lr * u, state.params, updates)
+    return MetaState(params, opt_state, state.step + 1), metrics

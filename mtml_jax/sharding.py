@@ -1,0 +1,24 @@
+"""Placement: the personas of a meta-batch over the devices, the parameters on each of them."""
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+PERSONAS = "personas"  # the mesh's one axis
+
+
+def persona_mesh(personas: int) -> Mesh:
+    """A mesh over as many devices as divide the number of personas evenly."""
+    devices = jax.devices()
+    count = max(n for n in range(1, min(len(devices), personas) + 1) if personas % n == 0)
+    return Mesh(np.array(devices[:count]), (PERSONAS,))
+
+
+def replicate(tree, mesh: Mesh):
+    """Puts a whole copy of every array on every device."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def split_personas(tree, mesh: Mesh):
+    """Splits every array along its leading axis, personas, over the devices."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(PERSONAS)))

@@ -1,0 +1,91 @@
+"""Sums over as many tiles of data as are occupied, twice differentiable in one tile's memory.
+
+A batch padded to its longest member wastes most of its slots, and reverse-mode
+AD of a loop keeps every iteration's intermediates. Here the gradient of a sum is
+the sum of gradients: each derivative is again a loop over the occupied tiles,
+and only one tile's intermediates are alive at a time.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def sum_over_tiles(function: Callable, forward: bool, operands, tiles, count):
+    """Computes sum_{n < count} function(operands, tiles[n]).
+
+    The value and its gradient come from one loop. The second derivative is one
+    more loop, over tiles of either vector-Jacobian products (reverse over
+    reverse) or, by the Hessian's symmetry, Jacobian-vector products (forward
+    over reverse).
+
+    Args:
+      function: (operands, tile) -> (scalar, aux); must not close over traced
+        values. Gradients do not flow through aux.
+      forward: whether the gradient is to be differentiated by `jax.jvp`
+        instead of `jax.grad`; each serves only its own way.
+      operands: pytree of float arrays, differentiated.
+      tiles: pytree of integer arrays [N, ...], not differentiated.
+      count: int scalar, how many tiles are occupied; the rest is not read.
+
+    Returns:
+      (sum of scalars, sum of aux).
+    """
+    return _loop(function, operands, tiles, count)
+
+
+def _sum_fwd(function, forward, operands, tiles, count):
+    total = _loop if forward else _differentiable_loop
+    (value, aux), gradient = total(
+        jax.value_and_grad(function, has_aux=True), operands, tiles, count
+    )
+    return (value, aux), gradient
+
+
+def _sum_bwd(function, forward, gradient, cotangent):
+    scale, _ = cotangent
+    return jax.tree.map(lambda g: scale * g, gradient), None, None
+
+
+sum_over_tiles.defvjp(_sum_fwd, _sum_bwd)
+
+
+def _loop(function, operands, tiles, count):
+    """The sum of any pytree-valued function, with a trip count known only at run time."""
+    shapes = jax.eval_shape(function, operands, jax.tree.map(lambda x: x[0], tiles))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+    def body(index, total):
+        tile = jax.tree.map(
+            lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), tiles
+        )
+        return jax.tree.map(jnp.add, total, function(operands, tile))
+
+    return jax.lax.fori_loop(0, count, body, zeros)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _differentiable_loop(function, operands, tiles, count):
+    return _loop(function, operands, tiles, count)
+
+
+def _loop_fwd(function, operands, tiles, count):
+    return _loop(function, operands, tiles, count), (operands, tiles, count)
+
+
+def _loop_bwd(function, residuals, cotangent):
+    operands, tiles, count = residuals
+
+    def pull_back(operands_and_cotangent, tile):
+        operands, cotangent = operands_and_cotangent
+        _, vjp = jax.vjp(lambda operands: function(operands, tile), operands)
+        return vjp(cotangent)[0]
+
+    total = _differentiable_loop(pull_back, (operands, cotangent), tiles, count)
+    return total, None, None
+
+
+_differentiable_loop.defvjp(_loop_fwd, _loop_bwd)

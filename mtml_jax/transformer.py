@@ -1,0 +1,243 @@
+"""The Transformer encoder-decoder as pure functions of (params, one row of tokens).
+
+Vaswani et al. (2017) with layer normalisation before each sub-layer, sinusoidal
+positions, one matrix for input embedding and output, no key biases (softmax
+cancels them) and no dropout. Functions take ONE packed row without a batch axis:
+sequences in a row are kept apart by segment ids, and callers map over rows.
+
+Axes: S context token, T target token, D width, H head, K head width, V vocabulary.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mtml_jax.config import ModelConfig
+from mtml_jax.types import Params, Tokens
+
+_MASKED = -1e9  # finite, so that a row of padding has a gradient of zero and not NaN
+_ACTIVATIONS = {"relu": jax.nn.relu, "gelu": jax.nn.gelu}
+
+
+def init(key: jax.Array, vocab_size: int, config: ModelConfig, embedding=None) -> Params:
+    """Draws initial parameters.
+
+    Args:
+      key: PRNG key.
+      vocab_size: number of words V.
+      config: sizes of the model.
+      embedding: optional float [V, G] word vectors; where G differs from the
+        model's width a learned projection [G, D] is added.
+
+    Returns:
+      Nested dict of float32 arrays; layers are stacked along a leading axis.
+    """
+    width, inner = config.width, config.feed_forward
+    keys = iter(jax.random.split(key, 16))
+    matrix = nn.initializers.xavier_uniform()
+
+    def dense(layers, fan_in, fan_out, blocks=1):
+        """`blocks` matrices drawn apart and laid side by side, for one fused product."""
+        drawn = jax.vmap(lambda k: matrix(k, (fan_in, fan_out), jnp.float32))(
+            jax.random.split(next(keys), layers * blocks)
+        )
+        drawn = drawn.reshape(layers, blocks, fan_in, fan_out)
+        return drawn.swapaxes(1, 2).reshape(layers, fan_in, blocks * fan_out)
+
+    def norm(*layers):
+        return {"scale": jnp.ones((*layers, width)), "bias": jnp.zeros((*layers, width))}
+
+    def bias(layers, size=width):
+        return jnp.zeros((layers, size))
+
+    def self_attention(layers):
+        return {
+            "norm": norm(layers),
+            "query_key_value": dense(layers, width, width, 3),
+            "query_bias": bias(layers),
+            "value_bias": bias(layers),
+            "output": dense(layers, width, width),
+            "output_bias": bias(layers),
+        }
+
+    def cross_attention(layers):
+        return {
+            "norm": norm(layers),
+            "query": dense(layers, width, width),
+            "query_bias": bias(layers),
+            "key_value": dense(layers, width, width, 2),
+            "value_bias": bias(layers),
+            "output": dense(layers, width, width),
+            "output_bias": bias(layers),
+        }
+
+    def feed_forward(layers):
+        return {
+            "norm": norm(layers),
+            "hidden": dense(layers, width, inner),
+            "hidden_bias": bias(layers, inner),
+            "output": dense(layers, inner, width),
+            "output_bias": bias(layers),
+        }
+
+    params = {
+        "encoder": {
+            "self_attention": self_attention(config.encoder_layers),
+            "feed_forward": feed_forward(config.encoder_layers),
+        },
+        "encoder_norm": norm(),
+        "decoder": {
+            "self_attention": self_attention(config.decoder_layers),
+            "cross_attention": cross_attention(config.decoder_layers),
+            "feed_forward": feed_forward(config.decoder_layers),
+        },
+        "decoder_norm": norm(),
+    }
+    if embedding is None:
+        params["embedding"] = width**-0.5 * jax.random.normal(next(keys), (vocab_size, width))
+    else:
+        params["embedding"] = jnp.asarray(embedding, jnp.float32)
+        if embedding.shape[1] != width:
+            params["projection"] = dense(1, embedding.shape[1], width)[0]
+    return params
+
+
+def encode(params: Params, context: Tokens, config: ModelConfig) -> jax.Array:
+    """Reads one row of contexts.
+
+    Args:
+      params: from `init`.
+      context: Tokens [S]; a token sees the tokens of its own segment.
+      config: sizes of the model.
+
+    Returns:
+      memory_SD in the compute dtype.
+    """
+    mask_SS = context.segment[:, None] == context.segment[None, :]
+    hidden_SD = embed(params, context, config)
+
+    def layer(hidden_SD, weights):
+        hidden_SD = _self_attend(weights["self_attention"], hidden_SD, mask_SS, config)
+        return _feed_forward(weights["feed_forward"], hidden_SD, config), None
+
+    hidden_SD, _ = _over_layers(layer, hidden_SD, params["encoder"], config)
+    return _layer_norm(params["encoder_norm"], hidden_SD)
+
+
+def decode(
+    params: Params,
+    memory_SD: jax.Array,
+    memory_segment_S: jax.Array,
+    inputs: Tokens,
+    config: ModelConfig,
+) -> jax.Array:
+    """Predicts one row of targets with the true previous tokens as input.
+
+    Args:
+      params: from `init`.
+      memory_SD: from `encode`.
+      memory_segment_S: int32 [S] segments of the context row.
+      inputs: Tokens [T]; token t sees its own segment up to t, and the contexts
+        of the same segment number.
+      config: sizes of the model.
+
+    Returns:
+      hidden_TD in the compute dtype, to be multiplied by `output_matrix`.
+    """
+    same_TT = inputs.segment[:, None] == inputs.segment[None, :]
+    causal_TT = same_TT & (inputs.position[:, None] >= inputs.position[None, :])
+    cross_TS = inputs.segment[:, None] == memory_segment_S[None, :]
+
+    def layer(hidden_TD, weights):
+        hidden_TD = _self_attend(weights["self_attention"], hidden_TD, causal_TT, config)
+        hidden_TD = _cross_attend(
+            weights["cross_attention"], hidden_TD, memory_SD, cross_TS, config
+        )
+        return _feed_forward(weights["feed_forward"], hidden_TD, config), None
+
+    hidden_TD, _ = _over_layers(
+        layer, embed(params, inputs, config), params["decoder"], config
+    )
+    return _layer_norm(params["decoder_norm"], hidden_TD)
+
+
+def output_matrix(params: Params, config: ModelConfig) -> jax.Array:
+    """The tied embedding as the output matrix: logits_TV = hidden_TD @ output_matrix_VD.T."""
+    table = params["embedding"].astype(config.dtype)
+    if "projection" in params:
+        table = table @ params["projection"].astype(config.dtype)
+    return table
+
+
+def embed(params: Params, tokens: Tokens, config: ModelConfig) -> jax.Array:
+    """sqrt(D) times the word's embedding plus the sinusoid of its position."""
+    vectors = params["embedding"][tokens.ids].astype(config.dtype)
+    if "projection" in params:
+        vectors = vectors @ params["projection"].astype(config.dtype)
+    angles = _sinusoid(tokens.position, config.width).astype(config.dtype)
+    return math.sqrt(config.width) * vectors + angles
+
+
+def _sinusoid(position, width):
+    """Vaswani et al., section 3.5; sines in the first half, cosines in the second."""
+    rates = 10000.0 ** (-jnp.arange(0, width, 2, dtype=jnp.float32) / width)
+    angles = position[..., None].astype(jnp.float32) * rates
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)[..., :width]
+
+
+def _over_layers(layer, hidden, weights, config):
+    if config.remat:
+        layer = jax.checkpoint(layer)
+    return jax.lax.scan(layer, hidden, weights)
+
+
+def _layer_norm(weights, hidden):
+    wide = hidden.astype(jnp.promote_types(hidden.dtype, jnp.float32))
+    centred = wide - wide.mean(-1, keepdims=True)
+    normal = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-6)
+    return (normal * weights["scale"] + weights["bias"]).astype(hidden.dtype)
+
+
+def _dense(inputs, kernel, bias):
+    return inputs @ kernel.astype(inputs.dtype) + bias.astype(inputs.dtype)
+
+
+def _attention(query_TD, key_SD, value_SD, mask_TS, config):
+    """softmax(q k' / sqrt(K)) v, head by head."""
+    split = lambda x: x.reshape(x.shape[0], config.heads, -1)
+    size = config.width // config.heads
+    scores_HTS = jnp.einsum("thk,shk->hts", split(query_TD * size**-0.5), split(key_SD))
+    scores_HTS = scores_HTS.astype(jnp.promote_types(scores_HTS.dtype, jnp.float32))
+    weights_HTS = jax.nn.softmax(jnp.where(mask_TS, scores_HTS, _MASKED), axis=-1)
+    mixed_THK = jnp.einsum("hts,shk->thk", weights_HTS.astype(value_SD.dtype), split(value_SD))
+    return mixed_THK.reshape(query_TD.shape)
+
+
+def _self_attend(weights, hidden_TD, mask_TT, config):
+    normal_TD = _layer_norm(weights["norm"], hidden_TD)
+    fused = normal_TD @ weights["query_key_value"].astype(normal_TD.dtype)
+    query_TD, key_TD, value_TD = jnp.split(fused, 3, axis=-1)
+    query_TD = query_TD + weights["query_bias"].astype(fused.dtype)
+    value_TD = value_TD + weights["value_bias"].astype(fused.dtype)
+    mixed_TD = _attention(query_TD, key_TD, value_TD, mask_TT, config)
+    return hidden_TD + _dense(mixed_TD, weights["output"], weights["output_bias"])
+
+
+def _cross_attend(weights, hidden_TD, memory_SD, mask_TS, config):
+    normal_TD = _layer_norm(weights["norm"], hidden_TD)
+    query_TD = _dense(normal_TD, weights["query"], weights["query_bias"])
+    fused = memory_SD @ weights["key_value"].astype(memory_SD.dtype)
+    key_SD, value_SD = jnp.split(fused, 2, axis=-1)
+    value_SD = value_SD + weights["value_bias"].astype(fused.dtype)
+    mixed_TD = _attention(query_TD, key_SD, value_SD, mask_TS, config)
+    return hidden_TD + _dense(mixed_TD, weights["output"], weights["output_bias"])
+
+
+def _feed_forward(weights, hidden_TD, config):
+    normal_TD = _layer_norm(weights["norm"], hidden_TD)
+    inner_TF = _ACTIVATIONS[config.activation](
+        _dense(normal_TD, weights["hidden"], weights["hidden_bias"])
+    )
+    return hidden_TD + _dense(inner_TF, weights["output"], weights["output_bias"])

@@ -1,0 +1,118 @@
+"""The pytrees that travel through jit: examples, episodes, token sums, training state."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+Params = Any  # nested dict of arrays
+
+
+@struct.dataclass
+class Tokens:
+    """Token sequences laid side by side; `segment` tells them apart.
+
+    Attributes:
+      ids: int32 [..., S] word ids.
+      segment: int32 [..., S], the number of the example within its tile,
+        counted from 1; 0 for padding.
+      position: int32 [..., S], counted from 0 within each sequence.
+    """
+
+    ids: jax.Array
+    segment: jax.Array
+    position: jax.Array
+
+
+@struct.dataclass
+class Targets:
+    """Target sequences laid side by side, for teacher forcing.
+
+    Attributes:
+      inputs: Tokens [..., T], the decoder's inputs, start token first.
+      ids: int32 [..., T], the tokens to predict, end-of-sequence last.
+    """
+
+    inputs: Tokens
+    ids: jax.Array
+
+
+@struct.dataclass
+class Examples:
+    """Turns of one persona, packed into tiles: context -> response, context -> persona.
+
+    A tile (axis N) is the unit of work: contexts in R rows of S slots each, so
+    that attention among them stays short; targets of each task in one stream.
+    Tiles in use come first.
+
+    Attributes:
+      context: Tokens [N, R, S].
+      response: Targets [N, T].
+      persona: Targets [N, Q], or None where no statements are used.
+    """
+
+    context: Tokens
+    response: Targets
+    persona: Targets | None
+
+
+@struct.dataclass
+class Episode:
+    """One persona's two disjoint sets (section 2.2: T^i and O^i)."""
+
+    support: Examples
+    query: Examples
+
+
+@struct.dataclass
+class TokenSums:
+    """A loss before division: summed negative log-likelihood in nats, and real tokens."""
+
+    nll: jax.Array
+    tokens: jax.Array
+
+    @classmethod
+    def zero(cls) -> "TokenSums":
+        return cls(jnp.zeros(()), jnp.zeros(()))
+
+    def __add__(self, other: "TokenSums") -> "TokenSums":
+        return TokenSums(self.nll + other.nll, self.tokens + other.tokens)
+
+
+@struct.dataclass
+class TaskSums:
+    """Token sums of the two tasks; a task that was not computed counts no tokens."""
+
+    response: TokenSums
+    persona: TokenSums
+
+
+@struct.dataclass
+class Rates:
+    """Settings that are traced, so that changing them compiles nothing.
+
+    Attributes:
+      alpha: weight of the response loss against the persona loss (eq. 6).
+      inner_lr: step size of the inner update (eq. 11, eta_t).
+      outer_lr: step size of the outer update (eq. 14, eta_o).
+    """
+
+    alpha: jax.Array
+    inner_lr: jax.Array
+    outer_lr: jax.Array
+
+
+@struct.dataclass
+class MetaState:
+    """What training carries from step to step.
+
+    Attributes:
+      params: the initial parameters phi.
+      opt_state: the outer optimiser's state.
+      step: int32 scalar, finished outer updates; the next iteration is step + 1.
+    """
+
+    params: Params
+    opt_state: Any
+    step: jax.Array

@@ -176,6 +176,7 @@ def _summed_gradient(objective, chunk, params, episodes, shared):
         loss_P, metrics_P = jax.vmap(objective, in_axes=(None, 0, None))(params, episodes, shared)
         return jnp.sum(loss_P), jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics_P)
 
+    @jax.jit  # traced once for its shapes and once for the loop otherwise
     def chunk_gradient(episodes):
         return jax.grad(chunk_objective, has_aux=True)(params, episodes)
 

@@ -22,3 +22,27 @@ def replicate(tree, mesh: Mesh):
 def split_personas(tree, mesh: Mesh):
     """Splits every array along its leading axis, personas, over the devices."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(PERSONAS)))
+
+
+def map_personas(function, mesh: Mesh, chunk: int = 1):
+    """Maps over the leading persona axis: split over devices, `chunk` vmapped at a time.
+
+    Args:
+      function: (shared, one persona's data) -> pytree of arrays.
+      mesh: from `persona_mesh`; its size divides the number of personas.
+      chunk: personas vmapped at a time on a device.
+
+    Returns:
+      (shared, data with a leading persona axis) -> results with that axis.
+    """
+
+    def local(shared, data):
+        return jax.lax.map(lambda one: function(shared, one), data, batch_size=chunk)
+
+    return jax.shard_map(
+        local,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), PartitionSpec(PERSONAS)),
+        out_specs=PartitionSpec(PERSONAS),
+        check_vma=False,
+    )

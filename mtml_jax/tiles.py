@@ -55,6 +55,7 @@ sum_over_tiles.defvjp(_sum_fwd, _sum_bwd)
 
 def _loop(function, operands, tiles, count):
     """The sum of any pytree-valued function, with a trip count known only at run time."""
+    function = jax.jit(function)  # traced once for its shapes and once for the body otherwise
     shapes = jax.eval_shape(function, operands, jax.tree.map(lambda x: x[0], tiles))
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 

@@ -47,10 +47,11 @@ def init(key: jax.Array, vocab_size: int, config: ModelConfig, embedding=None) -
         return drawn.swapaxes(1, 2).reshape(layers, fan_in, blocks * fan_out)
 
     def norm(*layers):
-        return {"scale": jnp.ones((*layers, width)), "bias": jnp.zeros((*layers, width))}
+        shape = (*layers, width)
+        return {"scale": jnp.ones(shape, jnp.float32), "bias": jnp.zeros(shape, jnp.float32)}
 
     def bias(layers, size=width):
-        return jnp.zeros((layers, size))
+        return jnp.zeros((layers, size), jnp.float32)
 
     def self_attention(layers):
         return {
@@ -96,7 +97,8 @@ def init(key: jax.Array, vocab_size: int, config: ModelConfig, embedding=None) -
         "decoder_norm": norm(),
     }
     if embedding is None:
-        params["embedding"] = width**-0.5 * jax.random.normal(next(keys), (vocab_size, width))
+        drawn = jax.random.normal(next(keys), (vocab_size, width), jnp.float32)
+        params["embedding"] = width**-0.5 * drawn
     else:
         params["embedding"] = jnp.asarray(embedding, jnp.float32)
         if embedding.shape[1] != width:
@@ -163,6 +165,65 @@ def decode(
     return _layer_norm(params["decoder_norm"], hidden_TD)
 
 
+def start_cache(params: Params, memory_SD: jax.Array, length: int, config: ModelConfig):
+    """Prepares the decoding of one example: keys and values of its context, and room for its own.
+
+    Args:
+      params: from `init`.
+      memory_SD: from `encode`.
+      length: most tokens that will be decoded.
+      config: sizes of the model.
+
+    Returns:
+      A pytree for `decode_step`.
+    """
+    weights = params["decoder"]["cross_attention"]
+    fused_LSD = jnp.einsum("sd,lde->lse", memory_SD, weights["key_value"].astype(memory_SD.dtype))
+    key_LSD, value_LSD = jnp.split(fused_LSD, 2, axis=-1)
+    value_LSD = value_LSD + weights["value_bias"].astype(fused_LSD.dtype)[:, None]
+    empty = jnp.zeros((config.decoder_layers, length, config.width), memory_SD.dtype)
+    return {"memory": (key_LSD, value_LSD), "own": (empty, empty)}
+
+
+def decode_step(params: Params, cache, memory_segment_S, token, position, config: ModelConfig):
+    """Reads one more token; the same numbers as `decode` without redoing the past.
+
+    Args:
+      params: from `init`.
+      cache: from `start_cache` or the previous step.
+      memory_segment_S: int32 [S]; slots of segment 1 are the context.
+      token: int32 scalar, the newest input token.
+      position: int32 scalar, its position from 0.
+      config: sizes of the model.
+
+    Returns:
+      (hidden_D, new cache).
+    """
+    own_mask = (jnp.arange(cache["own"][0].shape[1]) <= position)[None, :]
+    memory_mask = (memory_segment_S == 1)[None, :]
+    one = Tokens(token[None], jnp.ones((1,), jnp.int32), position[None])
+
+    def layer(hidden_TD, weights_and_cache):
+        weights, (memory_key, memory_value), (own_key, own_value) = weights_and_cache
+        attention = weights["self_attention"]
+        query_TD, key_TD, value_TD = _self_projections(attention, hidden_TD)
+        own_key = jax.lax.dynamic_update_slice_in_dim(own_key, key_TD, position, axis=0)
+        own_value = jax.lax.dynamic_update_slice_in_dim(own_value, value_TD, position, axis=0)
+        mixed_TD = _attention(query_TD, own_key, own_value, own_mask, config)
+        hidden_TD += _dense(mixed_TD, attention["output"], attention["output_bias"])
+        attention = weights["cross_attention"]
+        normal_TD = _layer_norm(attention["norm"], hidden_TD)
+        query_TD = _dense(normal_TD, attention["query"], attention["query_bias"])
+        mixed_TD = _attention(query_TD, memory_key, memory_value, memory_mask, config)
+        hidden_TD += _dense(mixed_TD, attention["output"], attention["output_bias"])
+        return _feed_forward(weights["feed_forward"], hidden_TD, config), (own_key, own_value)
+
+    hidden_TD, own = jax.lax.scan(
+        layer, embed(params, one, config), (params["decoder"], cache["memory"], cache["own"])
+    )
+    return _layer_norm(params["decoder_norm"], hidden_TD)[0], {**cache, "own": own}
+
+
 def output_matrix(params: Params, config: ModelConfig) -> jax.Array:
     """The tied embedding as the output matrix: logits_TV = hidden_TD @ output_matrix_VD.T."""
     table = params["embedding"].astype(config.dtype)
@@ -176,14 +237,15 @@ def embed(params: Params, tokens: Tokens, config: ModelConfig) -> jax.Array:
     vectors = params["embedding"][tokens.ids].astype(config.dtype)
     if "projection" in params:
         vectors = vectors @ params["projection"].astype(config.dtype)
-    angles = _sinusoid(tokens.position, config.width).astype(config.dtype)
+    wide = jnp.promote_types(config.dtype, jnp.float32)
+    angles = _sinusoid(tokens.position, config.width, wide).astype(config.dtype)
     return math.sqrt(config.width) * vectors + angles
 
 
-def _sinusoid(position, width):
+def _sinusoid(position_S, width, dtype):
     """Vaswani et al., section 3.5; sines in the first half, cosines in the second."""
-    rates = 10000.0 ** (-jnp.arange(0, width, 2, dtype=jnp.float32) / width)
-    angles = position[..., None].astype(jnp.float32) * rates
+    rates = 10000.0 ** (-jnp.arange(0, width, 2, dtype=dtype) / width)
+    angles = position_S[:, None].astype(dtype) * rates[None, :]
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)[..., :width]
 
 
@@ -197,11 +259,11 @@ def _layer_norm(weights, hidden):
     wide = hidden.astype(jnp.promote_types(hidden.dtype, jnp.float32))
     centred = wide - wide.mean(-1, keepdims=True)
     normal = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-6)
-    return (normal * weights["scale"] + weights["bias"]).astype(hidden.dtype)
+    return (normal * weights["scale"][None] + weights["bias"][None]).astype(hidden.dtype)
 
 
 def _dense(inputs, kernel, bias):
-    return inputs @ kernel.astype(inputs.dtype) + bias.astype(inputs.dtype)
+    return inputs @ kernel.astype(inputs.dtype) + bias.astype(inputs.dtype)[None]
 
 
 def _attention(query_TD, key_SD, value_SD, mask_TS, config):
@@ -210,17 +272,22 @@ def _attention(query_TD, key_SD, value_SD, mask_TS, config):
     size = config.width // config.heads
     scores_HTS = jnp.einsum("thk,shk->hts", split(query_TD * size**-0.5), split(key_SD))
     scores_HTS = scores_HTS.astype(jnp.promote_types(scores_HTS.dtype, jnp.float32))
-    weights_HTS = jax.nn.softmax(jnp.where(mask_TS, scores_HTS, _MASKED), axis=-1)
+    weights_HTS = jax.nn.softmax(jnp.where(mask_TS[None], scores_HTS, _MASKED), axis=-1)
     mixed_THK = jnp.einsum("hts,shk->thk", weights_HTS.astype(value_SD.dtype), split(value_SD))
     return mixed_THK.reshape(query_TD.shape)
 
 
-def _self_attend(weights, hidden_TD, mask_TT, config):
+def _self_projections(weights, hidden_TD):
     normal_TD = _layer_norm(weights["norm"], hidden_TD)
     fused = normal_TD @ weights["query_key_value"].astype(normal_TD.dtype)
     query_TD, key_TD, value_TD = jnp.split(fused, 3, axis=-1)
-    query_TD = query_TD + weights["query_bias"].astype(fused.dtype)
-    value_TD = value_TD + weights["value_bias"].astype(fused.dtype)
+    query_TD = query_TD + weights["query_bias"].astype(fused.dtype)[None]
+    value_TD = value_TD + weights["value_bias"].astype(fused.dtype)[None]
+    return query_TD, key_TD, value_TD
+
+
+def _self_attend(weights, hidden_TD, mask_TT, config):
+    query_TD, key_TD, value_TD = _self_projections(weights, hidden_TD)
     mixed_TD = _attention(query_TD, key_TD, value_TD, mask_TT, config)
     return hidden_TD + _dense(mixed_TD, weights["output"], weights["output_bias"])
 
@@ -230,7 +297,7 @@ def _cross_attend(weights, hidden_TD, memory_SD, mask_TS, config):
     query_TD = _dense(normal_TD, weights["query"], weights["query_bias"])
     fused = memory_SD @ weights["key_value"].astype(memory_SD.dtype)
     key_SD, value_SD = jnp.split(fused, 2, axis=-1)
-    value_SD = value_SD + weights["value_bias"].astype(fused.dtype)
+    value_SD = value_SD + weights["value_bias"].astype(fused.dtype)[None]
     mixed_TD = _attention(query_TD, key_SD, value_SD, mask_TS, config)
     return hidden_TD + _dense(mixed_TD, weights["output"], weights["output_bias"])
 

@@ -1,0 +1,185 @@
+"""The absl flags of all commands, and the settings that they resolve to."""
+
+import dataclasses
+import math
+import os
+import pathlib
+
+import jax
+from absl import flags
+
+from mtml_jax.config import PRESETS, TrainConfig
+from mtml_jax.data.prepare import CORPORA
+from mtml_jax.inner import GRADIENTS
+from mtml_jax.objectives import STRATEGIES
+
+_DEFAULT = "default: the preset's"
+
+
+def define_common_flags() -> None:
+    """Flags that every command has."""
+    flags.DEFINE_string(
+        "workdir", None, "folder of the run: settings, log, checkpoints (default: runs/STRATEGY)"
+    )
+    flags.DEFINE_string(
+        "compilation_cache",
+        str(pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mtml_jax"),
+        "folder where compiled programs are kept for the next start; empty: nowhere",
+    )
+    flags.DEFINE_integer(
+        "cpu_devices",
+        len(os.sched_getaffinity(0)),
+        "without an accelerator, how many devices the CPU's cores count as; the personas of "
+        "a step are shared among them",
+        lower_bound=1,
+    )
+
+
+def define_train_flags() -> None:
+    """A flag for every setting of `TrainConfig`."""
+    flags.DEFINE_enum(
+        "strategy", "amtml", list(STRATEGIES), "what is adapted on and what is optimised"
+    )
+    flags.DEFINE_enum(
+        "preset", "small", list(PRESETS), "sizes and rates that other flags change one by one"
+    )
+    flags.DEFINE_enum(
+        "data", "demo", CORPORA, "the corpus: invented speakers, or PersonaChat text files"
+    )
+    flags.DEFINE_string("data_dir", None, "folder of the PersonaChat text files")
+    number, count = flags.DEFINE_float, flags.DEFINE_integer
+    number("alpha", None, "weight of the response loss in mtml, 0 to 1 (eq. 6; paper: 0.5 to 0.9)")
+    number("inner_lr", None, "SGD step of the inner update (eq. 11; paper: 0.005)")
+    number("outer_lr", None, "Adam step of the outer update (eq. 14; paper: 0.003)")
+    count("inner_steps", None, "SGD steps of the inner update (paper: 1)")
+    count("meta_batch", None, "distinct personas a step (section 3.2; paper: 16)")
+    count("iterations", None, "outer steps")
+    count("warmup", None, "outer steps in which outer_lr rises linearly")
+    count("seed", None, "of parameters, episodes and validation")
+    flags.DEFINE_enum(
+        "reduction", None, ["mean", "sum"], "of a loss over its tokens (eqs. 2 and 5 print sums)"
+    )
+    flags.DEFINE_enum(
+        "gradient",
+        None,
+        GRADIENTS,
+        "how the gradient passes the inner step: exact second order by reverse over reverse, "
+        "the same number by forward over reverse (mixed), or first order",
+    )
+    count("persona_chunk", None, "personas vmapped at a time on a device; more is more memory")
+    flags.DEFINE_boolean(
+        "distinct_start", None, "give the persona task a start token of its own"
+    )
+    flags.DEFINE_string("glove", None, "text file of word vectors, GloVe's format, any width")
+    count("min_count", None, "words rarer than this in train are unknown")
+    count("validate_every", None, "iterations between validations; each one is saved")
+    count("validation_episodes", None, "fixed support/query pairs of valid personas")
+    count("patience", None, "validations without a better score before stopping")
+    count("encoder_layers", None, "(section 3.2; paper: 6)")
+    count("decoder_layers", None, "(section 3.2; paper: 6)")
+    count("heads", None, "attention heads (section 3.2; paper: 4)")
+    count("width", None, "of words and layers (section 3.2; paper: 300)")
+    count("feed_forward", None, "width inside the feed-forward layers (paper: 1200)")
+    flags.DEFINE_enum("activation", None, ["relu", "gelu"], "of the feed-forward layers")
+    flags.DEFINE_enum(
+        "dtype", None, ["float32", "bfloat16"], "of the products; parameters stay float32"
+    )
+    flags.DEFINE_boolean(
+        "remat", None, "recompute layers in the backward pass: less memory, more time"
+    )
+    count("context_tokens", None, "tokens of a context that are read; older ones are cut")
+    count("tile_rows", None, "context rows a tile; more is more memory, see mtml_jax.types")
+    count("response_tokens", None, "response slots a tile; longer responses are cut")
+    count("persona_tokens", None, "persona slots a tile; longer personas are cut")
+
+
+def resolve_config() -> TrainConfig:
+    """The preset, changed by the flags that were given.
+
+    Raises:
+      ValueError: a value is out of its range; one sentence with the flag to change.
+    """
+    given = flags.FLAGS
+    base = PRESETS[given.preset]
+
+    def changed(settings, **names):
+        values = {field: given[flag].value for field, flag in names.items()}
+        return dataclasses.replace(
+            settings, **{field: value for field, value in values.items() if value is not None}
+        )
+
+    same = {f.name: f.name for f in dataclasses.fields(TrainConfig)}
+    same.pop("model"), same.pop("shape")
+    config = dataclasses.replace(
+        changed(base, **same),
+        model=changed(base.model, **{f.name: f.name for f in dataclasses.fields(base.model)}),
+        shape=changed(
+            base.shape,
+            rows="tile_rows",
+            context="context_tokens",
+            response="response_tokens",
+            persona="persona_tokens",
+        ),
+    )
+    check_config(config)
+    return config
+
+
+def check_config(config: TrainConfig) -> None:
+    """Checks ranges, before anything is read or compiled.
+
+    Raises:
+      ValueError: in one sentence: what was got, what is wanted, which flag to change.
+    """
+    if not 0.0 <= config.alpha <= 1.0:
+        raise ValueError(f"got --alpha={config.alpha}, want a number from 0 to 1")
+    for name in ("inner_lr", "outer_lr"):
+        if not (math.isfinite(rate := getattr(config, name)) and rate >= 0):
+            raise ValueError(f"got --{name}={rate}, want a finite number, 0 or more")
+    counts = {
+        name: getattr(config, name)
+        for name in (
+            "inner_steps meta_batch iterations min_count validate_every "
+            "validation_episodes patience persona_chunk"
+        ).split()
+    }
+    counts |= dataclasses.asdict(config.model) | {
+        "tile_rows": config.shape.rows,
+        "context_tokens": config.shape.context,
+        "response_tokens": config.shape.response,
+        "persona_tokens": config.shape.persona,
+    }
+    for name, value in counts.items():
+        if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+            raise ValueError(f"got --{name}={value}, want 1 or more")
+    for name in ("warmup", "seed"):
+        if getattr(config, name) < 0:
+            raise ValueError(f"got --{name}={getattr(config, name)}, want 0 or more")
+    if config.model.width % config.model.heads:
+        raise ValueError(
+            f"got --width={config.model.width} and --heads={config.model.heads}, "
+            "want a width that the heads divide"
+        )
+    if config.model.width % 2:
+        raise ValueError(f"got --width={config.model.width}, want an even number")
+
+
+def start_jax() -> None:
+    """Applies the flags that JAX has to know before its first use."""
+    jax.config.update("jax_num_cpu_devices", flags.FLAGS.cpu_devices)
+    if flags.FLAGS.compilation_cache:
+        jax.config.update("jax_compilation_cache_dir", flags.FLAGS.compilation_cache)
+
+
+def check_chunk(config: TrainConfig, devices: int) -> None:
+    """Checks that chunks of personas fill each device evenly.
+
+    Raises:
+      ValueError: they do not.
+    """
+    share = config.meta_batch // devices
+    if share % min(config.persona_chunk, share):
+        raise ValueError(
+            f"got --persona_chunk={config.persona_chunk} for the {share} personas of each of "
+            f"{devices} devices (--meta_batch={config.meta_batch}), want a divisor of {share}"
+        )

@@ -1,0 +1,86 @@
+"""Meta-trains a model: `python -m experiments.train --strategy=amtml`."""
+
+import contextlib
+import dataclasses
+import logging
+import sys
+
+from absl import app, flags
+from absl import logging as absl_logging
+
+from experiments import flags as settings
+from experiments import summary
+from mtml_jax.checkpoint import Checkpoints, save_run
+from mtml_jax.data.prepare import prepare
+from mtml_jax.runlog import RunLog, WorkdirLock
+from mtml_jax.sharding import persona_mesh
+from mtml_jax.training import train
+
+settings.define_common_flags()
+settings.define_train_flags()
+
+
+def main(argv) -> None:
+    if len(argv) > 1:
+        sys.exit(f"error: got {argv[1]!r}, want flags only, such as --strategy=amtml")
+    settings.start_jax()
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    logging.getLogger().setLevel(logging.ERROR)  # Orbax tells of each of its steps
+    given = flags.FLAGS
+    with contextlib.ExitStack() as stack:
+        try:
+            config = settings.resolve_config()
+            mesh = persona_mesh(config.meta_batch)
+            settings.check_chunk(config, mesh.size)
+            data = prepare(config, given.data, given.data_dir)
+            workdir = given.workdir or f"runs/{given.data}-{given.preset}-{given.strategy}"
+            stack.enter_context(WorkdirLock(workdir))
+            save_run(
+                workdir,
+                {**dataclasses.asdict(config), "data": given.data, "preset": given.preset},
+                data.vocabulary.to_text(),
+            )
+            checkpoints = stack.enter_context(Checkpoints(workdir))
+            log = stack.enter_context(RunLog(workdir, checkpoints.latest_step() or 0))
+        except (ValueError, OSError) as error:
+            sys.exit(f"error: {error}")
+        _describe(config, data, mesh, workdir)
+        for note in data.notes:
+            log.note(0, note)
+        try:
+            outcome = train(config, data, log, checkpoints)
+        except FloatingPointError as error:
+            sys.exit(f"error: {error}")
+    step = int(outcome.state.step)
+    if outcome.reason == "interrupted":
+        print(f"interrupted at step {step:,}; the same command goes on from there")
+        return
+    counters = outcome.counters
+    print(
+        f"{outcome.reason} at step {step:,}; best valid response PPL "
+        f"{counters['best_score']:.1f} at step {counters['best_step']:,}"
+    )
+    summary.show(workdir, config, data)
+
+
+def _describe(config, data, mesh, workdir):
+    given = flags.FLAGS
+    kind = mesh.devices.flat[0].device_kind
+    alpha = f", alpha {config.alpha}" if config.strategy == "mtml" else ""
+    print(f"strategy {config.strategy}{alpha}, preset {given.preset}, data {given.data}")
+    if given.data == "demo":
+        print(
+            "the demo corpus: invented speakers, so that this runs offline; for real dialogues "
+            "--data=personachat --data_dir=FOLDER"
+        )
+    for note in data.notes:
+        print(note)
+    print(
+        f"{len(data.vocabulary):,} words; {config.meta_batch} personas a step on {mesh.size} "
+        f"device{'s' if mesh.size > 1 else ''} ({kind}); workdir {workdir}"
+    )
+    print("compiling; the first step takes a minute", flush=True)
+
+
+if __name__ == "__main__":
+    app.run(main)

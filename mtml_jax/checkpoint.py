@@ -1,0 +1,344 @@
+"""What a run can be continued from: states by Orbax, the settings, the vocabulary."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from mtml_jax.runlog import versions, write_json, write_text
+from mtml_jax.types import MetaState, Params
+
+# Settings that may change when a run is continued: how long it goes on, and how its
+# work is cut up, which changes results by rounding alone.
+MAY_DIFFER = frozenset({"iterations", "persona_chunk"})
+
+_ABSENT = "nothing"
+
+
+class Saved(NamedTuple):
+    """Parameters of a checkpoint, the step they were saved at and its counters."""
+
+    params: Params
+    step: int
+    counters: dict[str, Any]
+
+
+class Checkpoints:
+    """The states of a run in `workdir/checkpoints`, a folder a step: the latest, the best.
+
+    Saves go on in the background; an error of one is raised by the next call that
+    waits for it. A folder gets its name when it is complete, so a save that was cut
+    off does not count; its remains are removed here, and the folder must therefore be
+    this process's own (`runlog.WorkdirLock`). `restore_params` needs no lock.
+
+    Args:
+      workdir: folder of the run; made if it is not there.
+    """
+
+    def __init__(self, workdir: str | os.PathLike):
+        self._workdir = Path(workdir)
+        policies = ocp.checkpoint_managers
+        self._manager = _open(
+            self._workdir,
+            ocp.StandardCheckpointHandler(),
+            (ocp.args.StandardSave, ocp.args.StandardRestore),
+            preservation_policy=policies.AnyPreservationPolicy(
+                [policies.LatestN(1), policies.BestN(get_metric_fn=_rank, n=1)]
+            ),
+            cleanup_tmp_directories=True,
+        )
+        self._best = _best_step(self._manager)
+
+    def save(self, step: int, state: MetaState, counters: dict[str, Any], best: bool) -> None:
+        """Starts a save, after the one before it is done.
+
+        The arrays and counters are the caller's again when this returns. What is
+        neither the latest nor the best any more is removed once the save is complete.
+        A step that is there already stays as it is, since a state is a function of its
+        step; it is written anew only to become the best.
+
+        Args:
+          step: finished outer updates.
+          state: MetaState of that step.
+          counters: what the loop needs beside it; anything that JSON can hold.
+          best: whether the step is the best from now on; until then an earlier one is.
+
+        Raises:
+          ValueError: the folder holds a later step.
+        """
+        step = int(step)
+        latest = self.latest_step()
+        if latest is not None and step < latest:
+            raise ValueError(
+                f"{self._workdir}: found a checkpoint of step {latest}, want none after step "
+                f"{step} that is saved now; continue from the latest or choose another --workdir"
+            )
+        if step == latest:
+            if not best or step == self._best:
+                return
+            self.wait()
+            self._manager.delete(step)
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state),
+                # A copy: another thread writes it, and the caller may change its own.
+                counters=ocp.args.JsonSave(json.loads(json.dumps(counters))),
+            ),
+            metrics={"best": step if best else -1},
+            force=True,
+        )
+        if best:
+            self._best = step
+
+    def latest_step(self) -> int | None:
+        """Returns the last step saved, or being saved; None if there is none."""
+        return self._manager.latest_step()
+
+    def best_step(self) -> int | None:
+        """Returns the last step saved as the best; None if there is none."""
+        return self._best
+
+    def restore(self, step: int, template: MetaState) -> tuple[MetaState, dict[str, Any]]:
+        """Reads a state back, bit for bit.
+
+        Args:
+          step: `latest_step()` or `best_step()`.
+          template: MetaState of arrays or `jax.ShapeDtypeStruct`. Arrays come back
+            committed to the template's shardings; without one, to the first device.
+
+        Returns:
+          (state, counters).
+
+        Raises:
+          FileNotFoundError: the step is not there.
+          ValueError: the checkpoint's arrays are not those of the template.
+        """
+        self.wait()
+        if step not in self._manager.all_steps():
+            raise _not_found(self._workdir, f"checkpoint of step {step}")
+        stored = self._manager.item_metadata(step)["state"].tree
+        _require_same_arrays(stored, template, f"{self._workdir}, step {step}")
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(jax.tree.map(_placed, template)),
+                counters=ocp.args.JsonRestore(),
+            ),
+        )
+        return restored["state"], restored["counters"]
+
+    def wait(self) -> None:
+        """Returns when the save under way is complete, and raises its error if it failed."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, then ends the threads."""
+        self._manager.close()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def restore_params(workdir: str | os.PathLike, which: Literal["best", "latest"]) -> Saved:
+    """Reads the parameters of a run, and nothing of its optimiser.
+
+    Writes nothing, so the run may go on meanwhile.
+
+    Args:
+      workdir: folder of the run.
+      which: "best" or "latest".
+
+    Returns:
+      Saved; the arrays, uncommitted, on the default device. Tuples come back as lists.
+
+    Raises:
+      FileNotFoundError: there is no such checkpoint.
+    """
+    workdir = Path(workdir)
+    if not (workdir / "checkpoints").is_dir():
+        raise _not_found(workdir, "checkpoint")
+    with _open(
+        workdir, ocp.PyTreeCheckpointHandler(), (ocp.args.PyTreeRestore,), create=False
+    ) as manager:
+        step = _best_step(manager) if which == "best" else manager.latest_step()
+        if step is None:
+            raise _not_found(workdir, f"{which} checkpoint")
+        params = manager.item_metadata(step)["state"].tree["params"]
+        restored = manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.PyTreeRestore(
+                    {"params": params},
+                    restore_args={
+                        "params": jax.tree.map(
+                            lambda _: ocp.RestoreArgs(restore_type=np.ndarray), params
+                        )
+                    },
+                    partial_restore=True,
+                ),
+                counters=ocp.args.JsonRestore(),
+            ),
+        )
+    params = jax.tree.map(jnp.asarray, restored["state"]["params"])
+    return Saved(params, step, restored["counters"])
+
+
+def save_run(workdir: str | os.PathLike, config: dict[str, Any], vocabulary_text: str) -> None:
+    """Writes what `load_run` reads, and the versions in use; each file whole or not at all.
+
+    Args:
+      workdir: folder of the run; made if it is not there.
+      config: the settings, `dataclasses.asdict` of them.
+      vocabulary_text: the words, one a line.
+
+    Raises:
+      ValueError: the folder holds a run with other settings or words.
+    """
+    workdir = Path(workdir)
+    if (workdir / "config.json").exists():
+        saved_config, saved_text = load_run(workdir)
+        check_same(saved_config, config, MAY_DIFFER)
+        if vocabulary_text != saved_text:
+            raise ValueError(
+                f"{workdir}: found a run with another vocabulary, want the data it was begun "
+                "with; choose another --workdir"
+            )
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_text(workdir / "vocabulary.txt", vocabulary_text)
+    write_json(workdir / "versions.json", versions())
+    write_json(workdir / "config.json", config)  # last: with it the run is there
+
+
+def load_run(workdir: str | os.PathLike) -> tuple[dict[str, Any], str]:
+    """Reads a run's settings and the text of its vocabulary.
+
+    Raises:
+      FileNotFoundError: there is no run in the folder.
+      ValueError: its settings are not JSON.
+    """
+    config, vocabulary = (Path(workdir) / name for name in ("config.json", "vocabulary.txt"))
+    for path in (config, vocabulary):
+        if not path.is_file():
+            raise _not_found(workdir, path.name)
+    try:
+        # The words as they were written: reading in text mode would change line ends.
+        return json.loads(config.read_bytes()), vocabulary.read_bytes().decode()
+    except ValueError as error:
+        raise ValueError(
+            f"{workdir}: found a run that cannot be read ({error}), want another --workdir"
+        ) from None
+
+
+def check_same(
+    saved: dict[str, Any], current: dict[str, Any], may_differ: frozenset[str]
+) -> None:
+    """Checks that a run is continued with the settings that it was begun with.
+
+    Args:
+      saved: the run's settings.
+      current: those asked for.
+      may_differ: names of settings that need not agree; inner ones as "model.width".
+
+    Raises:
+      ValueError: settings differ; the message names each with both values.
+    """
+    # Through JSON, where tuples are lists, as the saved ones have been.
+    saved, current = _dotted(saved), _dotted(json.loads(json.dumps(current)))
+    differing = [
+        f"{name} (saved {saved.get(name, _ABSENT)!r}, now {current.get(name, _ABSENT)!r})"
+        for name in sorted(saved.keys() | current.keys())
+        if name not in may_differ
+        and saved.get(name, _ABSENT) != current.get(name, _ABSENT)
+    ]
+    if differing:
+        raise ValueError(
+            f"found a run with other settings, want the same {', '.join(differing)}; "
+            "choose another --workdir for a new run"
+        )
+
+
+def _dotted(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            flat.update(_dotted(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _open(
+    workdir: Path, handler: Any, arguments: tuple[type, ...], **options: Any
+) -> ocp.CheckpointManager:
+    registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    for argument in arguments:
+        registry.add("state", argument, handler)
+    for argument in (ocp.args.JsonSave, ocp.args.JsonRestore):
+        registry.add("counters", argument, ocp.JsonCheckpointHandler())
+    return ocp.CheckpointManager(
+        (workdir / "checkpoints").absolute(),
+        options=ocp.CheckpointManagerOptions(best_fn=_rank, **options),
+        handler_registry=registry,
+    )
+
+
+def _rank(metrics: dict[str, int]) -> int:
+    # Orbax keeps its metrics within the folder of the step, so that mark and state
+    # appear at once. The rank is the step for one marked as the best, else -1.
+    return metrics["best"]
+
+
+def _best_step(manager: ocp.CheckpointManager) -> int | None:
+    step = manager.best_step()
+    return None if step is None or _rank(manager.metrics(step)) < 0 else step
+
+
+def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
+    sharding = getattr(leaf, "sharding", None)
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _require_same_arrays(stored: Any, template: MetaState, where: str) -> None:
+    found, wanted = _described(stored), _described(template)
+    differing = [
+        f"{name} ({found.get(name, _ABSENT)}, want {wanted.get(name, _ABSENT)})"
+        for name in sorted(found.keys() | wanted.keys(), key=_params_first)
+        if found.get(name) != wanted.get(name)
+    ]
+    if differing:
+        rest = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+        raise ValueError(
+            f"{where}: found other arrays than this model's, {', '.join(differing[:3])}{rest}; "
+            "continue with the settings of the run or choose another --workdir"
+        )
+
+
+def _params_first(name: str) -> tuple[bool, str]:
+    return not name.startswith("params"), name
+
+
+def _described(tree: Any) -> dict[str, str]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): (
+            f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"
+        )
+        for path, leaf in leaves
+    }
+
+
+def _not_found(workdir: str | os.PathLike, what: str) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"{workdir}: found no {what}, want the folder of a training run at --workdir"
+    )

@@ -1,0 +1,200 @@
+"""What a run leaves behind: rows of numbers, TensorBoard, versions; and its folder's lock."""
+
+import fcntl
+import importlib.metadata
+import json
+import math
+import os
+import platform
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import tensorboardX
+
+Kind = Literal["train", "valid", "note"]
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "mtml_jax")
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes a whole UTF-8 file or nothing: readers see the old text or the new."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Writes a JSON file as `write_text` does; NaN and infinities as `RunLog` does."""
+    write_text(path, json.dumps(_plain(value), indent=2, sort_keys=True) + "\n")
+
+
+class WorkdirLock:
+    """Holds a run's folder for one process; the lock dies with its holder.
+
+    The file `lock` stays when the lock is gone: only the kernel's flock on it counts.
+
+    Args:
+      workdir: folder of the run; made if it is not there.
+
+    Raises:
+      ValueError: on entering, where another process holds the folder.
+    """
+
+    def __init__(self, workdir: str | os.PathLike):
+        self._workdir = Path(workdir)
+        self._file = None
+
+    def __enter__(self) -> "WorkdirLock":
+        self._workdir.mkdir(parents=True, exist_ok=True)
+        file = open(self._workdir / "lock", "a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            pid = file.read().strip() or "unknown"
+            file.close()
+            raise ValueError(
+                f"{self._workdir}: found a run in use by process {pid}, "
+                "want that process to end first or another --workdir"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        self._file = file
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+
+class RunLog:
+    """Rows of numbers, in `log.jsonl` and as TensorBoard scalars `kind/name`.
+
+    One JSON object a line: step, kind, numbers. JSON has no NaN and no infinity: they
+    are written as the strings "nan", "inf" and "-inf", which `read_log` turns back.
+
+    Args:
+      workdir: folder of the run; made if it is not there.
+      first_step: finished steps of the state that the run starts from. Rows of later
+        steps are from before a restart and are cut, and so is a torn last line.
+
+    Raises:
+      ValueError: a line other than the last is not a row.
+    """
+
+    def __init__(self, workdir: str | os.PathLike, first_step: int):
+        path = Path(workdir) / "log.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            rows = _rows(path)
+            write_text(path, "".join(f"{l}\n" for l, row in rows if row["step"] <= first_step))
+        self._file = open(path, "a", encoding="utf-8")
+        self._tensorboard = tensorboardX.SummaryWriter(
+            str(path.parent / "tensorboard"), purge_step=first_step + 1
+        )
+
+    def row(self, step: int, kind: Kind, **numbers: Any) -> None:
+        """Adds a row and hands it to the operating system.
+
+        Args:
+          step: finished outer updates.
+          kind: "train", "valid" or "note".
+          **numbers: numbers of any library, scalar arrays among them; strings go to
+            the JSON only.
+        """
+        numbers = {name: _scalar(value) for name, value in numbers.items()}
+        row = {"step": int(step), "kind": kind, **numbers}
+        self._file.write(json.dumps(_plain(row)) + "\n")
+        self._file.flush()
+        for name, value in numbers.items():
+            if isinstance(value, (int, float)):
+                self._tensorboard.add_scalar(f"{kind}/{name}", value, int(step))
+
+    def note(self, step: int, text: str) -> None:
+        """Adds a row of kind "note" that holds a text."""
+        self.row(step, "note", text=text)
+
+    def close(self) -> None:
+        """Closes the files; scalars reach TensorBoard at the latest now."""
+        self._file.close()
+        self._tensorboard.close()
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """Reads the rows of a `log.jsonl`, without a torn last line.
+
+    Raises:
+      ValueError: a line other than the last is not a row; the message names it.
+    """
+    return [
+        {name: _number(value) for name, value in row.items()} for _, row in _rows(Path(path))
+    ]
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions that a run depends on, and its devices; starts the backend."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    found["backend"] = jax.default_backend()
+    found["device_kind"] = jax.devices()[0].device_kind
+    found["device_count"] = str(jax.device_count())
+    return found
+
+
+def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    # Lines with what they hold. Only the last one can be torn: rows are only appended.
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    if not lines[-1]:
+        lines.pop()
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+                raise ValueError
+        except ValueError:
+            if number == len(lines):
+                break
+            raise ValueError(
+                f"{path}:{number}: found {line[:60]!r}, want a JSON object with a step; "
+                "mend the line or choose another --workdir"
+            ) from None
+        rows.append((line, row))
+    return rows
+
+
+def _scalar(value: Any) -> Any:
+    # Arrays of one number, numpy's and JAX's alike, know how to become Python's.
+    return value.item() if hasattr(value, "item") else value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def _number(value: Any) -> Any:
+    return float(value) if value in ("nan", "inf", "-inf") else value

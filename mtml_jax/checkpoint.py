@@ -164,8 +164,6 @@ def restore_params(workdir: str | os.PathLike, which: Literal["best", "latest"])
       FileNotFoundError: there is no such checkpoint.
     """
     workdir = Path(workdir)
-    if not (workdir / "checkpoints").is_dir():
-        raise _not_found(workdir, "checkpoint")
     with _open(
         workdir, ocp.PyTreeCheckpointHandler(), (ocp.args.PyTreeRestore,), create=False
     ) as manager:

@@ -34,10 +34,9 @@ def float64():
 @pytest.fixture(scope="module")
 def quick_compile():
     """Halves the time to compile second derivatives; tiny models run fast anyway."""
-    before = jax.config.jax_disable_most_optimizations
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

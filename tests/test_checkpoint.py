@@ -248,7 +248,7 @@ def test_a_failed_save_is_told_and_costs_nothing(tmp_path):
     assert restore_params(tmp_path, "latest").step == 2
 
 
-def test_params_need_no_template(tmp_path):
+def test_params_need_no_template(tmp_path, caplog):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(2, _state(2), {"a": 2}, best=True)
         checkpoints.save(3, _state(3), {"a": 3}, best=False)
@@ -256,6 +256,7 @@ def test_params_need_no_template(tmp_path):
         before = sorted(tmp_path.rglob("*"))
         best, latest = (restore_params(tmp_path, which) for which in ("best", "latest"))
         assert sorted(tmp_path.rglob("*")) == before
+    assert not [record for record in caplog.records if record.levelname != "INFO"]
     _assert_same_bits(best.params, _state(2).params)
     _assert_same_bits(latest.params, _state(3).params)
     assert (best.step, best.counters) == (2, {"a": 2})
@@ -292,7 +293,7 @@ def test_other_arrays_are_refused(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(5, state, {}, best=False)
         for template, message in [
-            (_state(2, width=13), r"params.embedding \(float32\[11, 7\], want float32\[11, 13\]\)"),
+            (_state(2, width=13), r"model's, params.embedding \(float32\[11, 7\], want float32\[11, 13\]\)"),
             (more, r"params.decoder \(nothing, want float32\[3\]\)"),
             (other_type, r"step \(int32\[\], want uint32\[\]\)"),
         ]:

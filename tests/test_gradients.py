@@ -1,0 +1,326 @@
+"""The meta-gradient, proven in float64 by finite differences and by every other way to it.
+
+Sizes: 16 personas, of 1 to 5 turns in support and query, up to three tiles each.
+The inner step is large, so that a gradient without the second order is far off.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from mtml_jax import losses
+from mtml_jax.config import LossConfig, ModelConfig, StepConfig, TileShape
+from mtml_jax.data.episodes import pack, stack
+from mtml_jax.objectives import STRATEGIES, Phase, mean_gradient, meta_objective
+from mtml_jax.sharding import persona_mesh, replicate, split_personas
+from mtml_jax.types import Episode, Rates
+
+pytestmark = pytest.mark.usefixtures("float64", "quick_compile")
+
+MODEL = ModelConfig(
+    encoder_layers=1,
+    decoder_layers=1,
+    heads=2,
+    width=6,
+    feed_forward=11,
+    activation="gelu",  # smooth: with ReLU the inner gradient jumps at kinks
+    dtype="float64",
+)
+CONFIG = StepConfig(MODEL)
+VOCABULARY = 17
+PERSONAS = 16
+SHAPE, TILES = TileShape(rows=2, context=11, response=7, persona=13), 3
+RATES = Rates(alpha=np.float64(0.7), inner_lr=np.float64(0.3), outer_lr=np.float64(0.01))
+
+CASES = [(name, i) for name, phases in STRATEGIES.items() for i in range(len(phases))]
+META_CASES = [(name, i) for name, i in CASES if STRATEGIES[name][i].inner is not None]
+(MTML,) = STRATEGIES["mtml"]
+(PAML,) = STRATEGIES["paml"]
+(STD,) = STRATEGIES["std"]
+
+
+@functools.cache
+def compiled(phase: Phase, config: StepConfig = CONFIG, mesh=None):
+    """`mean_gradient` of (params, episodes, rates); each combination is compiled once."""
+    return jax.jit(functools.partial(mean_gradient, phase=phase, config=config, mesh=mesh))
+
+
+FIRST_ORDER = dataclasses.replace(CONFIG, gradient="first_order")
+
+
+@pytest.fixture(scope="module")
+def params(draw_params, float64):
+    return jax.tree.map(jnp.asarray, draw_params(MODEL, VOCABULARY))
+
+
+@pytest.fixture(scope="module")
+def dialogues(draw_dialogue):
+    """A pair of dialogues, support and query, for each persona."""
+    rng = np.random.default_rng(1)
+    return [
+        tuple(draw_dialogue(rng, rng.integers(1, 6), VOCABULARY) for _ in range(2))
+        for _ in range(PERSONAS)
+    ]
+
+
+def pack_all(dialogues, shape=SHAPE, tiles=TILES) -> Episode:
+    support, query = zip(*dialogues)
+    return Episode(
+        stack([pack(examples, shape, tiles) for examples in support]),
+        stack([pack(examples, shape, tiles) for examples in query]),
+    )
+
+
+@pytest.fixture(scope="module")
+def episodes(dialogues):
+    return pack_all(dialogues)
+
+
+@pytest.fixture(scope="module")
+def episodes_of(episodes, dialogues):
+    """The episodes of a strategy: `std_p` has the statements in front of every context."""
+
+    def in_front(example):
+        return dataclasses.replace(example, context=example.persona[:-1] + example.context)
+
+    informed = [tuple([in_front(e) for e in side] for side in sides) for sides in dialogues]
+    return lambda strategy: pack_all(informed) if strategy == "std_p" else episodes
+
+
+def check(function, params, episodes):
+    """That the gradient `mean_gradient` gives is the derivative of the loss it gives."""
+
+    @jax.custom_vjp
+    def objective(params):
+        return function(params, episodes, RATES)[1].loss
+
+    def forward(params):
+        grads, metrics = function(params, episodes, RATES)
+        return metrics.loss, grads
+
+    def backward(grads, cotangent):
+        return (jax.tree.map(lambda g: cotangent * g, grads),)
+
+    objective.defvjp(forward, backward)
+    check_grads(objective, (params,), order=1, modes=("rev",), atol=1e-6, rtol=1e-6, eps=1e-6)
+
+
+def assert_close(got, wanted, tolerance):
+    """Every leaf, relative to its largest element."""
+
+    def one(got, wanted):
+        scale = np.abs(wanted).max()
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance * scale)
+
+    jax.tree.map(one, got, wanted)
+
+
+@pytest.mark.parametrize("strategy, phase", CASES)
+def test_gradient_is_the_derivative(params, episodes_of, strategy, phase):
+    check(compiled(STRATEGIES[strategy][phase]), params, episodes_of(strategy))
+
+
+@pytest.mark.parametrize("strategy, phase", META_CASES)
+def test_the_first_order_gradient_is_not(params, episodes, strategy, phase):
+    exact = compiled(STRATEGIES[strategy][phase])
+    first_order = compiled(STRATEGIES[strategy][phase], FIRST_ORDER)
+    _, wanted = exact(params, episodes, RATES)
+    _, metrics = first_order(params, episodes, RATES)
+    assert_close(metrics, wanted, 1e-12)
+    with pytest.raises(AssertionError):
+        check(first_order, params, episodes)
+
+
+def test_without_an_inner_step_first_order_is_exact(params, episodes):
+    rates = RATES.replace(inner_lr=np.float64(0.0))
+    assert_close(
+        compiled(MTML)(params, episodes, rates),
+        compiled(MTML, FIRST_ORDER)(params, episodes, rates),
+        1e-12,
+    )
+
+
+def test_mixed_equals_exact(params, episodes):
+    mixed = dataclasses.replace(CONFIG, gradient="mixed")
+    assert_close(
+        compiled(MTML, mixed)(params, episodes, RATES),
+        compiled(MTML)(params, episodes, RATES),
+        1e-10,
+    )
+
+
+@pytest.fixture(scope="module")
+def one_persona(float64):
+    """Loss, Metrics and derivatives of (params, episode of one persona, rates)."""
+    objective = functools.partial(meta_objective, phase=MTML, config=CONFIG)
+    return jax.jit(jax.value_and_grad(objective, argnums=(0, 2), has_aux=True))
+
+
+def test_vmap_equals_a_loop(params, episodes, one_persona):
+    """The gradient of the mean is `jax.grad` of each persona's meta-objective, averaged."""
+    results = [
+        one_persona(params, jax.tree.map(lambda x: x[i], episodes), RATES)
+        for i in range(PERSONAS)
+    ]
+    total = jax.tree.map(lambda *leaves: sum(leaves), *results)
+    (loss, metrics), (grads, _) = total
+    wanted_grads = jax.tree.map(lambda g: g / PERSONAS, grads)
+    grads, got = compiled(MTML)(params, episodes, RATES)
+    assert_close(grads, wanted_grads, 1e-12)
+    assert_close(got, metrics.replace(loss=loss / PERSONAS), 1e-12)
+
+
+@pytest.mark.parametrize("name", ["alpha", "inner_lr"])
+def test_derivatives_of_the_rates(params, episodes, one_persona, name):
+    episode = jax.tree.map(lambda x: x[0], episodes)
+    _, (_, derivatives) = one_persona(params, episode, RATES)
+    eps = 1e-6
+    below, above = (
+        one_persona(params, episode, RATES.replace(**{name: getattr(RATES, name) + shift}))[0][0]
+        for shift in (-eps, eps)
+    )
+    slope = (above - below) / (2 * eps)
+    assert abs(slope) > 1e-2
+    np.testing.assert_allclose(getattr(derivatives, name), slope, rtol=1e-6)
+
+
+def test_supervised_is_the_mean_over_all_tokens(params, episodes):
+    """Turns of all episodes in one batch; with reduction "sum" the mean over personas."""
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def one_set(params, examples):
+        return losses.response_loss(params, examples, 1.0, config=LossConfig(MODEL, "sum"))
+
+    results = [
+        one_set(params, jax.tree.map(lambda x: x[i], examples))
+        for i in range(PERSONAS)
+        for examples in (episodes.support, episodes.query)
+    ]
+    (nll, sums), grads = jax.tree.map(lambda *leaves: sum(leaves), *results)
+    summed = dataclasses.replace(CONFIG, reduction="sum")
+    for config, divisor in ((CONFIG, sums.response.tokens), (summed, PERSONAS)):
+        got, metrics = compiled(STD, config)(params, episodes, RATES)
+        assert_close(got, jax.tree.map(lambda g: g / divisor, grads), 1e-12)
+        assert_close(metrics.loss, nll / divisor, 1e-12)
+        assert metrics.support.response.tokens + metrics.query.response.tokens == (
+            sums.response.tokens
+        )
+
+
+def test_several_inner_steps_take_the_support_set_again(params, episodes):
+    """Three inner steps of `meta_objective` against three plain gradient steps."""
+    episode = jax.tree.map(lambda x: x[2], episodes)
+    config = dataclasses.replace(CONFIG, inner_steps=3)
+    loss, metrics = jax.jit(functools.partial(meta_objective, phase=PAML, config=config))(
+        params, episode, RATES
+    )
+    loss_and_gradient = jax.jit(
+        jax.value_and_grad(
+            lambda params, examples: losses.response_loss(
+                params, examples, 1.0, config=config.loss()
+            ),
+            has_aux=True,
+        )
+    )
+    adapted = params
+    before = loss_and_gradient(params, episode.support)[0][1]
+    for _ in range(3):
+        grads = loss_and_gradient(adapted, episode.support)[1]
+        adapted = jax.tree.map(lambda p, g: p - RATES.inner_lr * g, adapted, grads)
+    (wanted, after), _ = loss_and_gradient(adapted, episode.query)
+    np.testing.assert_allclose(loss, wanted, rtol=1e-12)
+    np.testing.assert_allclose(metrics.support.response.nll, before.response.nll, rtol=1e-12)
+    np.testing.assert_allclose(metrics.query.response.nll, after.response.nll, rtol=1e-12)
+
+
+def test_chunks_add_up(params, episodes):
+    chunked = dataclasses.replace(FIRST_ORDER, persona_chunk=4)
+    assert_close(
+        compiled(PAML, chunked)(params, episodes, RATES),
+        compiled(PAML, FIRST_ORDER)(params, episodes, RATES),
+        1e-12,
+    )
+
+
+def test_a_chunk_that_does_not_divide_is_refused(params, episodes):
+    config = dataclasses.replace(CONFIG, persona_chunk=5)
+    with pytest.raises(ValueError, match="16 personas a device in chunks of 5"):
+        mean_gradient(params, episodes, RATES, phase=PAML, config=config)
+
+
+def test_two_devices_equal_one(params, episodes):
+    mesh = persona_mesh(PERSONAS)
+    assert mesh.size == 2
+    grads, metrics = compiled(PAML, mesh=mesh)(
+        replicate(params, mesh), split_personas(episodes, mesh), replicate(RATES, mesh)
+    )
+    assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves((grads, metrics)))
+    assert_close((grads, metrics), compiled(PAML)(params, episodes, RATES), 1e-12)
+
+
+def test_the_order_of_personas_does_not_matter(params, episodes):
+    order = np.random.default_rng(3).permutation(PERSONAS)
+    assert_close(
+        compiled(MTML)(params, jax.tree.map(lambda x: x[order], episodes), RATES),
+        compiled(MTML)(params, episodes, RATES),
+        1e-12,
+    )
+
+
+def test_contents_of_padding_do_not_matter(params, episodes):
+    rng = np.random.default_rng(5)
+
+    def spoil_tokens(tokens):
+        free = tokens.segment == 0
+        return tokens.replace(
+            ids=np.where(free, rng.integers(0, VOCABULARY, free.shape), tokens.ids),
+            position=np.where(free, rng.integers(0, 7, free.shape), tokens.position),
+        )
+
+    def spoil_targets(targets):
+        free = targets.inputs.segment == 0
+        return targets.replace(
+            inputs=spoil_tokens(targets.inputs),
+            ids=np.where(free, rng.integers(0, VOCABULARY, free.shape), targets.ids),
+        )
+
+    def spoil(examples):
+        return examples.replace(
+            context=spoil_tokens(examples.context),
+            response=spoil_targets(examples.response),
+            persona=spoil_targets(examples.persona),
+        )
+
+    spoiled = Episode(spoil(episodes.support), spoil(episodes.query))
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        compiled(MTML)(params, jax.tree.map(lambda x: x.astype(np.int32), spoiled), RATES),
+        compiled(MTML)(params, episodes, RATES),
+    )
+
+
+def test_tiles_of_padding_do_not_matter(params, episodes, dialogues):
+    assert_close(
+        compiled(PAML, FIRST_ORDER)(params, pack_all(dialogues, tiles=TILES + 2), RATES),
+        compiled(PAML, FIRST_ORDER)(params, episodes, RATES),
+        1e-12,
+    )
+
+
+@pytest.mark.parametrize(
+    "shape, tiles",
+    [(TileShape(rows=1, context=7, response=4, persona=5), 5), (TileShape(1, 37, 23, 29), 1)],
+    ids=["one example a tile", "one row a tile"],
+)
+def test_packing_does_not_matter(params, episodes, dialogues, shape, tiles):
+    assert_close(
+        compiled(MTML, FIRST_ORDER)(params, pack_all(dialogues, shape, tiles), RATES),
+        compiled(MTML, FIRST_ORDER)(params, episodes, RATES),
+        1e-10,
+    )

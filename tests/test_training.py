@@ -1,0 +1,188 @@
+"""The loop: resuming gives the same bits, stopping stops, and the log tells the truth."""
+
+import dataclasses
+import functools
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from mtml_jax import training
+from mtml_jax.checkpoint import Checkpoints
+from mtml_jax.config import ModelConfig, TileShape, TrainConfig
+from mtml_jax.data.prepare import prepare, training_batch, validation_batch
+from mtml_jax.data.vocab import PAD
+from mtml_jax.runlog import RunLog, read_log
+
+CONFIG = TrainConfig(
+    model=ModelConfig(
+        encoder_layers=1, decoder_layers=1, heads=2, width=6, feed_forward=10, activation="relu"
+    ),
+    shape=TileShape(rows=2, context=31, response=41, persona=61),
+    strategy="amtml",
+    meta_batch=2,
+    inner_lr=0.1,
+    warmup=3,
+    iterations=7,
+    validate_every=3,
+    validation_episodes=2,
+)
+
+
+class Stop(BaseException):
+    """Stands for a process that is killed: nothing after it runs."""
+
+
+@pytest.fixture(scope="module")
+def data():
+    return prepare(CONFIG, "demo")
+
+
+@pytest.fixture(autouse=True)
+def compile_once(monkeypatch, quick_compile):
+    monkeypatch.setattr(training, "compiled_steps", _compiled_steps)
+
+
+_original_steps = training.compiled_steps
+
+
+def _compiled_steps(config, mesh):
+    # Rates and counts are not compiled in, so that all runs here share two programs.
+    return _shared_steps(dataclasses.replace(CONFIG, strategy=config.strategy), mesh)
+
+
+@functools.cache
+def _shared_steps(config, mesh):
+    return _original_steps(config, mesh)
+
+
+def run(workdir, data, config=CONFIG, at_row=lambda step, kind: None):
+    class Log(RunLog):
+        def row(self, step, kind, **numbers):
+            super().row(step, kind, **numbers)
+            at_row(step, kind)
+
+    with Checkpoints(workdir) as checkpoints:
+        with Log(workdir, checkpoints.latest_step() or 0) as log:
+            return training.train(config, data, log, checkpoints, say=lambda text: None)
+
+
+def assert_same_bits(one, two):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def rows(workdir):
+    timing = {"seconds", "tokens_per_second"}
+    return [
+        {name: value for name, value in row.items() if name not in timing}
+        for row in read_log(workdir / "log.jsonl")
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory, data):
+    jax.config.update("jax_disable_most_optimizations", True)
+    patch = pytest.MonkeyPatch()
+    patch.setattr(training, "compiled_steps", _compiled_steps)
+    workdir = tmp_path_factory.mktemp("whole")
+    outcome = run(workdir, data)
+    patch.undo()
+    return workdir, outcome
+
+
+def test_a_whole_run_logs_every_step_and_validates(whole_run):
+    workdir, outcome = whole_run
+    assert outcome.reason == "finished" and int(outcome.state.step) == 7
+    train = [row for row in rows(workdir) if row["kind"] == "train"]
+    assert [row["step"] for row in train] == [1, 2, 3, 4, 5, 6, 7]
+    # Odd iterations adapt on personas and are judged on responses, even ones the reverse.
+    for row in train:
+        inner, outer = ("response", "persona") if row["step"] % 2 == 0 else ("persona", "response")
+        names = {name for name in row if name.endswith("_loss")}
+        assert names == {f"support_{inner}_loss", f"query_{outer}_loss"}
+        assert row["loss"] == pytest.approx(row[f"query_{outer}_loss"], rel=0.2)
+    valid = [row for row in rows(workdir) if row["kind"] == "valid"]
+    assert [row["step"] for row in valid] == [3, 6, 7]
+    best = min(valid, key=lambda row: row["adapted_response_ppl"])
+    assert outcome.counters["best_score"] == best["adapted_response_ppl"]
+    assert outcome.counters["best_step"] == best["step"]
+
+
+@pytest.mark.parametrize("step", [2, 3, 5])
+def test_a_terminated_run_goes_on_with_the_same_bits(tmp_path, data, whole_run, step):
+    def terminate(at, kind):
+        if (at, kind) == (step, "train"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    first = run(tmp_path, data, at_row=terminate)
+    assert first.reason == "interrupted" and int(first.state.step) == step
+    second = run(tmp_path, data)
+    assert second.reason == "finished"
+    assert_same_bits(second.state, whole_run[1].state)
+    assert second.counters == whole_run[1].counters
+    assert rows(tmp_path) == rows(whole_run[0])
+
+
+@pytest.mark.parametrize("step", [1, 5])
+def test_a_killed_run_goes_on_with_the_same_bits(tmp_path, data, whole_run, step):
+    def kill(at, kind):
+        if (at, kind) == (step, "train"):
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(tmp_path, data, at_row=kill)
+    second = run(tmp_path, data)
+    assert_same_bits(second.state, whole_run[1].state)
+    assert rows(tmp_path) == rows(whole_run[0])
+
+
+def test_signal_handlers_are_given_back(tmp_path, data, whole_run):
+    before = signal.getsignal(signal.SIGTERM)
+    run(tmp_path, data, dataclasses.replace(CONFIG, iterations=1))
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_training_stops_when_no_score_is_better(tmp_path, data, whole_run):
+    config = dataclasses.replace(
+        CONFIG, outer_lr=0.0, validate_every=1, patience=2, iterations=50
+    )
+    outcome = run(tmp_path, data, config)
+    assert outcome.reason == "no better score"
+    assert outcome.counters["best_step"] == 1 and int(outcome.state.step) == 3
+    again = run(tmp_path, data, config)
+    assert again.reason == "no better score" and int(again.state.step) == 3
+    with Checkpoints(tmp_path) as checkpoints:
+        assert (checkpoints.best_step(), checkpoints.latest_step()) == (1, 3)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_setting_to_change(tmp_path, data, whole_run):
+    config = dataclasses.replace(CONFIG, inner_lr=1e30)
+    with pytest.raises(FloatingPointError, match="iteration 1 .*lower --outer_lr or --inner_lr"):
+        run(tmp_path, data, config)
+
+
+def test_rates_warm_up_linearly():
+    config = dataclasses.replace(CONFIG, outer_lr=0.6, warmup=3, alpha=0.7, inner_lr=0.2)
+    outer = [float(training.rates_at(config, step).outer_lr) for step in range(5)]
+    np.testing.assert_allclose(outer, [0.2, 0.4, 0.6, 0.6, 0.6], rtol=1e-6)
+    rates = training.rates_at(dataclasses.replace(config, warmup=0), 0)
+    np.testing.assert_allclose(
+        [rates.alpha, rates.inner_lr, rates.outer_lr], [0.7, 0.2, 0.6], rtol=1e-6
+    )
+
+
+def test_batches_are_functions_of_seed_and_step(data):
+    one = training_batch(data, CONFIG, 4)
+    assert_same_bits(one, training_batch(data, CONFIG, 4))
+    other = training_batch(data, CONFIG, 5)
+    assert any(np.any(a != b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other)))
+
+
+def test_validation_has_no_persona_targets_and_is_fixed(data):
+    episode = validation_batch(data, dataclasses.replace(CONFIG, validation_episodes=19))
+    assert episode.support.persona is None and episode.query.persona is None
+    assert episode.query.response.ids.shape[0] == 19  # more than there are personas
+    assert (episode.query.response.ids != PAD).any(axis=(1, 2)).all()

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 from collections.abc import Iterable, Sequence
 
+import jax
 import numpy as np
 
 from mtml_jax.config import TileShape
@@ -160,8 +161,6 @@ def stack_episodes(
 
 def stack(examples: Sequence[Examples]) -> Examples:
     """Stacks equal shapes along a new leading axis."""
-    import jax
-
     return jax.tree.map(lambda *leaves: np.stack(leaves), *examples)
 
 

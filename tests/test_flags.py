@@ -1,0 +1,160 @@
+"""What a user types: every mistake gets one sentence, before anything is compiled."""
+
+import dataclasses
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from experiments import flags as settings
+from experiments import train
+from mtml_jax.config import PRESETS
+from mtml_jax.runlog import WorkdirLock
+
+
+@pytest.fixture(autouse=True)
+def fresh_flags(monkeypatch):
+    """Flags at their defaults; nothing is compiled, nothing touches JAX's settings."""
+
+    def compiled(*args, **kwargs):
+        raise AssertionError("got as far as training")
+
+    monkeypatch.setattr(train, "train", compiled)
+    monkeypatch.setattr(settings, "start_jax", lambda: None)
+    with flagsaver.flagsaver():
+        yield
+
+
+def resolve(*arguments):
+    flags.FLAGS(["train", *arguments])
+    return settings.resolve_config()
+
+
+def refusal(*arguments):
+    """The one sentence that the command ends with."""
+    flags.FLAGS(["train", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        train.main(["train"])
+    message = str(ended.value)
+    assert message.startswith("error: ") and "\n" not in message
+    return message
+
+
+def test_presets_hold_where_no_flag_is_given():
+    for name, preset in PRESETS.items():
+        assert resolve(f"--preset={name}") == preset
+    paper = resolve("--preset=paper")
+    assert (paper.model.encoder_layers, paper.model.heads, paper.model.width) == (6, 4, 300)
+    assert (paper.inner_lr, paper.outer_lr, paper.meta_batch) == (0.005, 0.003, 16)
+
+
+def test_every_setting_has_a_flag_that_changes_it():
+    values = {
+        "strategy": "paml", "gradient": "exact", "reduction": "sum", "glove": "words.txt",
+        "distinct_start": True, "activation": "gelu", "dtype": "bfloat16", "remat": True,
+        "alpha": 0.25, "inner_lr": 0.25, "outer_lr": 0.25, "width": 48, "heads": 4,
+    }  # fmt: skip
+    renamed = {
+        "rows": "tile_rows",
+        "context": "context_tokens",
+        "response": "response_tokens",
+        "persona": "persona_tokens",
+    }
+    base = PRESETS["small"]
+    for group, holder in (("", base), ("model", base.model), ("shape", base.shape)):
+        for field in dataclasses.fields(holder):
+            if field.name in ("model", "shape"):
+                continue
+            name = renamed.get(field.name, field.name)
+            value = values.get(name, 7 if group != "model" else 8)
+            with flagsaver.flagsaver():
+                config = resolve(f"--{name}={value}")
+            changed = getattr(config, group) if group else config
+            assert getattr(changed, field.name) == value, name
+            assert changed == dataclasses.replace(holder, **{field.name: value})
+
+
+@pytest.mark.parametrize(
+    "argument, parts",
+    [
+        ("--alpha=1.5", "--alpha=1.5 from 0 to 1"),
+        ("--alpha=-0.1", "--alpha=-0.1 from 0 to 1"),
+        ("--alpha=nan", "--alpha=nan from 0 to 1"),
+        ("--inner_lr=-1", "--inner_lr=-1.0 0 or more"),
+        ("--outer_lr=inf", "--outer_lr=inf finite"),
+        ("--meta_batch=0", "--meta_batch=0 1 or more"),
+        ("--inner_steps=0", "--inner_steps=0 1 or more"),
+        ("--width=63", "--width=63 --heads=2 divide"),
+        ("--tile_rows=0", "--tile_rows=0 1 or more"),
+        ("--warmup=-1", "--warmup=-1 0 or more"),
+        ("--persona_chunk=3", "--persona_chunk=3 divisor"),
+        ("--meta_batch=200", "100 personas 200 lower --meta_batch"),
+        ("--data=personachat", "--data=personachat --data_dir"),
+        ("--glove=/no/such/file", "/no/such/file --glove"),
+    ],
+)
+def test_a_wrong_flag_is_named_with_what_is_wanted(tmp_path, argument, parts):
+    message = refusal(argument, f"--workdir={tmp_path / 'w'}")
+    for part in parts.split():
+        assert part in message
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    message = refusal("--data=personachat", f"--data_dir={tmp_path / 'gone'}")
+    assert str(tmp_path / "gone") in message and "--data_dir" in message
+
+
+def test_a_reader_error_names_file_and_line(tmp_path):
+    path = tmp_path / "train_self_original_no_cands.txt"
+    path.write_text("1 your persona: i sail .\n2 no tab here\n")
+    message = refusal("--data=personachat", f"--data_dir={tmp_path}")
+    assert f"{path}:2" in message
+
+
+def test_a_word_vector_of_another_width_is_named(tmp_path):
+    path = tmp_path / "vectors.txt"
+    path.write_text("work 0.1 0.2 0.3\nlove 0.1 0.2\n")
+    message = refusal(f"--glove={path}", f"--workdir={tmp_path / 'w'}")
+    assert f"{path}:2" in message and "--glove" in message
+
+
+def corpus(path, personas, conversations=2):
+    """Conversations of made-up words, each seen from one side."""
+    lines = []
+    for p in range(personas):
+        for c in range(conversations):
+            lines += [f"1 your persona: fact {p} a .", f"2 your persona: fact {p} b ."]
+            lines += [f"3 hello {p} {c}\thi from {p} {c}", f"4 and {c} ?\twell {p} {c}"]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def test_personas_with_one_conversation_are_too_few(tmp_path):
+    corpus(tmp_path / "train_self_original_no_cands.txt", personas=4, conversations=1)
+    corpus(tmp_path / "valid_self_original_no_cands.txt", personas=2)
+    message = refusal("--data=personachat", f"--data_dir={tmp_path}", "--meta_batch=2")
+    assert "0 personas" in message and "--meta_batch" in message
+
+
+def test_another_configuration_in_the_workdir_is_refused(tmp_path):
+    arguments = [f"--workdir={tmp_path}", "--preset=tiny"]
+    flags.FLAGS(["train", *arguments])
+    with pytest.raises(AssertionError, match="as far as training"):
+        train.main(["train"])
+    message = refusal(*arguments, "--alpha=0.25", "--width=16")
+    assert "alpha (saved 0.8, now 0.25)" in message
+    assert "model.width (saved 32, now 16)" in message and "--workdir" in message
+    flags.FLAGS(["train", *arguments, "--alpha=0.8", "--width=32", "--iterations=999"])
+    with pytest.raises(AssertionError, match="as far as training"):
+        train.main(["train"])
+
+
+def test_a_workdir_in_use_is_refused(tmp_path):
+    with WorkdirLock(tmp_path):
+        message = refusal(f"--workdir={tmp_path}")
+    assert str(tmp_path) in message and "--workdir" in message
+
+
+def test_a_stray_argument_is_refused():
+    with pytest.raises(SystemExit, match="got 'amtml', want flags only"):
+        train.main(["train", "amtml"])

@@ -13,9 +13,6 @@ from mtml_jax.data.prepare import CORPORA
 from mtml_jax.inner import GRADIENTS
 from mtml_jax.objectives import STRATEGIES
 
-_DEFAULT = "default: the preset's"
-
-
 def define_common_flags() -> None:
     """Flags that every command has."""
     flags.DEFINE_string(
@@ -66,7 +63,12 @@ def define_train_flags() -> None:
         "how the gradient passes the inner step: exact second order by reverse over reverse, "
         "the same number by forward over reverse (mixed), or first order",
     )
-    count("persona_chunk", None, "personas vmapped at a time on a device; more is more memory")
+    count(
+        "persona_chunk",
+        None,
+        "personas vmapped at a time on a device; more is more memory (default: 1 on a CPU, "
+        "elsewhere all)",
+    )
     flags.DEFINE_boolean(
         "distinct_start", None, "give the persona task a start token of its own"
     )
@@ -178,7 +180,7 @@ def check_chunk(config: TrainConfig, devices: int) -> None:
       ValueError: they do not.
     """
     share = config.meta_batch // devices
-    if share % min(config.persona_chunk, share):
+    if config.persona_chunk and share % min(config.persona_chunk, share):
         raise ValueError(
             f"got --persona_chunk={config.persona_chunk} for the {share} personas of each of "
             f"{devices} devices (--meta_batch={config.meta_batch}), want a divisor of {share}"

@@ -73,12 +73,16 @@ class TrainConfig:
     validate_every: int = 200  # iterations
     validation_episodes: int = 96
     patience: int = 10  # validations without a better score before stopping
-    persona_chunk: int = 1  # personas vmapped at a time on a device
+    persona_chunk: int | None = None  # personas vmapped at a time; None: see `step`
 
-    def step(self) -> StepConfig:
-        return StepConfig(
-            self.model, self.reduction, self.gradient, self.inner_steps, self.persona_chunk
-        )
+    def step(self, platform: str) -> StepConfig:
+        """For the outer step on a platform ("cpu", "gpu", "tpu").
+
+        Where no chunk is set, a CPU takes one persona after the other, which is
+        fastest there, and an accelerator all of its share at once.
+        """
+        chunk = self.persona_chunk or (1 if platform == "cpu" else None)
+        return StepConfig(self.model, self.reduction, self.gradient, self.inner_steps, chunk)
 
     def loss(self) -> LossConfig:
         """For losses that are differentiated once."""

@@ -4,12 +4,20 @@ import functools
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from mtml_jax import losses
 from mtml_jax.config import LossConfig, TileShape
-from mtml_jax.data.episodes import EncodedDialogue, EncodedPersona, Example, pack, stack, tiles_needed
+from mtml_jax.data.episodes import (
+    EncodedDialogue,
+    EncodedPersona,
+    Example,
+    pack,
+    stack,
+    tiles_needed,
+)
 from mtml_jax.inner import adapt, inner_update
 from mtml_jax.sharding import map_personas
 from mtml_jax.types import Episode, Examples, Params, TaskSums
@@ -88,7 +96,7 @@ def adaptation_curves(
             return params, score(params)
 
         _, after = jax.lax.scan(epoch, params, fold.batches)
-        return jax.tree.map(lambda a, b: jax.numpy.append(a[None], b), score(params), after)
+        return jax.tree.map(lambda a, b: jnp.append(a[None], b), score(params), after)
 
     return map_personas(one, mesh)((params, inner_lr), folds)
 

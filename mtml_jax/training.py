@@ -61,9 +61,10 @@ def rates_at(config: TrainConfig, step: int) -> Rates:
 
 def compiled_steps(config: TrainConfig, mesh: Mesh) -> list:
     """One jitted outer step a phase; iteration i runs number i modulo their count."""
+    step_config = config.step(mesh.devices.flat[0].platform)
     return [
         jax.jit(
-            functools.partial(outer_step, phase=phase, config=config.step(), mesh=mesh),
+            functools.partial(outer_step, phase=phase, config=step_config, mesh=mesh),
             donate_argnums=0,
         )
         for phase in STRATEGIES[config.strategy]

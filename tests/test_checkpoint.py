@@ -290,10 +290,11 @@ def test_other_arrays_are_refused(tmp_path):
     state = _state(2)
     more = state.replace(params={**state.params, "decoder": jnp.zeros(3)})
     other_type = state.replace(step=jnp.zeros((), jnp.uint32))
+    wider = r"model's, params.embedding \(float32\[11, 7\], want float32\[11, 13\]\)"
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(5, state, {}, best=False)
         for template, message in [
-            (_state(2, width=13), r"model's, params.embedding \(float32\[11, 7\], want float32\[11, 13\]\)"),
+            (_state(2, width=13), wider),
             (more, r"params.decoder \(nothing, want float32\[3\]\)"),
             (other_type, r"step \(int32\[\], want uint32\[\]\)"),
         ]:

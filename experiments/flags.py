@@ -13,6 +13,7 @@ from mtml_jax.data.prepare import CORPORA
 from mtml_jax.inner import GRADIENTS
 from mtml_jax.objectives import STRATEGIES
 
+
 def define_common_flags() -> None:
     """Flags that every command has."""
     flags.DEFINE_string(

@@ -23,7 +23,7 @@ _REPLY_TOKENS = 20
 
 def show(workdir: str, config: TrainConfig, data: Prepared) -> None:
     """Prints PPL before and after adapting, own against other; replies; a persona."""
-    params = jax.tree.map(jnp.asarray, restore_params(workdir, "best").params)
+    params = restore_params(workdir, "best").params
     folds = evaluation.choose_folds(data.valid, SHOTS, FOLDS, _SEED)
     own = [(held_out, dialogues) for _, held_out, dialogues, _, _ in folds]
     other = [(held_out, dialogues) for _, held_out, _, _, dialogues in folds]

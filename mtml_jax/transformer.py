@@ -268,8 +268,11 @@ def _dense(inputs, kernel, bias):
 
 def _attention(query_TD, key_SD, value_SD, mask_TS, config):
     """softmax(q k' / sqrt(K)) v, head by head."""
-    split = lambda x: x.reshape(x.shape[0], config.heads, -1)
     size = config.width // config.heads
+
+    def split(x):
+        return x.reshape(x.shape[0], config.heads, size)
+
     scores_HTS = jnp.einsum("thk,shk->hts", split(query_TD * size**-0.5), split(key_SD))
     scores_HTS = scores_HTS.astype(jnp.promote_types(scores_HTS.dtype, jnp.float32))
     weights_HTS = jax.nn.softmax(jnp.where(mask_TS[None], scores_HTS, _MASKED), axis=-1)

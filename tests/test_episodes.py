@@ -124,7 +124,9 @@ def unpack(examples):
 
 
 def random_examples(rng, count):
-    draw = lambda low, high: tuple(rng.integers(6, 97, rng.integers(low, high)).tolist())
+    def draw(low, high):
+        return tuple(rng.integers(6, 97, rng.integers(low, high)).tolist())
+
     return [Example(draw(1, 38), draw(1, 12), draw(1, 14)) for _ in range(count)]
 
 

@@ -51,7 +51,10 @@ def test_folds_hold_one_conversation_out(personas):
 
 def test_the_control_never_holds_the_held_out_conversation():
     """Both sides of a conversation: the other speaker's dialogues hold the same words."""
-    side = lambda c, i: EncodedDialogue(c, (Example((i,), (i,), ()),))
+
+    def side(conversation, word):
+        return EncodedDialogue(conversation, (Example((word,), (word,), ()),))
+
     both = [
         EncodedPersona("a", tuple(side(c, 6) for c in "xyz")),
         EncodedPersona("b", tuple(side(c, 7) for c in "xyz")),

@@ -95,7 +95,8 @@ class RunLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             rows = _rows(path)
-            write_text(path, "".join(f"{line}\n" for line, row in rows if row["step"] <= first_step))
+            kept = (line for line, row in rows if row["step"] <= first_step)
+            write_text(path, "".join(f"{line}\n" for line in kept))
         self._file = open(path, "a", encoding="utf-8")
         self._tensorboard = tensorboardX.SummaryWriter(
             str(path.parent / "tensorboard"), purge_step=first_step + 1

@@ -172,8 +172,14 @@ def test_sums_have_no_gradient(params, packed):
     assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(without_sums))
 
 
-def test_an_empty_set_has_a_loss_of_zero(params, packed):
-    empty = jax.tree.map(np.zeros_like, packed)
-    value, sums = multi_task_loss(params, empty, ALPHA, config=MEAN)
+def test_nothing_to_learn_has_a_loss_of_zero(params, packed, wanted):
+    value, sums = multi_task_loss(
+        params, jax.tree.map(np.zeros_like, packed), ALPHA, config=MEAN
+    )
     assert value == 0
     assert jax.tree.leaves(sums) == [0, 0, 0, 0]
+    silent = packed.replace(persona=jax.tree.map(np.zeros_like, packed.persona))
+    value, sums = multi_task_loss(params, silent, ALPHA, config=MEAN)
+    nll, tokens = wanted["response"]
+    close(value, ALPHA * nll / tokens)
+    assert (sums.persona.nll, sums.persona.tokens) == (0, 0)

@@ -157,6 +157,16 @@ def test_a_row_of_padding_has_a_gradient_of_zero(params):
         np.testing.assert_array_equal(leaf, np.zeros_like(leaf))
 
 
+def test_targets_of_padding_beside_a_full_context_are_harmless(params):
+    """They see nothing at all; the rest is as it is with a slot of padding in the context."""
+    full, roomy = (row((3, 2), CONTEXT.ids[:5], slots) for slots in (5, 7))
+    jax.tree.map(
+        lambda got, wanted: np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-12),
+        gradient(params, full, INPUTS),
+        gradient(params, roomy, INPUTS),
+    )
+
+
 def test_recomputed_layers_give_the_same_gradient(params):
     remat = dataclasses.replace(MODEL, remat=True)
     traced = gradient.trace(params, CONTEXT, INPUTS, remat)

@@ -1,0 +1,159 @@
+"""The outer step: Adam and the clip by hand, and which data which phase of AMTML reads."""
+
+import collections
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mtml_jax import losses, outer
+from mtml_jax.config import ModelConfig, StepConfig, TileShape
+from mtml_jax.data.episodes import pack, stack
+from mtml_jax.objectives import STRATEGIES, Metrics, Phase
+from mtml_jax.types import Episode, Rates, TaskSums, TokenSums
+
+pytestmark = pytest.mark.usefixtures("float64", "quick_compile")
+
+MODEL = ModelConfig(encoder_layers=1, decoder_layers=1, heads=3, width=6, feed_forward=5)
+CONFIG = StepConfig(MODEL, gradient="first_order")  # the quickest; it reads the same data
+VOCABULARY = 13
+PERSONAS = 3
+SHAPE, TILES = TileShape(rows=2, context=11, response=7, persona=13), 2
+AMTML = STRATEGIES["amtml"]
+
+
+def rates(alpha=0.7, inner_lr=0.3, outer_lr=0.01):
+    return Rates(np.float32(alpha), np.float32(inner_lr), np.float32(outer_lr))
+
+
+def test_adam_and_the_clip_by_hand(monkeypatch):
+    """Three gradients, of norms 7, 0.5 and 0: only the first is clipped, to 2."""
+    rng = np.random.default_rng(0)
+    params = {"b": rng.standard_normal(3), "w": rng.standard_normal((2, 5))}
+    gradients = []
+    for norm in (7.0, 0.5, 0.0):
+        drawn = jax.tree.map(lambda p: rng.standard_normal(p.shape), params)
+        length = np.sqrt(sum(np.sum(g**2) for g in drawn.values()))
+        gradients.append(jax.tree.map(lambda g: jnp.asarray(g * norm / length), drawn))
+    given = iter(gradients)
+    metrics = Metrics(3.0, *[TaskSums(TokenSums.zero(), TokenSums.zero())] * 2)
+    monkeypatch.setattr(outer, "mean_gradient", lambda *_, **__: (next(given), metrics))
+
+    wanted = dict(params)
+    first, second = ({name: 0.0 for name in params} for _ in range(2))
+    state = outer.init_state(jax.tree.map(jnp.asarray, params))
+    for t, (gradient, clip, rate) in enumerate(zip(gradients, (2 / 7, 1, 1), (0.1, 0.2, 0.3)), 1):
+        state, got = outer.outer_step(
+            state, None, rates().replace(outer_lr=rate), phase=STRATEGIES["std"][0], config=CONFIG
+        )
+        assert got is metrics
+        assert state.step == t
+        for name, g in gradient.items():
+            g = clip * np.asarray(g)
+            first[name] = 0.9 * first[name] + 0.1 * g
+            second[name] = 0.999 * second[name] + 0.001 * g**2
+            mean, square = first[name] / (1 - 0.9**t), second[name] / (1 - 0.999**t)
+            wanted[name] = wanted[name] - rate * mean / (np.sqrt(square) + 1e-8)
+            np.testing.assert_allclose(state.params[name], wanted[name], rtol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def state(draw_params, float64):
+    drawn = draw_params(MODEL, VOCABULARY)
+    return outer.init_state(jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), drawn))
+
+
+@pytest.fixture(scope="module")
+def episodes(draw_dialogue):
+    rng = np.random.default_rng(1)
+    sides = [
+        pack(draw_dialogue(rng, rng.integers(1, 4), VOCABULARY), SHAPE, TILES)
+        for _ in range(2 * PERSONAS)
+    ]
+    return Episode(stack(sides[::2]), stack(sides[1::2]))
+
+
+@pytest.fixture(scope="module")
+def steps():
+    """One compiled outer step a phase, and how often each was traced."""
+    traced = collections.Counter()
+
+    def step(number, state, episodes, rates):
+        traced[number] += 1
+        return outer.outer_step(state, episodes, rates, phase=AMTML[number], config=CONFIG)
+
+    return [jax.jit(functools.partial(step, number)) for number in range(2)], traced
+
+
+def test_changing_rates_compiles_nothing(state, episodes, steps):
+    compiled, traced = steps
+    dtypes = jax.tree.map(lambda x: x.dtype, state)
+    for iteration in range(1, 7):
+        settings = rates(1 / iteration, 0.1 * iteration, 0.001 * iteration)
+        state, metrics = compiled[iteration % 2](state, episodes, settings)
+        assert state.step == iteration
+        assert jax.tree.map(lambda x: x.dtype, state) == dtypes
+        assert np.isfinite(metrics.loss)
+    assert traced == {0: 1, 1: 1}
+
+
+def changed(targets):
+    """Other words wherever there are words."""
+    other = (targets.ids + 1) % VOCABULARY
+    return targets.replace(ids=other.astype(np.int32))
+
+
+@pytest.mark.parametrize(
+    "iteration, read",
+    [
+        (1, {("support", "persona"), ("query", "response")}),
+        (2, {("support", "response"), ("query", "persona")}),
+        (3, {("support", "persona"), ("query", "response")}),
+    ],
+)
+def test_amtml_alternates(state, episodes, steps, iteration, read):
+    """Odd: statements adapt and responses judge; even: the other way round."""
+    compiled, _ = steps
+    step = compiled[iteration % 2]
+
+    def gradient(episodes):
+        """Clipped and in tenths: Adam's first moment after the first step."""
+        new, metrics = step(state, episodes, rates())
+        return jax.tree.leaves(optax.tree.get(new.opt_state, "mu")), metrics
+
+    before, metrics = gradient(episodes)
+    for side in ("support", "query"):
+        for task in ("response", "persona"):
+            examples = getattr(episodes, side)
+            other = examples.replace(**{task: changed(getattr(examples, task))})
+            after, _ = gradient(episodes.replace(**{side: other}))
+            same = [np.array_equal(a, b) for a, b in zip(before, after)]
+            tokens = getattr(getattr(metrics, side), task).tokens
+            if (side, task) in read:
+                assert not any(same)
+                assert tokens == np.sum(getattr(examples, task).inputs.segment > 0)
+            else:
+                assert all(same)
+                assert tokens == 0
+
+
+def test_the_table_of_strategies():
+    response, persona, both = losses.response_loss, losses.persona_loss, losses.multi_task_loss
+    assert STRATEGIES == {
+        "std": (Phase(None, response),),
+        "std_p": (Phase(None, response),),
+        "paml": (Phase(response, response),),
+        "mtml": (Phase(both, both),),
+        "amtml": (Phase(response, persona), Phase(persona, response)),
+    }
+
+
+@pytest.mark.parametrize("strategy", ["std", "std_p", "paml"])
+def test_strategies_that_need_no_statements(state, episodes, strategy):
+    bare = Episode(episodes.support.replace(persona=None), episodes.query.replace(persona=None))
+    step = functools.partial(outer.outer_step, phase=STRATEGIES[strategy][0], config=CONFIG)
+    new, _ = jax.eval_shape(step, state, bare, rates())
+    assert jax.tree.structure(new) == jax.tree.structure(state)

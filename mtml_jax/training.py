@@ -103,6 +103,7 @@ def train(
     validate = _validator(config, data)
     saved_at = time.monotonic()
     reason = "finished"
+    newest = {}  # the outer loss of each task; a phase of AMTML computes one of them
 
     def save(best):
         nonlocal saved_at
@@ -133,6 +134,9 @@ def train(
             row["tokens_per_second"] = row["tokens"] / row["seconds"]
             counters["tokens"] += int(row["tokens"])
             log.row(step + 1, "train", **row)
+            for task in ("response", "persona"):
+                if (name := f"query_{task}_loss") in row:
+                    newest[task] = row[name]
             bar.update()
             bar.set_postfix_str(
                 f"loss {row['loss']:.3f}, {row['tokens_per_second']:,.0f} tokens/s",
@@ -152,7 +156,7 @@ def train(
                     counters["best_step"] = step + 1
                 counters["waited"] = 0 if better else counters["waited"] + 1
                 log.row(step + 1, "valid", **scores)
-                bar.write(_validation_line(step + 1, row, scores, better))
+                bar.write(_validation_line(step + 1, newest, scores, better))
                 save(best=better)
             elif time.monotonic() - saved_at > _SAVE_SECONDS:
                 save(best=False)
@@ -193,9 +197,10 @@ def _numbers(metrics: Metrics) -> dict[str, float]:
     return row
 
 
-def _validation_line(step, row, scores, better):
+def _validation_line(step, newest, scores, better):
+    training = ", ".join(f"{task} {loss:.2f}" for task, loss in newest.items())
     return (
-        f"step {step:,}: training loss {row['loss']:.3f}; valid response PPL "
+        f"step {step:,}: training loss {training}; valid response PPL "
         f"{scores['initial_response_ppl']:.1f}, after one inner step "
         f"{scores['adapted_response_ppl']:.1f}{' (best)' if better else ''}"
     )

@@ -103,6 +103,8 @@ def _show_persona(params, fold, config, data):
         f"\n  true persona          {data.vocabulary.decode(example.persona)}\n"
         f"  reconstructed persona {data.vocabulary.decode(ids)}"
     )
+    if not config.distinct_start:
+        print("  (both tasks begin with the same token; --distinct_start tells them apart)")
 
 
 def _rows(contexts, slots):

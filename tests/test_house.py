@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = [
-    "config records types metrics runlog data.demo_phrases",
-    "sharding tiles data.corpus data.personas data.demo data.vocab transformer",
+    "config records types metrics runlog data.demo_phrases data.lines",
+    "sharding tiles data.corpus data.jsonl data.personas data.demo data.vocab transformer",
     "data.episodes losses decoding",
     "inner",
     "objectives data.prepare",
@@ -74,7 +74,7 @@ def test_tensorflow_is_never_imported():
 
 def test_corpus_readers_need_no_jax():
     program = (
-        "import sys, mtml_jax.data.corpus, mtml_jax.data.personas, mtml_jax.data.vocab\n"
+        "import sys, mtml_jax.data.corpus, mtml_jax.data.jsonl, mtml_jax.data.personas, mtml_jax.data.vocab\n"
         "assert 'jax' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

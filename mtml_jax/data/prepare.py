@@ -61,7 +61,7 @@ def load_split(data: str, data_dir: str | None, split: str) -> list[Dialogue]:
             raise ValueError(
                 "--data=personachat reads the corpus from a folder; name it with --data_dir"
             )
-        return read_parlai(find_split(data_dir, split))
+        return read_parlai(find_split(data_dir, split))[0]
     raise ValueError(f"got --data={data}, want one of {', '.join(CORPORA)}")
 
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
     "config records types metrics runlog data.demo_phrases data.lines",
     "sharding tiles data.corpus data.jsonl data.personas data.demo data.vocab transformer",
-    "data.episodes losses decoding",
+    "data.episodes data.splits losses decoding",
     "inner",
     "objectives data.prepare",
     "outer checkpoint",

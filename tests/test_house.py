@@ -13,7 +13,7 @@ FLOORS = [
     "config records types metrics runlog data.demo_phrases data.lines",
     "sharding tiles data.corpus data.jsonl data.personas data.demo data.vocab transformer",
     "data.episodes data.splits losses decoding",
-    "inner",
+    "inner data.sheet",
     "objectives data.prepare",
     "outer checkpoint",
     "evaluation",

@@ -76,7 +76,7 @@ def load_split(
 
     Raises:
       ValueError: the name is unknown, or PersonaChat has no folder; or a reader's error.
-      FileNotFoundError: there is no such file.
+      FileNotFoundError: there is no such file or split.
     """
     if data == "demo":
         return demo_corpus(split), []
@@ -104,7 +104,9 @@ def load_split(
         path, (status.st_mtime_ns, status.st_size), split_seed, skip_bad
     )
     if not dialogues[split]:
-        raise ValueError(f"{path}: found too few personas for a {split} split; add speakers")
+        raise FileNotFoundError(
+            f"{path}: found too few personas for a {split} split, want more speakers"
+        )
     return dialogues[split], notes if split == "train" else []
 
 

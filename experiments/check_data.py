@@ -5,7 +5,7 @@ import json
 import pathlib
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from experiments.histogram import histogram_svg
 from mtml_jax.config import PRESETS, TrainConfig
@@ -35,6 +35,7 @@ def define_flags() -> None:
 
 
 def main(argv) -> None:
+    logging.set_verbosity(logging.ERROR)  # TFDS tells of each of its steps
     print(sheet_of(argv, flags.FLAGS))
 
 

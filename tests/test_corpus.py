@@ -151,6 +151,8 @@ def test_find_split_prefers_original_wording_without_candidates(tmp_path):
         "valid_self_original.txt",
         "valid_self_revised_no_cands.txt",
         "valid_self_revised.txt",
+        "valid_both_original_no_cands.txt",
+        "valid_none_revised.txt",
     ]
     (tmp_path / "train_self_original_no_cands.txt").touch()
     for name in reversed(order):

@@ -11,6 +11,7 @@ from absl.testing import flagsaver
 from experiments import flags as settings
 from experiments import train
 from mtml_jax.config import PRESETS, TrainConfig
+from mtml_jax.data import personachat
 from mtml_jax.data.prepare import training_batch
 from mtml_jax.runlog import WorkdirLock
 
@@ -92,7 +93,6 @@ def test_every_setting_has_a_flag_that_changes_it():
         ("--warmup=-1", "--warmup=-1 0 or more"),
         ("--persona_chunk=3", "--persona_chunk=3 divisor"),
         ("--meta_batch=200", "100 personas 200 lower --meta_batch"),
-        ("--data=personachat", "--data=personachat --data_dir"),
         ("--glove=/no/such/file", "/no/such/file --glove"),
     ],
 )
@@ -101,6 +101,13 @@ def test_a_wrong_flag_is_named_with_what_is_wanted(tmp_path, argument, parts):
     for part in parts.split():
         assert part in message
     assert not (tmp_path / "w").exists()
+
+
+def test_without_a_network_the_folder_is_asked_for(monkeypatch):
+    monkeypatch.setattr(personachat, "URL", "http://127.0.0.1:9/personachat.tgz")
+    message = refusal("--data=personachat")
+    for part in ("127.0.0.1:9", "without a network", "--data_dir"):
+        assert part in message
 
 
 def test_a_missing_folder_is_named(tmp_path):

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
     "config records types metrics runlog data.demo_phrases data.lines",
     "sharding tiles data.corpus data.jsonl data.personas data.demo data.vocab transformer",
-    "data.episodes data.splits losses decoding",
+    "data.episodes data.personachat data.splits losses decoding",
     "inner data.sheet",
     "objectives data.prepare",
     "outer checkpoint",
@@ -66,7 +66,7 @@ def test_flags_live_in_experiments_alone():
 
 def test_tensorflow_is_never_imported():
     program = (
-        "import sys, experiments.train, tensorflow_datasets\n"
+        "import sys, experiments.train, mtml_jax.data.personachat\n"
         "assert not [m for m in sys.modules if m.split('.')[0] == 'tensorflow']"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

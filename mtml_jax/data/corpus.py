@@ -13,12 +13,12 @@ _MAX_DIGITS = 9  # of a line number
 _SILENCE = "__SILENCE__"
 _OWN_PERSONA = "your persona:"
 _OTHER_PERSONA = "partner's persona:"
-_SPLIT_FILES = (
-    "{split}_self_original_no_cands.txt",
-    "{split}_self_original.txt",
-    "{split}_self_revised_no_cands.txt",
-    "{split}_self_revised.txt",
-)
+_PREFERRED = [
+    f"{{split}}_{persona}_{wording}{candidates}.txt"
+    for persona in ("self", "both", "none")
+    for wording in ("original", "revised")
+    for candidates in ("_no_cands", "")
+]
 
 
 @dataclasses.dataclass
@@ -107,30 +107,37 @@ def read_parlai(
     ], report
 
 
+def split_file_names(split: str) -> list[str]:
+    """The file names that a split may have in PersonaChat's release, best first.
+
+    With the speaker's own persona before both speakers' and none, in its original
+    wording before the revised one, and without candidates before with them.
+    """
+    return [name.format(split=split) for name in _PREFERRED]
+
+
 def find_split(data_dir: str | os.PathLike, split: str) -> Path:
     """Finds the file of a split in a folder of ParlAI's PersonaChat release.
-
-    Looks for the speaker's own persona in its original wording before the revised
-    one, and for a file without candidates before the one with them.
 
     Args:
       data_dir: the folder.
       split: train, valid or test.
 
     Returns:
-      The path of the first file that is there.
+      The path of the first of `split_file_names` that is there.
 
     Raises:
       FileNotFoundError: the folder has none of these files.
     """
-    names = [name.format(split=split) for name in _SPLIT_FILES]
+    names = split_file_names(split)
     for name in names:
         path = Path(data_dir) / name
         if path.is_file():
             return path
     found = "no such folder" if not Path(data_dir).is_dir() else "none of the files"
     raise FileNotFoundError(
-        f"{data_dir}: found {found}, want one of {', '.join(names)} in the folder of --data_dir"
+        f"{data_dir}: found {found}, "
+        f"want one of {', '.join(names)} in the folder of --data_dir"
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mtml_jax.config import TrainConfig
-from mtml_jax.data.corpus import find_split, read_parlai
+from mtml_jax.data.corpus import read_parlai
 from mtml_jax.data.demo import demo_corpus
 from mtml_jax.data.episodes import (
     EncodedPersona,
@@ -66,7 +66,7 @@ def load_split(
     Args:
       data: "demo"; "personachat"; a .jsonl file, or a .txt file of ParlAI's format, to
         be split by persona; or a folder of train.jsonl, valid.jsonl and test.jsonl.
-      data_dir: folder of the PersonaChat text files.
+      data_dir: folder of the PersonaChat text files; None: they are downloaded.
       split: "train", "valid" or "test".
       split_seed: of the split by persona.
       skip_bad: count malformed conversations instead of raising.
@@ -75,17 +75,16 @@ def load_split(
       (dialogues, sentences on what was read, skipped and changed).
 
     Raises:
-      ValueError: the name is unknown, or PersonaChat has no folder; or a reader's error.
+      ValueError: the name is unknown; or a reader's error.
       FileNotFoundError: there is no such file or split.
     """
     if data == "demo":
         return demo_corpus(split), []
     if data == "personachat":
-        if not data_dir:
-            raise ValueError(
-                "--data=personachat reads the corpus from a folder; name it with --data_dir"
-            )
-        return _read(find_split(data_dir, split), skip_bad)
+        # Here, so that what reads other corpora need not wait for its import.
+        from mtml_jax.data.personachat import load_personachat
+
+        return load_personachat(split, data_dir, skip_bad=skip_bad)
     path = Path(data)
     if path.is_dir():
         if not (path / f"{split}.jsonl").is_file():

@@ -90,7 +90,9 @@ def read_clusters(path: str) -> dict[str, list[list[str]]]:
     try:
         clusters = json.loads(pathlib.Path(path).read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: found no JSON ({error}), want {{label: [[statement]]}}") from None
+        raise ValueError(
+            f"{path}: found no JSON ({error}), want {{label: [[statement, ...], ...]}}"
+        ) from None
     sound = isinstance(clusters, dict) and all(
         isinstance(sets, list)
         and all(isinstance(s, list) and all(isinstance(t, str) for t in s) for s in sets)
@@ -132,6 +134,7 @@ def as_text(numbers: dict) -> str:
         [f"{_percent(s['unknown_tokens'], s['reply_tokens'])}" for s in splits.values()],
     )
     lines += ["", "percentiles " + " / ".join(f"{p}" for p in PERCENTILES[:-1]) + " / largest"]
+    lines.append(" " * 12 + "".join(f"{split:>24}" for split in splits))
     for name, meaning in LENGTHS.items():
         cells = [
             " / ".join(f"{n}" for n in s["lengths"][name].values()) if name in s["lengths"] else "-"

@@ -41,7 +41,9 @@ def define_data_flags() -> None:
         f"the corpus: {' or '.join(CORPORA)}; your own dialogues as PATH.jsonl, split by "
         "persona; or a folder of train.jsonl, valid.jsonl and test.jsonl",
     )
-    flags.DEFINE_string("data_dir", None, "folder of the PersonaChat text files (default: download)")
+    flags.DEFINE_string(
+        "data_dir", None, "folder of the PersonaChat text files (default: download them)"
+    )
     flags.DEFINE_integer(
         "split_seed", 0, "where --data is one file: of its split by persona", lower_bound=0
     )

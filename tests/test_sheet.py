@@ -143,7 +143,8 @@ def sheet_of(*paths, **given):
         "preset": "tiny", "json": False, "html": None, "compare": None, "split_seed": 0,
         "skip_bad": False,
     }  # fmt: skip
-    return check_data.sheet_of(["check_data", *map(str, paths)], SimpleNamespace(**defaults | given))
+    given = SimpleNamespace(**defaults | given)
+    return check_data.sheet_of(["check_data", *map(str, paths)], given)
 
 
 @pytest.fixture

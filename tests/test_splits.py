@@ -94,7 +94,8 @@ def test_the_seed_decides():
 def test_few_speakers_are_split_so_that_all_can_be_used(seed):
     three, _ = split_by_persona(everyone_with_everyone(people=3, times=2), seed)
     assert [len(part) for part in three.values()] == [4, 4, 0]
-    hub = [s for n in range(3) for other in ("b", "c") for s in conversation(f"{other}{n}", "a", other)]
+    pairs = itertools.product("bc", range(3))
+    hub = [side for other, n in pairs for side in conversation(f"{other}{n}", "a", other)]
     split, _ = split_by_persona(hub, seed)
     assert "a" in {d.speaker for d in split["train"]}  # else nobody has anyone to talk with
 

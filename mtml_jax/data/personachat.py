@@ -155,8 +155,9 @@ def download(url: str) -> Path:
         except (OSError, http.client.HTTPException, tarfile.TarError, EOFError) as error:
             if isinstance(error, urllib.error.HTTPError):
                 error.close()  # it holds the connection
+            reason = " ".join(str(error).split())
             raise FileNotFoundError(
-                f"{url}: could not be downloaded ({' '.join(str(error).split())}); without a network put "
+                f"{url}: could not be downloaded ({reason}); without a network put "
                 f"{', '.join(split_file_names(split)[0] for split in SPLITS)} into a folder "
                 "and name it with --data_dir"
             ) from error

@@ -251,6 +251,19 @@ def test_a_folder_of_splits_is_taken_as_it_is(tmp_path, monkeypatch):
     assert "no valid.jsonl" in refusal(f"--data={tmp_path}", *arguments)
 
 
+def test_personachat_is_read_from_its_prepared_copy(tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    monkeypatch.setenv("TFDS_DATA_DIR", str(home))
+    corpus(tmp_path / "train_self_original.txt", personas=3)
+    corpus(tmp_path / "valid_self_original.txt", personas=2)
+    data = prepared(
+        monkeypatch, "--data=personachat", f"--data_dir={tmp_path}", "--meta_batch=2",
+        f"--workdir={tmp_path / 'w'}",
+    )  # fmt: skip
+    assert (len(data.train), len(data.valid)) == (3, 2)
+    assert len(list(home.glob("personachat/*/*/*.array_record*"))) == 2
+
+
 def test_another_split_seed_in_the_workdir_is_refused(tmp_path, monkeypatch):
     path = talks(tmp_path / "talk.jsonl", speakers="a b c d e f g")
     arguments = [f"--data={path}", "--strategy=paml", "--meta_batch=2", f"--workdir={tmp_path}"]

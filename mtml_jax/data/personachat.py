@@ -14,6 +14,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+# TFDS would import this at the first record; it defines flags, which are better there
+# from the start than in the midst of a program.
+import array_record.python.array_record_data_source  # noqa: F401
 import tensorflow_datasets as tfds
 
 from mtml_jax.data.corpus import find_split, read_parlai, split_file_names

@@ -33,6 +33,25 @@ def define_common_flags() -> None:
     )
 
 
+def define_data_flags() -> None:
+    """What says which dialogues are read."""
+    flags.DEFINE_string(
+        "data",
+        "demo",
+        f"the corpus: {' or '.join(CORPORA)}; your own dialogues as PATH.jsonl, split by "
+        "persona; or a folder of train.jsonl, valid.jsonl and test.jsonl",
+    )
+    flags.DEFINE_string(
+        "data_dir", None, "folder of the PersonaChat text files (default: download them)"
+    )
+    flags.DEFINE_integer(
+        "split_seed", 0, "where --data is one file: of its split by persona", lower_bound=0
+    )
+    flags.DEFINE_boolean(
+        "skip_bad", False, "count and report malformed conversations instead of stopping"
+    )
+
+
 def define_train_flags() -> None:
     """A flag for every setting of `TrainConfig`."""
     flags.DEFINE_enum(
@@ -41,10 +60,7 @@ def define_train_flags() -> None:
     flags.DEFINE_enum(
         "preset", "small", list(PRESETS), "sizes and rates that other flags change one by one"
     )
-    flags.DEFINE_enum(
-        "data", "demo", CORPORA, "the corpus: invented speakers, or PersonaChat text files"
-    )
-    flags.DEFINE_string("data_dir", None, "folder of the PersonaChat text files")
+    define_data_flags()
     number, count = flags.DEFINE_float, flags.DEFINE_integer
     number("alpha", None, "weight of the response loss in mtml, 0 to 1 (eq. 6; paper: 0.5 to 0.9)")
     number("inner_lr", None, "SGD step of the inner update (eq. 11; paper: 0.005)")

@@ -23,6 +23,9 @@ _REPLY_TOKENS = 20
 
 def show(workdir: str, config: TrainConfig, data: Prepared) -> None:
     """Prints PPL before and after adapting, own against other; replies; a persona."""
+    if len(data.valid) < 2:
+        print("one valid persona: none to compare adapting with, so no summary")
+        return
     params = restore_params(workdir, "best").params
     folds = evaluation.choose_folds(data.valid, SHOTS, FOLDS, _SEED)
     own = [(held_out, dialogues) for _, held_out, dialogues, _, _ in folds]

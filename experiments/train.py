@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+import pathlib
 import sys
 
 from absl import app, flags
@@ -11,7 +12,7 @@ from absl import logging as absl_logging
 from experiments import flags as settings
 from experiments import summary
 from mtml_jax.checkpoint import Checkpoints, save_run
-from mtml_jax.data.prepare import prepare
+from mtml_jax.data.prepare import CORPORA, prepare
 from mtml_jax.runlog import RunLog, WorkdirLock
 from mtml_jax.sharding import persona_mesh
 from mtml_jax.training import train
@@ -32,12 +33,19 @@ def main(argv) -> None:
             config = settings.resolve_config()
             mesh = persona_mesh(config.meta_batch)
             settings.check_chunk(config, mesh.size)
-            data = prepare(config, given.data, given.data_dir)
-            workdir = given.workdir or f"runs/{given.data}-{given.preset}-{given.strategy}"
+            data = prepare(
+                config,
+                given.data,
+                given.data_dir,
+                split_seed=given.split_seed,
+                skip_bad=given.skip_bad,
+            )
+            corpus = given.data if given.data in CORPORA else pathlib.Path(given.data).stem
+            workdir = given.workdir or f"runs/{corpus}-{given.preset}-{given.strategy}"
             stack.enter_context(WorkdirLock(workdir))
             save_run(
                 workdir,
-                {**dataclasses.asdict(config), "data": given.data, "preset": given.preset},
+                {**dataclasses.asdict(config), **_source(), "preset": given.preset},
                 data.vocabulary.to_text(),
             )
             checkpoints = stack.enter_context(Checkpoints(workdir))
@@ -63,6 +71,15 @@ def main(argv) -> None:
     summary.show(workdir, config, data)
 
 
+def _source():
+    """The flags that say which dialogues are read, for the run's settings."""
+    given = flags.FLAGS
+    if given.data in CORPORA:
+        return {"data": given.data}
+    path = str(pathlib.Path(given.data).resolve())
+    return {"data": path, "split_seed": given.split_seed, "skip_bad": given.skip_bad}
+
+
 def _describe(config, data, mesh, workdir):
     given = flags.FLAGS
     kind = mesh.devices.flat[0].device_kind
@@ -71,7 +88,7 @@ def _describe(config, data, mesh, workdir):
     if given.data == "demo":
         print(
             "the demo corpus: invented speakers, so that this runs offline; for real dialogues "
-            "--data=personachat --data_dir=FOLDER"
+            "--data=personachat --data_dir=FOLDER, or your own: --data=PATH.jsonl"
         )
     for note in data.notes:
         print(note)

@@ -26,6 +26,14 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def prepared_copies(tmp_path_factory):
+    """Corpora are prepared in a folder of the test run, not in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TFDS_DATA_DIR", str(tmp_path_factory.mktemp("tfds")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def float64():
     """Arrays of a whole test file are float64 where nothing else is said."""

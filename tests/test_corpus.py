@@ -14,7 +14,7 @@ def read(tmp_path):
     def write_and_read(text):
         path = tmp_path / "dialogues.txt"
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return read_parlai(path)
+        return read_parlai(path)[0]
 
     return write_and_read
 
@@ -107,6 +107,7 @@ def test_ids_are_digests_of_the_shared_text(read):
     ("1 your persona: i dig.\n1 a\tb\n", 1, ["a dialogue without a turn", "<TAB>"]),
     ("1 a\tb\n1 your persona: i dig.\n2 your persona: i nap.\n", 2, ["without a turn", "<TAB>"]),
     (b"1 a\tb\n2 caf\xe9\tb\n", 2, ["0xe9", "column 6", "UTF-8"]),
+    ("1 a\tb\n" + "9" * 5000 + " c\td\n", 2, ["a line number of 5000 digits", "want 2"]),
 ])
 def test_errors_name_file_and_line(read, tmp_path, text, line, parts):
     with pytest.raises(ValueError) as error:
@@ -123,12 +124,35 @@ def test_long_lines_are_cut_in_errors(read):
         read("1 " + "x" * 500 + "\n")
 
 
+@pytest.mark.parametrize("bad, dialogues", [
+    ("1 a\tb\n2 no tab\n3 c\td\n", 1),
+    ("1 your persona: i dig.\n", 1),
+    ("nothing numbered\n2 at all\n", 1),  # before the first dialogue
+    (b"1 caf\xe9\tb\n2 c\td\n1 a\n", 2),
+    ("1 a\tb\n" + "9" * 5000 + " c\td\n7 d\te\n", 1),
+])
+def test_bad_dialogues_are_skipped_and_counted(tmp_path, bad, dialogues):
+    path = tmp_path / "dialogues.txt"
+    good = b"1 knock\tenter\n2 who ?\tme\n1 psst\twhat ?\n"
+    path.write_bytes((bad if isinstance(bad, bytes) else bad.encode()) + good)
+    with pytest.raises(ValueError) as error:
+        read_parlai(path)
+    kept, report = read_parlai(path, skip_bad=True)
+    assert [d.turns[0].context for d in kept] == ["knock", "psst"]
+    assert (report.found, report.read) == (2 + dialogues, 2)
+    assert report.skipped == {"malformed": dialogues}
+    assert report.errors[0] == str(error.value)
+    assert f"{dialogues} skipped (malformed)" in report.sentences()[0]
+
+
 def test_find_split_prefers_original_wording_without_candidates(tmp_path):
     order = [
         "valid_self_original_no_cands.txt",
         "valid_self_original.txt",
         "valid_self_revised_no_cands.txt",
         "valid_self_revised.txt",
+        "valid_both_original_no_cands.txt",
+        "valid_none_revised.txt",
     ]
     (tmp_path / "train_self_original_no_cands.txt").touch()
     for name in reversed(order):
@@ -155,7 +179,7 @@ def test_find_split_names_what_it_looked_for(tmp_path, folder):
     ("test", 961, 250, 461),  # the other sides are of personas that the file lacks
 ])
 def test_real_conversations_have_two_sides(shared_data, split, sides, pairs, alone):
-    dialogues = read_parlai(find_split(shared_data / "personachat", split))
+    dialogues = read_parlai(find_split(shared_data / "personachat", split))[0]
     assert len(dialogues) == sides
     conversations = collections.defaultdict(list)
     for dialogue in dialogues:
@@ -175,7 +199,7 @@ def test_no_two_real_conversations_begin_with_the_same_three_utterances(shared_d
     """Otherwise two sides that differ in more than the last utterance would go unnoticed."""
     for split in ("train", "valid", "test"):
         beginnings = collections.defaultdict(set)
-        for dialogue in read_parlai(find_split(shared_data / "personachat", split)):
+        for dialogue in read_parlai(find_split(shared_data / "personachat", split))[0]:
             said = [t for turn in dialogue.turns for t in (turn.context, turn.response) if t]
             beginnings[tuple(said[:3])].add(dialogue.conversation)
         assert {len(ids) for ids in beginnings.values()} == {1}

@@ -1,6 +1,8 @@
 """What a user types: every mistake gets one sentence, before anything is compiled."""
 
 import dataclasses
+import itertools
+import json
 
 import pytest
 from absl import flags
@@ -8,7 +10,9 @@ from absl.testing import flagsaver
 
 from experiments import flags as settings
 from experiments import train
-from mtml_jax.config import PRESETS
+from mtml_jax.config import PRESETS, TrainConfig
+from mtml_jax.data import personachat
+from mtml_jax.data.prepare import training_batch
 from mtml_jax.runlog import WorkdirLock
 
 
@@ -89,7 +93,6 @@ def test_every_setting_has_a_flag_that_changes_it():
         ("--warmup=-1", "--warmup=-1 0 or more"),
         ("--persona_chunk=3", "--persona_chunk=3 divisor"),
         ("--meta_batch=200", "100 personas 200 lower --meta_batch"),
-        ("--data=personachat", "--data=personachat --data_dir"),
         ("--glove=/no/such/file", "/no/such/file --glove"),
     ],
 )
@@ -98,6 +101,13 @@ def test_a_wrong_flag_is_named_with_what_is_wanted(tmp_path, argument, parts):
     for part in parts.split():
         assert part in message
     assert not (tmp_path / "w").exists()
+
+
+def test_without_a_network_the_folder_is_asked_for(monkeypatch):
+    monkeypatch.setattr(personachat, "URL", "http://127.0.0.1:9/personachat.tgz")
+    message = refusal("--data=personachat")
+    for part in ("127.0.0.1:9", "without a network", "--data_dir"):
+        assert part in message
 
 
 def test_a_missing_folder_is_named(tmp_path):
@@ -158,3 +168,114 @@ def test_a_workdir_in_use_is_refused(tmp_path):
 def test_a_stray_argument_is_refused():
     with pytest.raises(SystemExit, match="got 'amtml', want flags only"):
         train.main(["train", "amtml"])
+
+
+def talks(path, speakers="ann bo cy", times=2, **more):
+    """Speakers without statements; every two talk as often as said."""
+    lines = []
+    for n, (one, other) in enumerate(list(itertools.combinations(speakers.split(), 2)) * times):
+        said = [(one, f"hello {other}"), (other, f"hi {one}!"), (one, f"well {n}")]
+        utterances = [{"speaker": speaker, "text": text} for speaker, text in said]
+        lines.append(json.dumps({"conversation": n, "utterances": utterances, **more}))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def prepared(monkeypatch, *arguments):
+    """What the command trains on."""
+    seen = []
+
+    def stop(config, data, *rest):
+        seen.append(data)
+        raise FloatingPointError("far enough")
+
+    monkeypatch.setattr(train, "train", stop)
+    assert refusal(*arguments) == "error: far enough"
+    return seen[0]
+
+
+@pytest.mark.parametrize("strategy", ["paml", "std"])
+def test_three_speakers_without_statements_train(tmp_path, monkeypatch, strategy):
+    data = prepared(
+        monkeypatch, f"--data={talks(tmp_path / 'talk.jsonl')}", f"--strategy={strategy}",
+        "--meta_batch=2", "--preset=tiny", f"--workdir={tmp_path / 'w'}",
+    )  # fmt: skip
+    names = [persona.name for persona in (*data.train, *data.valid)]
+    assert sorted(names) == ["ann", "bo", "cy"] and len(data.train) == 2
+    batch = training_batch(data, TrainConfig(meta_batch=2, shape=PRESETS["tiny"].shape), 0)
+    assert batch.support.persona is None
+    assert any("join two splits" in note for note in data.notes)
+
+
+@pytest.mark.parametrize("strategy", ["mtml", "amtml", "std_p"])
+def test_three_speakers_without_statements_are_refused(tmp_path, strategy):
+    message = refusal(
+        f"--data={talks(tmp_path / 'talk.jsonl')}", f"--strategy={strategy}", "--meta_batch=2",
+        f"--workdir={tmp_path / 'w'}",
+    )  # fmt: skip
+    assert "no persona statements for speaker '" in message
+    assert f"--strategy={strategy}" in message and "--strategy=paml" in message
+    assert not (tmp_path / "w").exists()
+
+
+def test_statements_of_some_dialogues_alone_are_unused(tmp_path, monkeypatch):
+    path = talks(tmp_path / "talk.jsonl")
+    lines = path.read_text().splitlines()
+    lines[0] = json.dumps(json.loads(lines[0]) | {"statements": {"ann": ["i row"]}})
+    path.write_text("\n".join(lines))
+    data = prepared(
+        monkeypatch, f"--data={path}", "--strategy=paml", "--meta_batch=2",
+        f"--workdir={tmp_path / 'w'}",
+    )  # fmt: skip
+    assert not any(e.persona for p in data.train for d in p.dialogues for e in d.examples)
+    assert any("have no statements" in note for note in data.notes)
+
+
+def test_a_malformed_line_stops_or_is_counted(tmp_path, monkeypatch):
+    path = talks(tmp_path / "talk.jsonl")
+    path.write_text(path.read_text() + "{oops\n")
+    arguments = [f"--data={path}", "--strategy=paml", "--meta_batch=2", f"--workdir={tmp_path}"]
+    assert f"{path}:7: found '{{oops'" in refusal(*arguments)
+    data = prepared(monkeypatch, *arguments, "--skip_bad")
+    assert f"{path}: 7 conversations, 6 read; 1 skipped (malformed)" in data.notes[0]
+
+
+def test_a_folder_of_splits_is_taken_as_it_is(tmp_path, monkeypatch):
+    talks(tmp_path / "train.jsonl", speakers="ann bo")
+    talks(tmp_path / "valid.jsonl", speakers="bo cy")
+    arguments = ["--strategy=paml", "--meta_batch=2", f"--workdir={tmp_path / 'w'}"]
+    data = prepared(monkeypatch, f"--data={tmp_path}", *arguments)
+    assert [p.name for p in data.train] == ["ann", "bo"]
+    assert any("1 speakers of valid are in train too, 'bo'" in note for note in data.notes)
+    (tmp_path / "valid.jsonl").unlink()
+    assert "no valid.jsonl" in refusal(f"--data={tmp_path}", *arguments)
+
+
+def test_personachat_is_read_from_its_prepared_copy(tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    monkeypatch.setenv("TFDS_DATA_DIR", str(home))
+    corpus(tmp_path / "train_self_original.txt", personas=3)
+    corpus(tmp_path / "valid_self_original.txt", personas=2)
+    data = prepared(
+        monkeypatch, "--data=personachat", f"--data_dir={tmp_path}", "--meta_batch=2",
+        f"--workdir={tmp_path / 'w'}",
+    )  # fmt: skip
+    assert (len(data.train), len(data.valid)) == (3, 2)
+    assert len(list(home.glob("personachat/*/*/*.array_record*"))) == 2
+
+
+def test_another_split_seed_in_the_workdir_is_refused(tmp_path, monkeypatch):
+    path = talks(tmp_path / "talk.jsonl", speakers="a b c d e f g")
+    arguments = [f"--data={path}", "--strategy=paml", "--meta_batch=2", f"--workdir={tmp_path}"]
+    prepared(monkeypatch, *arguments)
+    assert "split_seed (saved 0, now 1)" in refusal(*arguments, "--split_seed=1")
+
+
+@pytest.mark.parametrize("data, parts", [
+    ("parrots", "--data=parrots demo .jsonl folder"),
+    ("gone.jsonl", "gone.jsonl"),
+])  # fmt: skip
+def test_a_wrong_corpus_is_named(data, parts):
+    message = refusal(f"--data={data}")
+    for part in parts.split():
+        assert part in message

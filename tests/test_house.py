@@ -10,10 +10,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = [
-    "config records types metrics runlog data.demo_phrases",
-    "sharding tiles data.corpus data.personas data.demo data.vocab transformer",
-    "data.episodes losses decoding",
-    "inner",
+    "config records types metrics runlog data.demo_phrases data.lines",
+    "sharding tiles data.corpus data.jsonl data.personas data.demo data.vocab transformer",
+    "data.episodes data.personachat data.splits losses decoding",
+    "inner data.sheet",
     "objectives data.prepare",
     "outer checkpoint",
     "evaluation",
@@ -66,7 +66,7 @@ def test_flags_live_in_experiments_alone():
 
 def test_tensorflow_is_never_imported():
     program = (
-        "import sys, experiments.train, tensorflow_datasets\n"
+        "import sys, experiments.train, mtml_jax.data.personachat\n"
         "assert not [m for m in sys.modules if m.split('.')[0] == 'tensorflow']"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
@@ -74,7 +74,8 @@ def test_tensorflow_is_never_imported():
 
 def test_corpus_readers_need_no_jax():
     program = (
-        "import sys, mtml_jax.data.corpus, mtml_jax.data.personas, mtml_jax.data.vocab\n"
+        "import sys, mtml_jax.data.corpus, mtml_jax.data.jsonl, mtml_jax.data.personas\n"
+        "import mtml_jax.data.splits, mtml_jax.data.vocab\n"
         "assert 'jax' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -131,7 +131,7 @@ def test_strategies_that_need_no_statements_pass(strategy):
     ("test", 50, 50, 15),
 ])
 def test_real_personas(shared_data, split, count, several, fewest):
-    dialogues = read_parlai(find_split(shared_data / "personachat", split))
+    dialogues = read_parlai(find_split(shared_data / "personachat", split))[0]
     personas = group_personas(dialogues)
     assert len(personas) == count
     assert sum(len(p.dialogues) for p in personas) == len(dialogues)

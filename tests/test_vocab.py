@@ -196,7 +196,7 @@ def test_a_missing_glove_file_is_named(tmp_path, vocabulary):
 
 def test_real_vocabulary_and_vectors(shared_data):
     folder = shared_data / "personachat"
-    dialogues = {split: read_parlai(find_split(folder, split)) for split in ("train", "valid")}
+    dialogues = {split: read_parlai(find_split(folder, split))[0] for split in ("train", "valid")}
     vocabulary = build_vocabulary(dialogues["train"])
     assert len(vocabulary) == 10_560
     assert Vocabulary.from_text(vocabulary.to_text()) == vocabulary

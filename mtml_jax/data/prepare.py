@@ -1,13 +1,15 @@
 """From a corpus by name to encoded personas: the one road from files to episodes."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from mtml_jax.config import TrainConfig
-from mtml_jax.data.corpus import find_split, read_parlai
+from mtml_jax.data.corpus import read_parlai
 from mtml_jax.data.demo import demo_corpus
 from mtml_jax.data.episodes import (
     EncodedPersona,
@@ -17,12 +19,15 @@ from mtml_jax.data.episodes import (
     stack_episodes,
     tiles_needed,
 )
+from mtml_jax.data.jsonl import read_jsonl
 from mtml_jax.data.personas import group_personas, require_conversations, require_statements
+from mtml_jax.data.splits import split_by_persona
 from mtml_jax.data.vocab import Vocabulary, build_vocabulary, load_glove
 from mtml_jax.records import Dialogue, Persona
 from mtml_jax.types import Episode
 
 CORPORA = ("demo", "personachat")
+_READERS = {".jsonl": read_jsonl, ".txt": read_parlai}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,34 +53,99 @@ class Prepared:
     notes: Sequence[str]
 
 
-def load_split(data: str, data_dir: str | None, split: str) -> list[Dialogue]:
-    """Reads one split ("train", "valid" or "test") of a corpus by name.
+def load_split(
+    data: str,
+    data_dir: str | os.PathLike | None,
+    split: str,
+    *,
+    split_seed: int = 0,
+    skip_bad: bool = False,
+) -> tuple[list[Dialogue], list[str]]:
+    """Reads one split of a corpus.
+
+    Args:
+      data: "demo"; "personachat"; a .jsonl file, or a .txt file of ParlAI's format, to
+        be split by persona; or a folder of train.jsonl, valid.jsonl and test.jsonl.
+      data_dir: folder of the PersonaChat text files; None: they are downloaded.
+      split: "train", "valid" or "test".
+      split_seed: of the split by persona.
+      skip_bad: count malformed conversations instead of raising.
+
+    Returns:
+      (dialogues, sentences on what was read, skipped and changed).
 
     Raises:
-      ValueError: the name is unknown, or PersonaChat has no folder; or a reader's error.
+      ValueError: the name is unknown; or a reader's error.
+      FileNotFoundError: there is no such file or split.
     """
     if data == "demo":
-        return demo_corpus(split)
+        return demo_corpus(split), []
     if data == "personachat":
-        if not data_dir:
-            raise ValueError(
-                "--data=personachat reads the corpus from a folder; name it with --data_dir"
+        # Here, so that what reads other corpora need not wait for its import.
+        from mtml_jax.data.personachat import load_personachat
+
+        return load_personachat(split, data_dir, skip_bad=skip_bad)
+    path = Path(data)
+    if path.is_dir():
+        if not (path / f"{split}.jsonl").is_file():
+            raise FileNotFoundError(
+                f"{path}: found no {split}.jsonl, want one file a split in the folder of "
+                "--data; a single file is split by persona if --data names it itself"
             )
-        return read_parlai(find_split(data_dir, split))
-    raise ValueError(f"got --data={data}, want one of {', '.join(CORPORA)}")
+        return _read(path / f"{split}.jsonl", skip_bad)
+    if path.suffix not in _READERS:
+        raise ValueError(
+            f"got --data={data}, want {', '.join(CORPORA)}, a file that ends in "
+            f"{' or '.join(_READERS)}, or a folder of train.jsonl and valid.jsonl"
+        )
+    status = path.stat()
+    dialogues, notes = _read_and_split(
+        path, (status.st_mtime_ns, status.st_size), split_seed, skip_bad
+    )
+    if not dialogues[split]:
+        raise FileNotFoundError(
+            f"{path}: found too few personas for a {split} split, want more speakers"
+        )
+    return dialogues[split], notes if split == "train" else []
+
+
+def _read(path: Path, skip_bad: bool) -> tuple[list[Dialogue], list[str]]:
+    dialogues, report = _READERS[path.suffix](path, skip_bad=skip_bad)
+    if not dialogues:
+        raise ValueError("; ".join(report.sentences()) + ": nothing is left to train on")
+    return dialogues, report.sentences() if report.found > report.read or report.remarks else []
+
+
+@functools.lru_cache(maxsize=1)
+def _read_and_split(path, stamp, seed, skip_bad):
+    # One file gives all splits: read once for them all, and again where it has changed.
+    del stamp
+    dialogues, notes = _read(path, skip_bad)
+    splits, more = split_by_persona(dialogues, seed)
+    return splits, notes + more
 
 
 def prepare(
-    config: TrainConfig, data: str, data_dir: str | os.PathLike | None = None
+    config: TrainConfig,
+    data: str,
+    data_dir: str | os.PathLike | None = None,
+    *,
+    split_seed: int = 0,
+    skip_bad: bool = False,
 ) -> Prepared:
     """Reads train and valid, groups personas, builds the vocabulary, encodes everything.
 
     Raises:
       ValueError: the data do not allow the strategy or the meta-batch, or cannot be read.
     """
-    notes = []
-    train_dialogues = load_split(data, data_dir, "train")
-    vocabulary = build_vocabulary(train_dialogues, config.min_count)
+    dialogues, notes = {}, []
+    for split in ("train", "valid"):
+        dialogues[split], more = load_split(
+            data, data_dir, split, split_seed=split_seed, skip_bad=skip_bad
+        )
+        notes += more
+    _read_and_split.cache_clear()  # what is not needed any more may be large
+    vocabulary = build_vocabulary(dialogues["train"], config.min_count)
     embedding = None
     if config.glove:
         embedding, covered = load_glove(config.glove, vocabulary, config.seed)
@@ -84,20 +154,26 @@ def prepare(
             f"{len(vocabulary):,} words"
         )
     encoding = Encoding(vocabulary, config.shape, config.strategy == "std_p")
-    encoded, grouped = {}, {}
-    for split, dialogues in (
-        ("train", train_dialogues),
-        ("valid", load_split(data, data_dir, "valid")),
-    ):
-        personas, alone = require_conversations(group_personas(dialogues))
-        if config.strategy in ("mtml", "amtml", "std_p"):
-            require_statements(personas, config.strategy)
+    grouped, alone = {}, {}
+    for split in dialogues:
+        grouped[split], alone[split] = require_conversations(group_personas(dialogues[split]))
+        require_statements(grouped[split], config.strategy)
+    twice = {p.name for p in grouped["train"]} & {p.name for p in grouped["valid"]}
+    if dialogues["train"][0].speaker and twice:
+        notes.append(f"{len(twice):,} speakers of valid are in train too, {min(twice)!r} first")
+    everyone = [p for personas in grouped.values() for p in personas]
+    if not all(d.statements for p in everyone for d in p.dialogues):
+        # Examples of a batch have persona targets all or none.
+        grouped = {split: [_untold(p) for p in personas] for split, personas in grouped.items()}
+        if any(d.statements for p in everyone for d in p.dialogues):
+            notes.append("some dialogues have no statements, so those of the others are unused")
+    encoded = {}
+    for split, personas in grouped.items():
         encoded[split], counts = encode_personas(personas, encoding)
-        grouped[split] = personas
         notes.append(
             f"{split}: {len(personas):,} personas, "
             f"{sum(len(p.dialogues) for p in personas):,} dialogues, "
-            f"{counts['examples']:,} turns; left out {len(alone):,} personas with a single "
+            f"{counts['examples']:,} turns; left out {len(alone[split]):,} personas with a single "
             f"conversation; cut to their slots {counts['contexts']:,} contexts (the end kept), "
             f"{counts['responses']:,} responses, {counts['personas']:,} personas"
         )
@@ -106,10 +182,10 @@ def prepare(
             f"the data have {len(encoded['train'])} personas with two conversations, fewer than "
             f"the {config.meta_batch} distinct ones of a meta-batch; lower --meta_batch"
         )
-    if len(encoded["valid"]) < 2:
+    if not encoded["valid"]:
         raise ValueError(
-            f"the valid split has {len(encoded['valid'])} personas with two conversations, "
-            "want at least 2; add dialogues to it"
+            "the valid split has no persona with two conversations, want at least one; "
+            "add dialogues to it"
         )
     everything = (d for personas in encoded.values() for p in personas for d in p.dialogues)
     tiles = tiles_needed(everything, config.shape)
@@ -122,6 +198,11 @@ def prepare(
         embedding,
         notes,
     )
+
+
+def _untold(persona: Persona) -> Persona:
+    told_nothing = (dataclasses.replace(d, statements=()) for d in persona.dialogues)
+    return Persona(persona.name, tuple(told_nothing))
 
 
 def training_batch(data: Prepared, config: TrainConfig, step: int) -> Episode:

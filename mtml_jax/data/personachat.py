@@ -1,0 +1,224 @@
+"""PersonaChat as a TFDS data set: downloaded or from a folder, prepared once, read at random."""
+
+import contextlib
+import dataclasses
+import hashlib
+import http.client
+import io
+import os
+import shutil
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+# TFDS would import this at the first record; it defines flags, which are better there
+# from the start than in the midst of a program.
+import array_record.python.array_record_data_source  # noqa: F401
+import tensorflow_datasets as tfds
+
+from mtml_jax.data.corpus import find_split, read_parlai, split_file_names
+from mtml_jax.records import Dialogue, Turn
+
+URL = "http://parl.ai/downloads/personachat/personachat.tgz"
+SPLITS = ("train", "valid", "test")
+_TIMEOUT = 60  # seconds without a byte
+
+
+@dataclasses.dataclass
+class PersonaChatConfig(tfds.core.BuilderConfig):
+    """What a prepared copy is made of; the name holds a digest of it.
+
+    Attributes:
+      folder: of the text files.
+      skip_bad: whether malformed dialogues are left out.
+    """
+
+    folder: str = ""
+    skip_bad: bool = False
+
+
+class PersonaChat(tfds.core.GeneratorBasedBuilder):
+    """Dialogues of PersonaChat, each from one side, in the order of the files."""
+
+    name = "personachat"
+    VERSION = tfds.core.Version("1.0.0")
+    url_infos = None  # no recorded checksums; looking for them wants a package TFDS lacks
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        text = tfds.features.Text
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="PersonaChat (Zhang et al. 2018), one record a dialogue and side.",
+            features=tfds.features.FeaturesDict(
+                {
+                    "conversation": text(),
+                    "statements": tfds.features.Sequence(text()),
+                    "contexts": tfds.features.Sequence(text()),
+                    "responses": tfds.features.Sequence(text()),
+                }
+            ),
+            disable_shuffling=True,  # personas are named by their first appearance
+            metadata=tfds.core.MetadataDict(),
+        )
+
+    def _split_generators(self, dl_manager):
+        del dl_manager  # downloading and extracting through it import TensorFlow
+        return {
+            split: self._generate_examples(split, path)
+            for split, path in _sources(self.builder_config.folder).items()
+        }
+
+    def _generate_examples(self, split: str, path: Path) -> Iterator[tuple[int, dict]]:
+        dialogues, report = read_parlai(path, skip_bad=self.builder_config.skip_bad)
+        self.info.metadata[split] = report.sentences() if report.found > report.read else []
+        for number, dialogue in enumerate(dialogues):
+            yield number, {
+                "conversation": dialogue.conversation,
+                "statements": list(dialogue.statements),
+                "contexts": [turn.context for turn in dialogue.turns],
+                "responses": [turn.response for turn in dialogue.turns],
+            }
+
+
+def load_personachat(
+    split: str, data_dir: str | os.PathLike | None = None, *, skip_bad: bool = False
+) -> tuple[list[Dialogue], list[str]]:
+    """Reads a split of PersonaChat from its prepared copy, making that where it is not.
+
+    The copy is in array_record format under $TFDS_DATA_DIR, or else in the user's
+    cache. Its path holds a digest of the text files, so another folder, or a file that
+    has changed, never meets an old copy.
+
+    Args:
+      split: train, valid or test.
+      data_dir: folder of the text files, some splits or all; None: download them from `URL`.
+      skip_bad: leave out and count malformed dialogues instead of raising.
+
+    Returns:
+      (the dialogues as `read_parlai` gives them, sentences on what was skipped).
+
+    Raises:
+      ValueError: a file is malformed; the message names file and line.
+      FileNotFoundError: the split is not there, or could not be downloaded.
+    """
+    folder = Path(data_dir) if data_dir else download(URL)
+    find_split(folder, split)
+    builder = prepared(folder, skip_bad=skip_bad)
+    records = builder.as_data_source(split)
+    dialogues = [_dialogue(records[number]) for number in range(len(records))]
+    return dialogues, list(builder.info.metadata[split])
+
+
+def prepared(folder: str | os.PathLike, *, skip_bad: bool = False) -> PersonaChat:
+    """The builder of the copy of a folder's text files, prepared.
+
+    Raises:
+      ValueError: a file is malformed.
+    """
+    folder = Path(folder)
+    digest = hashlib.sha256(b"skip_bad" if skip_bad else b"")
+    for split, path in _sources(folder).items():
+        with open(path, "rb") as file:
+            digest.update(f"{split} {hashlib.file_digest(file, 'sha256').hexdigest()} ".encode())
+    config = PersonaChatConfig(
+        name=f"text_{digest.hexdigest()[:16]}",
+        version=PersonaChat.VERSION,
+        folder=str(folder),
+        skip_bad=skip_bad,
+    )
+    tfds.disable_progress_bar()
+    builder = PersonaChat(data_dir=_home(), config=config, file_format="array_record")
+    with contextlib.redirect_stdout(io.StringIO()):  # it tells of sizes it does not know
+        builder.download_and_prepare()
+    return builder
+
+
+def download(url: str) -> Path:
+    """Downloads and unpacks the archive, unless that is done; returns the folder.
+
+    Of the archive only the file of each split that `find_split` would take is kept.
+
+    Raises:
+      FileNotFoundError: it could not be downloaded, or holds no split; the message says
+        what to do without a network.
+    """
+    folder = Path(_home()) / "archives" / hashlib.sha256(url.encode()).hexdigest()[:16]
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Beside its place, so that the folder is there as a whole or not at all.
+    with tempfile.TemporaryDirectory(dir=folder.parent) as workspace:
+        archive, files = Path(workspace) / "archive", Path(workspace) / "files"
+        try:
+            _fetch(url, archive)
+            _unpack(archive, files)
+        except (OSError, http.client.HTTPException, tarfile.TarError, EOFError) as error:
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()  # it holds the connection
+            reason = " ".join(str(error).split())
+            raise FileNotFoundError(
+                f"{url}: could not be downloaded ({reason}); without a network put "
+                f"{', '.join(split_file_names(split)[0] for split in SPLITS)} into a folder "
+                "and name it with --data_dir"
+            ) from error
+        try:
+            files.rename(folder)
+        except OSError:  # another process was faster
+            if not folder.is_dir():
+                raise
+    return folder
+
+
+def _fetch(url: str, path: Path) -> None:
+    with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer, open(path, "wb") as file:
+        shutil.copyfileobj(answer, file)
+        wanted = answer.headers["Content-Length"]
+        if wanted is not None and file.tell() != int(wanted):
+            raise OSError(f"it broke off after {file.tell():,} of {int(wanted):,} bytes")
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    folder.mkdir()
+    with tarfile.open(archive) as tar:
+        files = {Path(m.name).name: m for m in tar.getmembers() if m.isfile()}
+        kept = [
+            next((name for name in split_file_names(split) if name in files), None)
+            for split in SPLITS
+        ]
+        if not any(kept):
+            raise OSError("it is an archive without any of the files")
+        for name in filter(None, kept):
+            tar.extract(files[name].replace(name=name), folder, filter="data")
+
+
+def _sources(folder: str | os.PathLike) -> dict[str, Path]:
+    """The files of the splits that there are."""
+    sources = {}
+    for split in SPLITS:
+        try:
+            sources[split] = find_split(folder, split)
+        except FileNotFoundError:
+            continue
+    return sources
+
+
+def _home() -> str:
+    """The folder of prepared copies."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    return os.environ.get("TFDS_DATA_DIR") or str(cache / "mtml_jax" / "tfds")
+
+
+def _dialogue(record: dict) -> Dialogue:
+    contexts, responses = record["contexts"], record["responses"]
+    return Dialogue(
+        conversation=record["conversation"].decode(),
+        speaker="",
+        statements=tuple(text.decode() for text in record["statements"]),
+        turns=tuple(
+            Turn(context=context.decode(), response=response.decode())
+            for context, response in zip(contexts, responses, strict=True)
+        ),
+    )

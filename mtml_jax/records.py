@@ -1,9 +1,10 @@
 """Corpus units as plain Python records: what a reader yields and a grouping collects."""
 
 import dataclasses
+from collections.abc import Sequence
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Turn:
     """One exchange: what the other side just said, and what the speaker replied.
 
@@ -17,7 +18,7 @@ class Turn:
     response: str
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Dialogue:
     """One conversation seen from one of its two sides.
 
@@ -26,13 +27,13 @@ class Dialogue:
         they can be kept out of each other's episodes.
       speaker: id of the speaker where the corpus has one, else empty.
       statements: the speaker's persona statements, in corpus order.
-      turns: the exchanges in order.
+      turns: the exchanges in order; of a large corpus they are read when asked for.
     """
 
     conversation: str
     speaker: str
     statements: tuple[str, ...]
-    turns: tuple[Turn, ...]
+    turns: Sequence[Turn]
 
 
 @dataclasses.dataclass(frozen=True)

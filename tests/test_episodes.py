@@ -49,9 +49,8 @@ def small_dialogue():
 def encoded(shape=WIDE, in_context=False):
     dialogue = small_dialogue()
     vocabulary = build_vocabulary([dialogue], min_count=1)
-    counts = collections.Counter()
-    result = encode_dialogue(dialogue, Encoding(vocabulary, shape, in_context), counts)
-    return result, vocabulary, counts
+    examples, counts = encode_dialogue(dialogue, Encoding(vocabulary, shape, in_context))
+    return EncodedDialogue(dialogue.conversation, examples), vocabulary, counts
 
 
 def test_contexts_hold_all_earlier_utterances_and_the_current_one():
@@ -199,7 +198,6 @@ def test_both_sides_of_one_conversation_never_meet():
 def test_unknown_words_are_read_as_unknown():
     _, vocabulary, _ = encoded()
     other = Dialogue("c2", "bob", (), (Turn("quux", "hello"),))
-    counts = collections.Counter()
-    dialogue = encode_dialogue(other, Encoding(vocabulary, WIDE), counts)
-    assert dialogue.examples[0].context == (UNK,)
-    assert dialogue.examples[0].persona == ()
+    examples, _ = encode_dialogue(other, Encoding(vocabulary, WIDE))
+    assert examples[0].context == (UNK,)
+    assert examples[0].persona == ()

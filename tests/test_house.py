@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = [
     "config records types metrics runlog data.demo_phrases data.lines",
-    "sharding tiles data.corpus data.jsonl data.personas data.demo data.vocab transformer",
+    "sharding tiles data.corpus data.jsonl data.personas data.store data.demo data.vocab "
+    "transformer",
     "data.episodes data.personachat data.splits losses decoding",
     "inner data.sheet",
     "objectives data.prepare",

@@ -29,12 +29,12 @@ class Example:
     persona: tuple[int, ...]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class EncodedDialogue:
-    """A dialogue's conversation id and its turns as ids."""
+    """A dialogue's conversation id and its turns as ids, made when they are asked for."""
 
     conversation: str
-    examples: tuple[Example, ...]
+    examples: Sequence[Example]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +60,27 @@ class Encoding:
     persona_in_context: bool = False
 
 
+class _Examples(Sequence):
+    """The examples of a dialogue; as ids they would take more room than as text on disk."""
+
+    __slots__ = ("_dialogue", "_encoding")
+
+    def __init__(self, dialogue: Dialogue, encoding: Encoding):
+        self._dialogue, self._encoding = dialogue, encoding
+
+    def _made(self) -> tuple[Example, ...]:
+        return encode_dialogue(self._dialogue, self._encoding)[0]
+
+    def __len__(self):
+        return len(self._dialogue.turns)
+
+    def __getitem__(self, index):
+        return self._made()[index]
+
+    def __iter__(self):
+        return iter(self._made())
+
+
 def encode_personas(
     personas: Iterable[Persona], encoding: Encoding
 ) -> tuple[list[EncodedPersona], collections.Counter]:
@@ -67,29 +88,33 @@ def encode_personas(
 
     Returns:
       (encoded personas, how many of "contexts", "responses" and "personas" were
-      truncated to fit, beside "examples", the number of all).
+      truncated to fit, beside "examples", the number of all, and "tiles", the number
+      that the largest dialogue takes).
     """
     counts: collections.Counter = collections.Counter()
-    encoded = [
-        EncodedPersona(
-            persona.name,
-            tuple(encode_dialogue(dialogue, encoding, counts) for dialogue in persona.dialogues),
-        )
-        for persona in personas
-    ]
+    encoded, tiles = [], 0
+    for persona in personas:
+        for dialogue in persona.dialogues:
+            examples, cut = encode_dialogue(dialogue, encoding)
+            counts.update(cut)
+            tiles = max(tiles, len(_layout(examples, encoding.shape)))
+        late = (EncodedDialogue(d.conversation, _Examples(d, encoding)) for d in persona.dialogues)
+        encoded.append(EncodedPersona(persona.name, tuple(late)))
+    counts["tiles"] = tiles
     return encoded, counts
 
 
 def encode_dialogue(
-    dialogue: Dialogue, encoding: Encoding, counts: collections.Counter
-) -> EncodedDialogue:
-    """Turns one dialogue into examples, one a turn; adds its truncations to `counts`."""
+    dialogue: Dialogue, encoding: Encoding
+) -> tuple[tuple[Example, ...], collections.Counter]:
+    """Turns one dialogue into examples, one a turn; and counts them and what was truncated."""
     vocabulary, shape = encoding.vocabulary, encoding.shape
     statements = vocabulary.encode(persona_text(dialogue.statements))
     persona = statements + [END] if statements else []
     front = statements if encoding.persona_in_context else []
     history: list[int] = []
     examples = []
+    counts: collections.Counter = collections.Counter()
     for turn in dialogue.turns:
         history += vocabulary.encode(turn.context)
         response = vocabulary.encode(turn.response)
@@ -108,7 +133,7 @@ def encode_dialogue(
             )
         )
         history += response
-    return EncodedDialogue(dialogue.conversation, tuple(examples))
+    return tuple(examples), counts
 
 
 def sample_episodes(

@@ -6,10 +6,10 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from mtml_jax.data.lines import ReadReport, decoded, excerpt
+from mtml_jax.data.lines import ReadReport, decoded, excerpt, waiting
 from mtml_jax.records import Dialogue, Turn
 
 SCHEMA = (
@@ -61,7 +61,22 @@ def tokenize(text: str) -> str:
 def read_jsonl(
     path: str | os.PathLike, *, skip_bad: bool = False
 ) -> tuple[list[Dialogue], ReadReport]:
-    """Reads a file of conversations, one JSON object a line.
+    """Reads a whole file, as `iterate_jsonl` does.
+
+    Returns:
+      (dialogues, report).
+
+    Raises:
+      ValueError: as `iterate_jsonl`.
+    """
+    report = ReadReport(str(path), "conversations")
+    return list(iterate_jsonl(path, report, skip_bad=skip_bad)), report
+
+
+def iterate_jsonl(
+    path: str | os.PathLike, report: ReadReport, *, skip_bad: bool = False
+) -> Iterator[Dialogue]:
+    """Reads a file of conversations, one JSON object a line, a line at a time.
 
     Either `SCHEMA`: ids are texts or whole numbers, a number and its digits are the
     same id, the speaker's id defines the persona, and statements are optional. Or
@@ -75,23 +90,22 @@ def read_jsonl(
 
     Args:
       path: the file, UTF-8; blank lines are ignored.
+      report: counts what was found and what became of it, in conversations.
       skip_bad: leave out and count malformed lines instead of raising.
 
-    Returns:
-      (dialogues, report). Of each conversation both sides in the order in which they
-      begin to speak, text and statements through `tokenize`; a side without a reply
-      is left out.
+    Yields:
+      Of each conversation both sides in the order in which they begin to speak, text
+      and statements through `tokenize`; a side without a reply is left out.
 
     Raises:
       ValueError: a line is malformed or the file is empty; the message names file and
         line, what was found and what is wanted.
     """
-    report = ReadReport(str(path), "conversations")
-    dialogues: list[Dialogue] = []
     line_of: dict[str, int] = {}
     layout = None
-    with open(path, "rb") as lines:
+    with open(path, "rb") as lines, waiting(os.path.getsize(path), f"reading {path}") as bar:
         for line_number, line in enumerate(lines, start=1):
+            bar.update(len(line))
             if not line.removeprefix(b"\xef\xbb\xbf").strip():
                 continue
             report.found += 1
@@ -120,12 +134,11 @@ def read_jsonl(
             report.remarks.update(remarks)
             if sides:
                 report.read += 1
-                dialogues += sides
+                yield from sides
             else:
                 report.skipped["nothing said"] += 1
     if not report.found:
         raise ValueError(f"{path}:1: found an empty file, want a JSON object a line: {SCHEMA}")
-    return dialogues, report
 
 
 class _Malformed(ValueError):

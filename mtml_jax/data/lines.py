@@ -3,6 +3,8 @@
 import collections
 import dataclasses
 
+from tqdm import tqdm
+
 _SHOWN = 3  # skipped lines that a report repeats word for word
 
 
@@ -56,6 +58,11 @@ def decoded(line: bytes, where: str) -> str:
             "want UTF-8 text"
         ) from error
     return text.removeprefix("\ufeff").rstrip("\r\n")
+
+
+def waiting(size: int, what: str) -> tqdm:
+    """A progress bar over a file's bytes, shown on a terminal after two seconds."""
+    return tqdm(total=size, desc=what, unit="B", unit_scale=True, delay=2, disable=None)
 
 
 def excerpt(text: str) -> str:

@@ -20,6 +20,7 @@ import array_record.python.array_record_data_source  # noqa: F401
 import tensorflow_datasets as tfds
 
 from mtml_jax.data.corpus import find_split, read_parlai, split_file_names
+from mtml_jax.data.store import store_home
 from mtml_jax.records import Dialogue, Turn
 
 URL = "http://parl.ai/downloads/personachat/personachat.tgz"
@@ -130,7 +131,7 @@ def prepared(folder: str | os.PathLike, *, skip_bad: bool = False) -> PersonaCha
         skip_bad=skip_bad,
     )
     tfds.disable_progress_bar()
-    builder = PersonaChat(data_dir=_home(), config=config, file_format="array_record")
+    builder = PersonaChat(data_dir=str(store_home()), config=config, file_format="array_record")
     with contextlib.redirect_stdout(io.StringIO()):  # it tells of sizes it does not know
         builder.download_and_prepare()
     return builder
@@ -145,7 +146,7 @@ def download(url: str) -> Path:
       FileNotFoundError: it could not be downloaded, or holds no split; the message says
         what to do without a network.
     """
-    folder = Path(_home()) / "archives" / hashlib.sha256(url.encode()).hexdigest()[:16]
+    folder = store_home() / "archives" / hashlib.sha256(url.encode()).hexdigest()[:16]
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -203,12 +204,6 @@ def _sources(folder: str | os.PathLike) -> dict[str, Path]:
         except FileNotFoundError:
             continue
     return sources
-
-
-def _home() -> str:
-    """The folder of prepared copies."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-    return os.environ.get("TFDS_DATA_DIR") or str(cache / "mtml_jax" / "tfds")
 
 
 def _dialogue(record: dict) -> Dialogue:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from mtml_jax.config import TrainConfig
 from mtml_jax.data.corpus import read_parlai
@@ -17,17 +18,17 @@ from mtml_jax.data.episodes import (
     encode_personas,
     sample_episodes,
     stack_episodes,
-    tiles_needed,
 )
-from mtml_jax.data.jsonl import read_jsonl
+from mtml_jax.data.jsonl import iterate_jsonl
 from mtml_jax.data.personas import group_personas, require_conversations, require_statements
 from mtml_jax.data.splits import split_by_persona
+from mtml_jax.data.store import load_stored
 from mtml_jax.data.vocab import Vocabulary, build_vocabulary, load_glove
 from mtml_jax.records import Dialogue, Persona
 from mtml_jax.types import Episode
 
 CORPORA = ("demo", "personachat")
-_READERS = {".jsonl": read_jsonl, ".txt": read_parlai}
+_FILES = (".jsonl", ".txt")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,10 +94,10 @@ def load_split(
                 "--data; a single file is split by persona if --data names it itself"
             )
         return _read(path / f"{split}.jsonl", skip_bad)
-    if path.suffix not in _READERS:
+    if path.suffix not in _FILES:
         raise ValueError(
             f"got --data={data}, want {', '.join(CORPORA)}, a file that ends in "
-            f"{' or '.join(_READERS)}, or a folder of train.jsonl and valid.jsonl"
+            f"{' or '.join(_FILES)}, or a folder of train.jsonl and valid.jsonl"
         )
     status = path.stat()
     dialogues, notes = _read_and_split(
@@ -110,10 +111,13 @@ def load_split(
 
 
 def _read(path: Path, skip_bad: bool) -> tuple[list[Dialogue], list[str]]:
-    dialogues, report = _READERS[path.suffix](path, skip_bad=skip_bad)
+    if path.suffix == ".jsonl":
+        read = functools.partial(iterate_jsonl, path, skip_bad=skip_bad)
+        return load_stored(path, read, skip_bad=skip_bad)
+    dialogues, report = read_parlai(path, skip_bad=skip_bad)
     if not dialogues:
         raise ValueError("; ".join(report.sentences()) + ": nothing is left to train on")
-    return dialogues, report.sentences() if report.found > report.read or report.remarks else []
+    return dialogues, report.sentences() if report.found > report.read else []
 
 
 @functools.lru_cache(maxsize=1)
@@ -145,7 +149,9 @@ def prepare(
         )
         notes += more
     _read_and_split.cache_clear()  # what is not needed any more may be large
-    vocabulary = build_vocabulary(dialogues["train"], config.min_count)
+    vocabulary = build_vocabulary(
+        _shown(dialogues["train"], "counting words"), config.min_count
+    )
     embedding = None
     if config.glove:
         embedding, covered = load_glove(config.glove, vocabulary, config.seed)
@@ -167,9 +173,10 @@ def prepare(
         grouped = {split: [_untold(p) for p in personas] for split, personas in grouped.items()}
         if any(d.statements for p in everyone for d in p.dialogues):
             notes.append("some dialogues have no statements, so those of the others are unused")
-    encoded = {}
+    encoded, tiles = {}, 1
     for split, personas in grouped.items():
-        encoded[split], counts = encode_personas(personas, encoding)
+        encoded[split], counts = encode_personas(_shown(personas, f"measuring {split}"), encoding)
+        tiles = max(tiles, counts["tiles"])
         notes.append(
             f"{split}: {len(personas):,} personas, "
             f"{sum(len(p.dialogues) for p in personas):,} dialogues, "
@@ -187,8 +194,6 @@ def prepare(
             "the valid split has no persona with two conversations, want at least one; "
             "add dialogues to it"
         )
-    everything = (d for personas in encoded.values() for p in personas for d in p.dialogues)
-    tiles = tiles_needed(everything, config.shape)
     return Prepared(
         vocabulary,
         encoded["train"],
@@ -198,6 +203,11 @@ def prepare(
         embedding,
         notes,
     )
+
+
+def _shown(things: Sequence, what: str):
+    """A progress bar, on a terminal and where it takes more than two seconds."""
+    return tqdm(things, desc=what, delay=2, leave=False, disable=None)
 
 
 def _untold(persona: Persona) -> Persona:

@@ -1,0 +1,140 @@
+"""Dialogues prepared on disk: what is said stays there and is read by random access."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from mtml_jax.data.lines import ReadReport
+from mtml_jax.records import Dialogue, Turn
+
+_FORM = 1  # of the prepared files and of what readers make of a text; raise it with either
+
+
+class _File:
+    """A file to read at any place, open as long as something refers to it."""
+
+    def __init__(self, path: Path):
+        self._number = os.open(path, os.O_RDONLY)
+
+    def __del__(self, close=os.close):  # the module may be gone before
+        close(self._number)
+
+    def read(self, size: int, offset: int) -> bytes:
+        return os.pread(self._number, size, offset)
+
+
+class StoredTurns(Sequence):
+    """The turns of a dialogue, read from the prepared file each time they are asked for."""
+
+    __slots__ = ("_file", "_offset", "_size")
+
+    def __init__(self, file: _File, offset: int, size: int):
+        self._file, self._offset, self._size = file, offset, size
+
+    def _read(self) -> tuple[Turn, ...]:
+        pairs = json.loads(self._file.read(self._size, self._offset))
+        return tuple(Turn(context, response) for context, response in pairs)
+
+    def __len__(self):
+        return len(self._read())
+
+    def __getitem__(self, index):
+        return self._read()[index]
+
+    def __iter__(self):
+        return iter(self._read())
+
+    def __eq__(self, other):
+        return tuple(self) == tuple(other) if isinstance(other, Sequence) else NotImplemented
+
+    def __hash__(self):
+        return hash(self._read())
+
+
+def store_home() -> Path:
+    """The folder of prepared copies: $TFDS_DATA_DIR, or else in the user's cache."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    return Path(os.environ.get("TFDS_DATA_DIR") or cache / "mtml_jax" / "tfds")
+
+
+def load_stored(
+    path: str | os.PathLike,
+    read: Callable[[ReadReport], Iterable[Dialogue]],
+    *,
+    skip_bad: bool = False,
+) -> tuple[list[Dialogue], list[str]]:
+    """Reads a dialogue file through its prepared copy, making that where it is not.
+
+    The copy's path holds a digest of the file, its path and `skip_bad`, so that a file
+    that has changed never meets an old copy. In memory are conversation ids, speakers
+    and statements; the turns are read from the copy each time.
+
+    Args:
+      path: the file.
+      read: (report) -> its dialogues one by one, counted in the report.
+      skip_bad: whether malformed units are left out.
+
+    Returns:
+      (the dialogues that `read` gives, sentences on what was skipped and changed).
+
+    Raises:
+      ValueError: the file is malformed, or nothing of it is left.
+      OSError: it cannot be read, or the copy cannot be written.
+    """
+    with open(path, "rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    key = f"{_FORM} {content} {skip_bad} {Path(path).resolve()}"
+    folder = store_home() / "dialogues" / hashlib.sha256(key.encode()).hexdigest()[:16]
+    if not folder.is_dir():
+        report = ReadReport(str(path), "conversations")
+        _write(folder, read(report), report)
+    file = _File(folder / "turns.jsonl")
+    dialogues = []
+    same: dict[tuple[str, ...], tuple[str, ...]] = {}  # a persona's statements stand often
+    offset, last = 0, ""
+    with open(folder / "dialogues.jsonl", encoding="utf-8") as lines:
+        for line in lines:
+            size, conversation, speaker, statements = json.loads(line)
+            last = conversation = last if conversation == last else conversation
+            statements = same.setdefault(tuple(statements), tuple(statements))
+            turns = StoredTurns(file, offset, size)
+            dialogues.append(Dialogue(conversation, speaker, statements, turns))
+            offset += size
+    return dialogues, json.loads((folder / "report.json").read_bytes())
+
+
+def _write(folder: Path, dialogues: Iterable[Dialogue], report: ReadReport) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Beside its place, so that the folder is there as a whole or not at all.
+    workspace = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
+    try:
+        with (
+            open(workspace / "turns.jsonl", "wb") as turns,
+            open(workspace / "dialogues.jsonl", "w", encoding="utf-8") as index,
+            open(workspace / "report.json", "w", encoding="utf-8") as told,
+        ):
+            count = 0
+            for count, dialogue in enumerate(dialogues, start=1):
+                said = json.dumps([[turn.context, turn.response] for turn in dialogue.turns])
+                size = turns.write(said.encode() + b"\n")
+                who = [size, dialogue.conversation, dialogue.speaker, dialogue.statements]
+                index.write(json.dumps(who) + "\n")
+            sentences = report.sentences()
+            if not count:
+                raise ValueError("; ".join(sentences) + ": nothing is left to train on")
+            tell = report.found > report.read or report.remarks
+            json.dump(sentences if tell else [], told)
+            for file in (turns, index, told):
+                file.flush()
+                os.fsync(file.fileno())
+        try:
+            workspace.rename(folder)
+        except OSError:  # another process was faster
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(workspace, ignore_errors=True)

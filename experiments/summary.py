@@ -80,7 +80,7 @@ def _show_replies(params, adapted, dialogue, config, data):
     )
     examples = [dialogue.examples[i] for i in (len(dialogue.examples) // 2, -1)]
     contexts = _rows([e.context for e in examples], config.shape.context)
-    before, after = (np.asarray(decode(p, contexts)) for p in (params, adapted))
+    before, after = (np.asarray(decode(p, contexts).ids) for p in (params, adapted))
     words = data.vocabulary.decode
     for example, first, second in zip(examples, before, after):
         context = words(example.context).split()
@@ -101,7 +101,7 @@ def _show_persona(params, fold, config, data):
             greedy, start=start, max_tokens=len(example.persona) + 10, config=config.model
         )
     )
-    ids = np.asarray(decode(params, _rows([example.context], config.shape.context)))[0]
+    ids = np.asarray(decode(params, _rows([example.context], config.shape.context)).ids)[0]
     print(
         f"\n  true persona          {data.vocabulary.decode(example.persona)}\n"
         f"  reconstructed persona {data.vocabulary.decode(ids)}"

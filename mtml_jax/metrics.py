@@ -1,6 +1,21 @@
-"""Scores: numbers in, numbers out."""
+"""Scores: numbers and texts in, numbers out.
 
+Texts are words joined by blanks. Scores over many replies are made from statistics that
+add up, one row per reply: sum them over a persona, over drawn personas or over all, and
+score the sum. That is what `bootstrap_interval` needs.
+"""
+
+import collections
 import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from sacrebleu.metrics import BLEU
+
+_ORDERS = 4  # of BLEU's n-grams
+_SMOOTHING = "exp"  # sacreBLEU's own choice for a corpus
 
 
 def perplexity(nll: float, tokens: float) -> float:
@@ -17,3 +32,269 @@ def perplexity(nll: float, tokens: float) -> float:
         return math.exp(float(nll) / float(tokens))
     except OverflowError:
         return math.inf
+
+
+def bleu_statistics(replies: Sequence[str], references: Sequence[str]) -> np.ndarray:
+    """Counts what BLEU is made of (Papineni et al., 2002, section 2), one reference a reply.
+
+    Args:
+      replies: N texts.
+      references: N texts.
+
+    Returns:
+      int64 [N, 10]: matched n-grams for n = 1 to 4, n-grams of the reply for n = 1 to 4,
+      words of the reply, words of the reference.
+
+    Raises:
+      ValueError: the numbers of texts differ.
+    """
+    if len(replies) != len(references):
+        raise ValueError(
+            f"found {len(replies)} replies and {len(references)} references, "
+            "want one reference for every reply"
+        )
+    rows = np.zeros((len(replies), 2 * _ORDERS + 2), np.int64)
+    for row, reply, reference in zip(rows, replies, references):
+        words, wanted = reply.split(), reference.split()
+        for n in range(1, _ORDERS + 1):
+            have, want = _ngrams(words, n), _ngrams(wanted, n)
+            row[n - 1] = (have & want).total()
+            row[_ORDERS + n - 1] = have.total()
+        row[-2:] = len(words), len(wanted)
+    return rows
+
+
+def corpus_bleu(statistics_sum: Sequence[int]) -> float:
+    """BLEU of a corpus, 0 to 100, as sacreBLEU computes it; see `bleu_signature`.
+
+    Args:
+      statistics_sum: int [10], rows of `bleu_statistics` added up.
+
+    Returns:
+      BLEU with exponential smoothing; 0 where no word matches.
+    """
+    return _bleu(statistics_sum, _SMOOTHING)
+
+
+def dialogue_bleu(statistics_sum: Sequence[int]) -> float:
+    """BLEU without smoothing, 0 to 100, for means over dialogues.
+
+    The reference code of PAML (Madotto et al., 2019) runs Moses' multi-bleu.perl on every
+    dialogue and averages: most dialogues match no 4-gram and count 0. Its numbers compare
+    with the mean of this over dialogues, and not with `corpus_bleu`. (The script rounds
+    to two digits; this does not.)
+
+    Args:
+      statistics_sum: int [10], rows of `bleu_statistics` of one dialogue added up.
+
+    Returns:
+      BLEU; 0 where n-grams of any order match nowhere.
+    """
+    return _bleu(statistics_sum, "none")
+
+
+def bleu_signature() -> str:
+    """Returns sacreBLEU's signature of `corpus_bleu`, to be printed beside it."""
+    bleu = BLEU(tokenize="none", smooth_method=_SMOOTHING)
+    bleu.corpus_score([""], [[""]])  # it has no signature before it has seen references
+    return str(bleu.get_signature())
+
+
+def distinct(texts: Iterable[str], n: int) -> float:
+    """Distinct n-grams divided by all n-grams (Li et al., 2016).
+
+    Args:
+      texts: replies; no n-gram crosses from one to the next.
+      n: words of an n-gram, at least one.
+
+    Returns:
+      A share in [0, 1]; 0 where there are no n-grams.
+    """
+    counts: collections.Counter[tuple[str, ...]] = collections.Counter()
+    for text in texts:
+        counts.update(_ngrams(text.split(), n))
+    return len(counts) / max(counts.total(), 1)
+
+
+class Consistency(NamedTuple):
+    """How replies stand to persona statements.
+
+    Attributes:
+      c: the C-score; NaN without replies.
+      entailment: share of the pairs (reply, statement) that are entailed; NaN without.
+      contradiction: share of the pairs that contradict; NaN without.
+    """
+
+    c: float
+    entailment: float
+    contradiction: float
+
+
+def consistency_statistics(labels: Iterable[Sequence[int]]) -> np.ndarray:
+    """Counts what consistency is made of.
+
+    Args:
+      labels: for each of R replies the NLI labels of its pairs with the statements of the
+        dialogue: 1 entailment, 0 neutral, -1 contradiction. Replies may have different
+        numbers of statements, and none.
+
+    Returns:
+      int64 [R, 4]: replies (always one), pairs, entailments, contradictions.
+
+    Raises:
+      ValueError: there is another label.
+    """
+    rows = []
+    for reply, row in enumerate(labels):
+        row = np.asarray(row)
+        if not np.isin(row, (-1, 0, 1)).all():
+            raise ValueError(f"found labels {row.tolist()} of reply {reply}, want -1, 0 or 1")
+        rows.append((1, row.size, np.sum(row == 1), np.sum(row == -1)))
+    return np.array(rows, np.int64).reshape(-1, 4)
+
+
+def consistency(statistics_sum: Sequence[int]) -> Consistency:
+    """The C-score: labels summed over a reply's statements, then the mean over replies.
+
+    C(u) = sum over j of NLI(u, p_j), averaged over u (Madotto et al., 2019).
+
+    Args:
+      statistics_sum: int [4], rows of `consistency_statistics` added up.
+
+    Returns:
+      Consistency.
+    """
+    replies, pairs, entailed, contradicted = (float(x) for x in statistics_sum)
+    return Consistency(
+        (entailed - contradicted) / replies if replies else math.nan,
+        entailed / pairs if pairs else math.nan,
+        contradicted / pairs if pairs else math.nan,
+    )
+
+
+def bootstrap_interval(
+    score: Callable[..., float],
+    groups: int | tuple[int, ...],
+    *,
+    seed: int,
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """The percentile bootstrap interval of a score (Efron and Tibshirani, 1993, ch. 13).
+
+    Personas are drawn with repetition, as many as there are, and whole: replies of one
+    persona are not independent. With statistics added up per persona,
+    `lambda drawn: corpus_bleu(per_persona[drawn].sum(axis=0))` is a score. The difference of
+    two systems on the same drawn personas is one too, which makes the interval paired:
+    `lambda drawn: score_a(drawn) - score_b(drawn)`.
+
+    Args:
+      score: called with the drawn indices, int64 [groups], one array for each entry of
+        `groups` where that is a tuple.
+      groups: number of personas; or numbers of independent kinds that are drawn together,
+        such as (seeds, personas).
+      seed: of the draws; equal seeds draw equal indices whatever the score.
+      resamples: how many times.
+      level: share of the resamples that the interval holds.
+
+    Returns:
+      (low, high), two scores of the sorted resamples. Resamples whose score is NaN
+      (nothing to count was drawn) are left out. NaN where a single group leaves nothing
+      to vary, or every score is NaN.
+
+    Raises:
+      ValueError: there are no groups or resamples, or level is not inside (0, 1).
+    """
+    sizes = groups if isinstance(groups, tuple) else (groups,)
+    if min(sizes, default=0) < 1 or resamples < 1 or not 0.0 < level < 1.0:
+        raise ValueError(
+            f"found groups {groups}, resamples {resamples} and level {level}, "
+            "want at least 1, at least 1 and a share between 0 and 1"
+        )
+    if min(sizes) == 1:
+        return math.nan, math.nan
+    rng = np.random.default_rng(seed)
+    drawn = ([rng.integers(size, size=size) for size in sizes] for _ in range(resamples))
+    scores = np.array([float(score(*indices)) for indices in drawn])
+    scores = scores[~np.isnan(scores)]
+    if not scores.size:
+        return math.nan, math.nan
+    tail = (1.0 - level) / 2.0
+    # Two of the scores themselves: between infinite ones nothing can be interpolated.
+    low, high = np.quantile(scores, [tail, 1.0 - tail], method="nearest")
+    return float(low), float(high)
+
+
+def repeat_share(replies: Sequence[str], train_statements: Iterable[str]) -> float:
+    """The share of replies that are a train persona statement, word for word.
+
+    Raw consistency rewards reciting statements, whoever's they are. Full stops are
+    dropped and other punctuation marks are words, on both sides, as in
+    `mtml_jax.data.vocab.persona_text`.
+
+    Args:
+      replies: texts.
+      train_statements: of all train personas.
+
+    Returns:
+      A share in [0, 1]; 0 without replies. An empty reply repeats nothing.
+    """
+    known = {_bare(statement) for statement in train_statements} - {()}
+    return sum(_bare(reply) in known for reply in replies) / max(len(replies), 1)
+
+
+def token_f1(predicted: str, gold: str) -> float:
+    """The harmonic mean of precision and recall of words, counted as often as they occur.
+
+    As for SQuAD (Rajpurkar et al., 2016), but words are compared as they are.
+
+    Args:
+      predicted: text, such as a reconstructed persona.
+      gold: text.
+
+    Returns:
+      F1 in [0, 1]; 1 where both are empty.
+    """
+    have, want = (collections.Counter(text.split()) for text in (predicted, gold))
+    words = have.total() + want.total()
+    return 2.0 * (have & want).total() / words if words else 1.0
+
+
+def statement_recall(predicted: str, statements: Iterable[str]) -> float:
+    """The share of the statements that stand in a text word for word, side by side.
+
+    Full stops and punctuation marks are treated as in `repeat_share`. A statement with a
+    word that the vocabulary lacks is not found unless it is given as the vocabulary
+    reads it.
+
+    Args:
+      predicted: the reconstructed persona.
+      statements: the gold statements.
+
+    Returns:
+      A share in [0, 1]; NaN without statements.
+    """
+    text = _bare(predicted)
+    wanted = [bare for bare in map(_bare, statements) if bare]
+    found = sum(any(text[i : i + len(bare)] == bare for i in range(len(text))) for bare in wanted)
+    return found / len(wanted) if wanted else math.nan
+
+
+def _bleu(statistics_sum, smooth_method):
+    values = [int(x) for x in statistics_sum]
+    return BLEU.compute_bleu(
+        correct=values[:_ORDERS],
+        total=values[_ORDERS : 2 * _ORDERS],
+        sys_len=values[-2],
+        ref_len=values[-1],
+        smooth_method=smooth_method,
+    ).score
+
+
+def _ngrams(words, n):
+    return collections.Counter(zip(*(words[i:] for i in range(n))))
+
+
+def _bare(text):
+    """The words without full stops, other punctuation marks as words of their own."""
+    return tuple(re.sub(r"([,!?;])", r" \1 ", text.replace(".", " ")).split())

@@ -6,19 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtml_jax import evaluation
 from mtml_jax.checkpoint import restore_params
 from mtml_jax.config import TrainConfig
+from mtml_jax.data.episodes import pack_rows
+from mtml_jax.data.folds import choose_folds, measure_folds, pack_folds
 from mtml_jax.data.prepare import Prepared
 from mtml_jax.data.vocab import START, START_PERSONA
-from mtml_jax.decoding import greedy
+from mtml_jax.decoding import MAX_TOKENS, greedy
+from mtml_jax.evaluation import adapt_to, score_stages
 from mtml_jax.metrics import perplexity
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
-from mtml_jax.types import Tokens
 
 SHOTS, FOLDS, EPOCHS = 5, 8, 10  # k-shot and epochs as in section 3.4; folds are a sample
 _SEED = 0
-_REPLY_TOKENS = 20
 
 
 def show(workdir: str, config: TrainConfig, data: Prepared) -> None:
@@ -27,46 +27,54 @@ def show(workdir: str, config: TrainConfig, data: Prepared) -> None:
         print("one valid persona: none to compare adapting with, so no summary")
         return
     params = restore_params(workdir, "best").params
-    folds = evaluation.choose_folds(data.valid, SHOTS, FOLDS, _SEED)
-    own = [(held_out, dialogues) for _, held_out, dialogues, _, _ in folds]
-    other = [(held_out, dialogues) for _, held_out, _, _, dialogues in folds]
-    packed = evaluation.make_folds(own + other, config.shape, epochs=EPOCHS, seed=_SEED)
-    mesh = persona_mesh(2 * FOLDS)
-    curves = jax.jit(
-        functools.partial(evaluation.adaptation_curves, config=config.loss(), mesh=mesh)
+    most = max(len({d.conversation for d in p.dialogues}) for p in data.valid) - 1
+    shots = min(SHOTS, most)
+    plans = choose_folds(data.valid, shots, _SEED, FOLDS)
+    sizes = measure_folds(plans, config.shape, epochs=EPOCHS, seed=_SEED)
+    own, other = (
+        pack_folds(plans, config.shape, sizes, control=control, epochs=EPOCHS, seed=_SEED)
+        for control in (False, True)
+    )
+    folds = jax.tree.map(lambda *both: np.concatenate(both), own, other)
+    mesh = persona_mesh(2 * len(plans))
+    score = jax.jit(
+        functools.partial(
+            score_stages, stages=(0, EPOCHS), config=config.loss(), mesh=mesh
+        )
     )
     sums = jax.device_get(
-        curves(
+        score(
             replicate(params, mesh),
-            split_personas(packed, mesh),
+            split_personas(folds, mesh),
             replicate(jnp.float32(config.inner_lr), mesh),
         )
     ).response
+    half = len(plans)
     initial, own_ppl, other_ppl = (
-        perplexity(sums.nll[part, epoch].sum(), sums.tokens[part, epoch].sum())
-        for part, epoch in (
-            (slice(0, FOLDS), 0),
-            (slice(0, FOLDS), -1),
-            (slice(FOLDS, None), -1),
+        perplexity(sums.nll[part, stage].sum(), sums.tokens[part, stage].sum())
+        for part, stage in (
+            (slice(0, half), 0),
+            (slice(0, half), 1),
+            (slice(half, None), 1),
         )
     )
     print(
-        f"\n{FOLDS} held-out dialogues of valid personas, {SHOTS} other dialogues to adapt to, "
-        f"{EPOCHS} epochs of SGD at {config.inner_lr}, best checkpoint:\n"
+        f"\n{len(plans)} held-out dialogues of valid personas, {shots} other dialogues to adapt "
+        f"to, {EPOCHS} epochs of SGD at {config.inner_lr}, best checkpoint:\n"
         f"  response PPL unadapted                       {initial:8.2f}\n"
         f"  adapted to the speaker's own dialogues       {own_ppl:8.2f}\n"
         f"  adapted to another speaker's (the control)   {other_ppl:8.2f}"
     )
-    batches = jax.tree.map(lambda x: jnp.asarray(x[0]), packed.batches)
+    batches = jax.tree.map(lambda x: jnp.asarray(x[0]), own.batches)
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batches)
-    adapted = jax.jit(functools.partial(evaluation.adapt_to, config=config.loss()))(
+    adapted = jax.jit(functools.partial(adapt_to, config=config.loss()))(
         params, flat, jnp.float32(config.inner_lr)
     )
-    _show_replies(params, adapted, own[0][0], config, data)
+    _show_replies(params, adapted, plans[0].held_out, config, data)
     if config.strategy in ("mtml", "amtml"):
-        _show_persona(params, folds[0], config, data)
+        _show_persona(params, plans[0].held_out, config, data)
     print(
-        f"\nnext: tensorboard --logdir={workdir}/tensorboard, or the same command with "
+        f"\nnext: python -m experiments.evaluate --workdir={workdir}, or the same command with "
         "--strategy=paml to compare"
     )
 
@@ -75,11 +83,11 @@ def _show_replies(params, adapted, dialogue, config, data):
     """Two contexts of the held-out dialogue, each with the reply before and after adapting."""
     decode = jax.jit(
         functools.partial(
-            greedy, start=START, max_tokens=_REPLY_TOKENS, config=config.model
+            greedy, start=START, max_tokens=MAX_TOKENS, config=config.model
         )
     )
     examples = [dialogue.examples[i] for i in (len(dialogue.examples) // 2, -1)]
-    contexts = _rows([e.context for e in examples], config.shape.context)
+    contexts = pack_rows([e.context for e in examples], config.shape.context, len(examples))
     before, after = (np.asarray(decode(p, contexts).ids) for p in (params, adapted))
     words = data.vocabulary.decode
     for example, first, second in zip(examples, before, after):
@@ -92,30 +100,20 @@ def _show_replies(params, adapted, dialogue, config, data):
         )
 
 
-def _show_persona(params, fold, config, data):
+def _show_persona(params, dialogue, config, data):
     """The statements of a valid persona, and what the model makes of a whole dialogue."""
-    example = fold[1].examples[-1]
+    example = dialogue.examples[-1]
     start = START_PERSONA if config.distinct_start else START
     decode = jax.jit(
         functools.partial(
             greedy, start=start, max_tokens=len(example.persona) + 10, config=config.model
         )
     )
-    ids = np.asarray(decode(params, _rows([example.context], config.shape.context)).ids)[0]
+    context = pack_rows([example.context], config.shape.context, 1)
+    ids = np.asarray(decode(params, context).ids)[0]
     print(
         f"\n  true persona          {data.vocabulary.decode(example.persona)}\n"
         f"  reconstructed persona {data.vocabulary.decode(ids)}"
     )
     if not config.distinct_start:
         print("  (both tasks begin with the same token; --distinct_start tells them apart)")
-
-
-def _rows(contexts, slots):
-    """One context a row, for decoding."""
-    ids = np.zeros((len(contexts), slots), np.int32)
-    segment = np.zeros_like(ids)
-    for row, context in enumerate(contexts):
-        ids[row, : len(context)] = context
-        segment[row, : len(context)] = 1
-    position = np.broadcast_to(np.arange(slots, dtype=np.int32), ids.shape)
-    return jax.tree.map(jnp.asarray, Tokens(ids, segment, position))

@@ -1,6 +1,8 @@
 """Settings as frozen dataclasses; the paper's numbers are the defaults, source on the line."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +89,25 @@ class TrainConfig:
     def loss(self) -> LossConfig:
         """For losses that are differentiated once."""
         return LossConfig(self.model, self.reduction)
+
+
+def restored_config(saved: Mapping[str, Any]) -> TrainConfig:
+    """The settings of a run from its config.json; what else the file holds is left aside.
+
+    Raises:
+      ValueError: a setting is missing.
+    """
+    names = [f.name for f in dataclasses.fields(TrainConfig)]
+    try:
+        values = {name: saved[name] for name in names}
+        values["model"] = ModelConfig(**saved["model"])
+        values["shape"] = TileShape(**saved["shape"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"found a run whose config.json does not fit this version ({error}), want one that "
+            "experiments.train made; train again"
+        ) from None
+    return TrainConfig(**values)
 
 
 # `paper` is the paper's; the others keep its method and shrink what costs time. Their

@@ -1,28 +1,20 @@
 """Scores of a model on personas: validation, and adaptation as at test time."""
 
 import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
 from mtml_jax import losses
-from mtml_jax.config import LossConfig, TileShape
-from mtml_jax.data.episodes import (
-    EncodedDialogue,
-    EncodedPersona,
-    Example,
-    pack,
-    stack,
-    tiles_needed,
-)
+from mtml_jax.config import LossConfig
+from mtml_jax.data.folds import ROWS_A_DECODE, Fold
+from mtml_jax.decoding import Replies
 from mtml_jax.inner import adapt, inner_update
 from mtml_jax.sharding import map_personas
-from mtml_jax.types import Episode, Examples, Params, TaskSums
-
-TURNS_A_BATCH = 16  # test-time fine-tuning, as the paper's predecessor does
+from mtml_jax.types import Episode, Examples, Params, TaskSums, TokenSums
 
 
 def validation_sums(
@@ -54,22 +46,30 @@ def validation_sums(
     return jax.tree.map(lambda x: x.sum(axis=0), sums)
 
 
-class Fold(NamedTuple):
-    """One leave-one-out test: what adapts, and the dialogue that is held out.
+class Stages(NamedTuple):
+    """What comes out of a test, each with a leading axis of stages of the adaptation.
 
     Attributes:
-      batches: Examples with leading axes [epoch, batch].
-      held_out: Examples of the held-out dialogue.
+      response: TokenSums of the held-out responses.
+      replies: Replies to the held-out contexts, ids [stage, E, T]; None if not asked for.
     """
 
-    batches: Examples
-    held_out: Examples
+    response: TokenSums
+    replies: Replies | None
 
 
-def adaptation_curves(
-    params: Params, folds: Fold, inner_lr, *, config: LossConfig, mesh: Mesh
-) -> TaskSums:
-    """Scores each fold's held-out responses before fine-tuning and after each epoch.
+def score_stages(
+    params: Params,
+    folds: Fold,
+    inner_lr,
+    *,
+    stages: Sequence[int],
+    config: LossConfig,
+    mesh: Mesh,
+    chunk: int = 1,
+    decode: Callable | None = None,
+) -> Stages:
+    """Fine-tunes on each fold's batches, and scores its held-out dialogue along the way.
 
     Plain SGD on the response loss of the batches, all parameters, no persona
     statements; the same `adapt` as in training.
@@ -78,27 +78,51 @@ def adaptation_curves(
       params: the initial parameters phi.
       folds: Fold with a leading fold axis.
       inner_lr: float scalar.
+      stages: increasing numbers of epochs after which to score; 0 is unadapted.
       config: model sizes and the inner loss's reduction.
       mesh: devices that share the folds; its size divides their number.
+      chunk: folds vmapped at a time on a device.
+      decode: (params, contexts) -> Replies for `ROWS_A_DECODE` contexts; None for none.
 
     Returns:
-      TaskSums [fold, epochs + 1].
+      Stages with a leading fold axis.
     """
+    bounds = jnp.asarray([(0, *stages[:-1]), stages]).T
 
     def one(shared, fold):
         params, inner_lr = shared
 
-        def score(params):
-            return losses.response_loss(params, fold.held_out, 1.0, config=config)[1]
+        def epoch(number, params):
+            batches = jax.tree.map(lambda x: x[number], fold.batches)
+            return adapt_to(params, batches, inner_lr, config=config)
 
-        def epoch(params, batches):
-            params = adapt_to(params, batches, inner_lr, config=config)
-            return params, score(params)
+        def stage(params, bound):
+            if any(stages):  # the unadapted model needs no gradient compiled
+                params = jax.lax.fori_loop(bound[0], bound[1], epoch, params)
+            sums = losses.response_loss(params, fold.held_out, 1.0, config=config)[1]
+            replies = _all_replies(decode, params, fold.contexts) if decode else None
+            return params, Stages(sums.response, replies)
 
-        _, after = jax.lax.scan(epoch, params, fold.batches)
-        return jax.tree.map(lambda a, b: jnp.append(a[None], b), score(params), after)
+        return jax.lax.scan(stage, params, bounds)[1]
 
-    return map_personas(one, mesh)((params, inner_lr), folds)
+    return map_personas(one, mesh, chunk)((params, inner_lr), folds)
+
+
+def _all_replies(decode, params, contexts):
+    """Decodes rows of contexts, a few at a time, as long as there are any."""
+    groups = jax.tree.map(lambda x: x.reshape(-1, ROWS_A_DECODE, *x.shape[1:]), contexts)
+    used = jnp.sum(jnp.any(groups.segment > 0, axis=(1, 2)))
+    decode = jax.jit(decode)  # traced once for its shapes and once for the loop otherwise
+    shapes = jax.eval_shape(decode, params, jax.tree.map(lambda x: x[0], groups))
+    count = contexts.ids.shape[0] // ROWS_A_DECODE
+    empty = jax.tree.map(lambda s: jnp.zeros((count, *s.shape), s.dtype), shapes)
+
+    def body(index, found):
+        one = decode(params, jax.tree.map(lambda x: x[index], groups))
+        return jax.tree.map(lambda all_, new: all_.at[index].set(new), found, one)
+
+    found = jax.lax.fori_loop(0, used, body, empty)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
 
 
 def adapt_to(params: Params, batches: Examples, inner_lr, *, config: LossConfig) -> Params:
@@ -109,100 +133,3 @@ def adapt_to(params: Params, batches: Examples, inner_lr, *, config: LossConfig)
 
 def _response_loss(config, params, examples):
     return losses.response_loss(params, examples, 1.0, config=config)
-
-
-def choose_folds(
-    personas: list[EncodedPersona], shots: int, count: int, seed: int
-) -> list[tuple[int, EncodedDialogue, list[EncodedDialogue], int, list[EncodedDialogue]]]:
-    """Draws held-out dialogues, k others of the same persona, and k of another as control.
-
-    No conversation is in two of the three.
-
-    Args:
-      personas: each with at least two conversations, at least two personas.
-      shots: k, how many dialogues adapt; fewer where a persona has fewer.
-      count: number of folds, spread over the personas.
-      seed: of the draw.
-
-    Returns:
-      A list of (persona, held-out dialogue, own dialogues, other persona, its dialogues).
-    """
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(personas))
-    folds = []
-    for n in range(count):
-        index = int(order[n % len(personas)])
-        other = int((index + rng.integers(1, len(personas))) % len(personas))
-        own = _by_conversation(personas[index])
-        held_out = str(rng.choice(sorted(own)))
-        own_rest = sorted(set(own) - {held_out})
-        chosen = [str(c) for c in rng.permutation(own_rest)[:shots]]
-        others = _by_conversation(personas[other])
-        other_rest = sorted(set(others) - {held_out})
-        drawn = [str(c) for c in rng.permutation(other_rest)[: len(chosen)]]
-        folds.append(
-            (
-                index,
-                own[held_out],
-                [own[c] for c in chosen],
-                other,
-                [others[c] for c in drawn],
-            )
-        )
-    return folds
-
-
-def make_folds(
-    pairs: list[tuple[EncodedDialogue, list[EncodedDialogue]]],
-    shape: TileShape,
-    *,
-    epochs: int,
-    seed: int,
-) -> Fold:
-    """Packs (held-out dialogue, dialogues to adapt to) pairs, turns shuffled each epoch."""
-    held_tiles = tiles_needed([_mute(h) for h, _ in pairs], shape)
-    schedules = [
-        _schedule([_mute(d) for d in dialogues], epochs, seed, n)
-        for n, (_, dialogues) in enumerate(pairs)
-    ]
-    most = max(len(batches) for epochs_ in schedules for batches in epochs_)
-    tiles = max(
-        tiles_needed([EncodedDialogue("", tuple(b)) for e in s for b in e], shape)
-        for s in schedules
-    )
-    packed = [
-        stack(
-            [
-                stack([pack(b, shape, tiles) for b in batches + [()] * (most - len(batches))])
-                for batches in schedule
-            ]
-        )
-        for schedule in schedules
-    ]
-    held = [pack(_mute(h).examples, shape, held_tiles) for h, _ in pairs]
-    return Fold(stack(packed), stack(held))
-
-
-def _schedule(dialogues, epochs, seed, fold):
-    """Each epoch's batches of turns, shuffled by (seed, fold, epoch); the last may be partial."""
-    turns = [example for dialogue in dialogues for example in dialogue.examples]
-    schedule = []
-    for epoch in range(epochs):
-        order = np.random.default_rng([seed, fold, epoch]).permutation(len(turns))
-        shuffled = [turns[i] for i in order]
-        schedule.append(
-            [shuffled[i : i + TURNS_A_BATCH] for i in range(0, len(turns), TURNS_A_BATCH)]
-        )
-    return schedule
-
-
-def _mute(dialogue: EncodedDialogue) -> EncodedDialogue:
-    """The dialogue without its persona statements: they are not used at test."""
-    return EncodedDialogue(
-        dialogue.conversation,
-        tuple(Example(e.context, e.response, ()) for e in dialogue.examples),
-    )
-
-
-def _by_conversation(persona: EncodedPersona) -> dict[str, EncodedDialogue]:
-    return {d.conversation: d for d in reversed(persona.dialogues)}

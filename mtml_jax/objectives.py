@@ -173,6 +173,8 @@ def _summed_gradient(objective, chunk, params, episodes, shared):
         )
 
     def chunk_objective(params, episodes):
+        if chunk == 1:  # a batch axis of one would make batched products, slower on a CPU
+            return objective(params, jax.tree.map(lambda x: x[0], episodes), shared)
         loss_P, metrics_P = jax.vmap(objective, in_axes=(None, 0, None))(params, episodes, shared)
         return jnp.sum(loss_P), jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics_P)
 

@@ -12,9 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
     "config records types metrics runlog data.demo_phrases data.lines",
     "sharding tiles data.corpus data.jsonl data.personas data.store data.demo data.vocab "
-    "transformer",
+    "transformer scores",
     "data.episodes data.personachat data.splits losses decoding",
-    "inner data.sheet",
+    "inner data.sheet data.folds",
     "objectives data.prepare",
     "outer checkpoint",
     "evaluation",

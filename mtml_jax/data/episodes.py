@@ -234,6 +234,15 @@ def pack(
     )
 
 
+def pack_rows(contexts: Sequence[Sequence[int]], slots: int, rows: int) -> Tokens:
+    """Lays contexts one a row, for decoding: Tokens [rows, slots] of int32 arrays."""
+    ids, segment = np.zeros((2, rows, slots), np.int32)
+    for row, context in enumerate(contexts):
+        ids[row, : len(context)] = context
+        segment[row, : len(context)] = 1
+    return Tokens(ids, segment, np.tile(np.arange(slots, dtype=np.int32), (rows, 1)))
+
+
 def tiles_needed(dialogues: Iterable[EncodedDialogue], shape: TileShape) -> int:
     """The largest number of tiles that one of the dialogues takes."""
     return max(len(_layout(dialogue.examples, shape)) for dialogue in dialogues)

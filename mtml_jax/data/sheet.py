@@ -173,7 +173,7 @@ def _split_numbers(personas, vocabulary: Vocabulary, config: TrainConfig, length
     cut = encode_personas(personas, Encoding(vocabulary, config.shape))[1]
     ids_of_text = collections.defaultdict(set)
     for dialogue in dialogues:
-        ids_of_text[_utterances(dialogue)].add(dialogue.conversation)
+        ids_of_text[hash(_utterances(dialogue))].add(dialogue.conversation)
     return {
         "personas": len(personas),
         "usable_personas": len(require_conversations(personas)[0]),
@@ -221,10 +221,10 @@ def _utterances(dialogue: Dialogue) -> tuple[str, ...]:
     return tuple(text for text in said if text)
 
 
-def _texts(dialogue: Dialogue) -> set[tuple[str, ...]]:
-    """What is said, whole and without the last utterance: the other side may lack it."""
+def _texts(dialogue: Dialogue) -> set[int]:
+    """Hashes of what is said, whole and without the end: the other side may lack that."""
     said = _utterances(dialogue)
-    return {said, said[:-1]} if len(said) > 2 else {said}
+    return {hash(said), hash(said[:-1])} if len(said) > 2 else {hash(said)}
 
 
 def _refusal(personas: Mapping[str, Sequence[Persona]], strategy: str, config) -> str:

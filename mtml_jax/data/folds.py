@@ -1,0 +1,207 @@
+"""Leave-one-out tests: who is held out, and on which dialogues a model adapts before."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mtml_jax.config import TileShape
+from mtml_jax.data.episodes import (
+    EncodedDialogue,
+    EncodedPersona,
+    Example,
+    pack,
+    pack_rows,
+    stack,
+    tiles_needed,
+)
+from mtml_jax.types import Examples, Tokens
+
+TURNS_A_BATCH = 16  # test-time fine-tuning, as the paper's predecessor does
+ROWS_A_DECODE = 8  # contexts that are decoded side by side
+
+
+class FoldPlan(NamedTuple):
+    """One leave-one-out test. No conversation is in two of its three parts.
+
+    Attributes:
+      persona: index of the persona.
+      dialogue: index of the held-out dialogue among the persona's.
+      held_out: the dialogue whose replies are scored.
+      own: k other dialogues of the persona.
+      other: index of another persona, the control.
+      others: as many dialogues of that one.
+    """
+
+    persona: int
+    dialogue: int
+    held_out: EncodedDialogue
+    own: tuple[EncodedDialogue, ...]
+    other: int
+    others: tuple[EncodedDialogue, ...]
+
+
+class Fold(NamedTuple):
+    """Arrays of one test.
+
+    Attributes:
+      batches: Examples with leading axes [epoch, batch]: what is adapted to.
+      held_out: Examples of the held-out dialogue.
+      contexts: Tokens [E, S], its contexts one a row, to decode replies from.
+    """
+
+    batches: Examples
+    held_out: Examples
+    contexts: Tokens
+
+
+def choose_folds(
+    personas: Sequence[EncodedPersona], shots: int, seed: int, count: int | None = None
+) -> list[FoldPlan]:
+    """Plans a test for every dialogue of every persona, or for a spread subset of them.
+
+    A fold is a function of (seed, persona, dialogue): the first k dialogues of a larger k
+    are those of a smaller one, and a subset's folds are those of the whole.
+
+    Args:
+      personas: at least two, each with at least two conversations.
+      shots: k, how many dialogues adapt; fewer where a persona has fewer.
+      seed: of all draws.
+      count: how many folds; None for all.
+
+    Returns:
+      FoldPlans, one persona after the other in turn.
+
+    Raises:
+      ValueError: there is one persona alone, or none has k + 1 conversations.
+    """
+    if len(personas) < 2:
+        raise ValueError(
+            f"found {len(personas)} personas with two conversations, want two or more: the "
+            "control adapts to another one's dialogues"
+        )
+    most = max(len({d.conversation for d in p.dialogues}) for p in personas)
+    if shots >= most:
+        raise ValueError(
+            f"got {shots} dialogues to adapt to, while no persona has more than {most - 1} "
+            f"beside the one held out; lower --shots to {most - 1} or less"
+        )
+    rng = np.random.default_rng(seed)
+    order = [int(p) for p in rng.permutation(len(personas))]
+    ranked = {p: rng.permutation(len(personas[p].dialogues)) for p in order}
+    places = [
+        (p, int(ranked[p][turn]))
+        for turn in range(max(map(len, ranked.values())))
+        for p in order
+        if turn < len(ranked[p])
+    ]
+    return [_plan(personas, *place, shots, seed) for place in places[:count]]
+
+
+def _plan(personas, index, dialogue, shots, seed):
+    rng = np.random.default_rng([seed, index, dialogue])
+    other = int((index + rng.integers(1, len(personas))) % len(personas))
+    held_out = personas[index].dialogues[dialogue]
+    own = _others(personas[index], held_out.conversation, rng)[:shots]
+    others = _others(personas[other], held_out.conversation, rng)[: len(own)]
+    return FoldPlan(index, dialogue, held_out, own, other, others)
+
+
+def _others(persona, held_out, rng):
+    """A dialogue of each conversation but the held-out one, in random order."""
+    sides = {d.conversation: d for d in reversed(persona.dialogues)}
+    rest = [sides[c] for c in sorted(sides) if c != held_out]
+    return tuple(rest[i] for i in rng.permutation(len(rest)))
+
+
+class FoldShape(NamedTuple):
+    """Sizes that all folds of an evaluation share, so that one program serves them.
+
+    Attributes:
+      batches: batches an epoch.
+      batch_tiles: tiles of a batch.
+      held_out_tiles: tiles of a held-out dialogue.
+      turns: rows for the contexts of a held-out dialogue, a multiple of `ROWS_A_DECODE`.
+    """
+
+    batches: int
+    batch_tiles: int
+    held_out_tiles: int
+    turns: int
+
+
+def measure_folds(
+    plans: Iterable[FoldPlan], shape: TileShape, *, epochs: int, seed: int
+) -> FoldShape:
+    """The smallest FoldShape that holds all plans."""
+    largest = FoldShape(1, 1, 1, 1)
+    for plan in plans:
+        schedules = [_schedule(plan, d, epochs, seed) for d in (plan.own, plan.others)]
+        batches = [EncodedDialogue("", b) for s in schedules for epoch in s for b in epoch]
+        found = FoldShape(
+            max((len(epoch) for s in schedules for epoch in s), default=1),
+            tiles_needed(batches, shape) if batches else 1,
+            tiles_needed([_mute(plan.held_out)], shape),
+            -(-len(plan.held_out.examples) // ROWS_A_DECODE) * ROWS_A_DECODE,
+        )
+        largest = FoldShape(*map(max, largest, found))
+    return largest
+
+
+def pack_folds(
+    plans: Sequence[FoldPlan],
+    shape: TileShape,
+    sizes: FoldShape,
+    *,
+    control: bool,
+    epochs: int,
+    seed: int,
+) -> Fold:
+    """Packs plans, turns shuffled each epoch by (seed, persona, dialogue, epoch).
+
+    Persona statements are left out: they are not used at test.
+
+    Args:
+      plans: the folds.
+      shape: slots of a tile.
+      sizes: from `measure_folds` with the same seed and no fewer epochs.
+      control: whether to adapt to the other persona's dialogues.
+      epochs: over the dialogues.
+      seed: of the shuffles.
+
+    Returns:
+      Fold with a leading fold axis.
+    """
+    folds = []
+    for plan in plans:
+        schedule = _schedule(plan, plan.others if control else plan.own, epochs, seed)
+        padded = [epoch + [()] * (sizes.batches - len(epoch)) for epoch in schedule]
+        held_out = _mute(plan.held_out).examples
+        folds.append(
+            Fold(
+                stack([stack([pack(b, shape, sizes.batch_tiles) for b in e]) for e in padded]),
+                pack(held_out, shape, sizes.held_out_tiles),
+                pack_rows([e.context for e in held_out], shape.context, sizes.turns),
+            )
+        )
+    return stack(folds)
+
+
+def _schedule(plan, dialogues, epochs, seed):
+    """Each epoch's batches of turns; the last of an epoch may be partial."""
+    turns = [example for d in dialogues for example in _mute(d).examples]
+    schedule = []
+    for epoch in range(epochs):
+        rng = np.random.default_rng([seed, plan.persona, plan.dialogue, epoch])
+        shuffled = [turns[i] for i in rng.permutation(len(turns))]
+        schedule.append(
+            [shuffled[i : i + TURNS_A_BATCH] for i in range(0, len(turns), TURNS_A_BATCH)]
+        )
+    return schedule
+
+
+def _mute(dialogue: EncodedDialogue) -> EncodedDialogue:
+    return EncodedDialogue(
+        dialogue.conversation,
+        tuple(Example(e.context, e.response, ()) for e in dialogue.examples),
+    )

@@ -90,7 +90,9 @@ def test_what_some_dialogues_lack_is_not_scored():
 def test_intervals_draw_whole_personas():
     """Two personas: a resample is one of them twice or both, so the bounds are known."""
     answers = [Answer(g, t * math.log(v), t) for g, v, t in zip(GOLD, (2, 4, 2), (10, 20, 70))]
-    found = summarise(count(held_out(), answers), seed=3)["ppl"]
+    summary = summarise(count(held_out(), answers), seed=3)
+    assert (summary["length"]["low"], summary["length"]["high"]) == (6, 8)  # words a reply
+    found = summary["ppl"]
     assert (found["low"], found["high"]) == (pytest.approx(2), pytest.approx(4))
     mixed = math.exp((80 * math.log(2) + 20 * math.log(4)) / 100)
     assert found["value"] == pytest.approx(mixed)

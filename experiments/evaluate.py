@@ -74,7 +74,7 @@ class Run(NamedTuple):
 def define_flags() -> None:
     settings.define_common_flags()
     settings.define_data_flags()
-    flags.set_default(flags.FLAGS["data"], None)  # that of the run
+    flags.FLAGS.set_default("data", None)  # that of the run
     flags.DEFINE_list("shots", ["0", "5", "10"], "numbers k of dialogues to adapt to")
     flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "whose personas are tested")
     flags.DEFINE_integer(

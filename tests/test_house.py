@@ -11,8 +11,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = [
     "config records types metrics runlog data.demo_phrases data.lines",
-    "sharding tiles data.corpus data.jsonl data.personas data.demo data.vocab transformer",
-    "data.episodes data.personachat data.splits losses decoding",
+    "sharding tiles data.corpus data.jsonl data.personas data.demo data.vocab transformer "
+    "bert data.dialogue_nli",
+    "data.episodes data.personachat data.splits losses decoding bert_folder",
     "inner data.sheet",
     "objectives data.prepare",
     "outer checkpoint",
@@ -62,6 +63,12 @@ def test_every_floor_name_is_a_module():
 def test_flags_live_in_experiments_alone():
     for path in modules("mtml_jax"):
         assert not any(n.startswith("absl") for n in imports(path)), path
+
+
+def test_pytorch_is_never_imported():
+    for path in modules("mtml_jax") + modules("experiments"):
+        found = {n.split(".")[0] for n in imports(path)}
+        assert not found & {"torch", "transformers", "sentence_transformers"}, path
 
 
 def test_tensorflow_is_never_imported():

@@ -14,7 +14,7 @@ FLOORS = [
     "sharding tiles data.corpus data.jsonl data.personas data.demo data.vocab transformer "
     "bert data.dialogue_nli",
     "data.episodes data.personachat data.splits losses decoding bert_folder",
-    "inner data.sheet",
+    "inner data.sheet nli",
     "objectives data.prepare",
     "outer checkpoint",
     "evaluation",

@@ -14,7 +14,7 @@ FLOORS = [
     "sharding tiles data.corpus data.jsonl data.personas data.demo data.vocab transformer "
     "bert data.dialogue_nli",
     "data.episodes data.personachat data.splits losses decoding bert_folder",
-    "inner data.sheet nli",
+    "inner data.sheet nli finetune",
     "objectives data.prepare",
     "outer checkpoint",
     "evaluation",

@@ -15,10 +15,15 @@ from mtml_jax.objectives import STRATEGIES
 
 
 def define_common_flags() -> None:
-    """Flags that every command has."""
+    """Flags that every command with a run has."""
     flags.DEFINE_string(
         "workdir", None, "folder of the run: settings, log, checkpoints (default: runs/STRATEGY)"
     )
+    define_device_flags()
+
+
+def define_device_flags() -> None:
+    """What `start_jax` reads."""
     flags.DEFINE_string(
         "compilation_cache",
         str(pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mtml_jax"),
@@ -27,8 +32,8 @@ def define_common_flags() -> None:
     flags.DEFINE_integer(
         "cpu_devices",
         len(os.sched_getaffinity(0)),
-        "without an accelerator, how many devices the CPU's cores count as; the personas of "
-        "a step are shared among them",
+        "without an accelerator, how many devices the CPU's cores count as; the personas "
+        "or pairs of a step are shared among them",
         lower_bound=1,
     )
 

@@ -1,6 +1,7 @@
 """The strict setting that all tests run in, and what several test files use."""
 
 import gc
+import json
 from pathlib import Path
 
 import jax
@@ -83,5 +84,62 @@ def draw_dialogue():
 
         persona = words(2, 4) + (END,)
         return [Example(words(1, 7), words(0, 3) + (END,), persona) for _ in range(turns)]
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def draw_bert():
+    """(folder, **changed settings) -> the folder with a small BERT classifier in it.
+
+    Tensors are drawn in the sorted order of their names as 0.3 times the standard
+    normal of `default_rng(0)`, plus 1 for the scales of layer normalisation.
+    """
+    safetensors = pytest.importorskip("safetensors.numpy")
+
+    def draw(folder, labels=("entailment", "neutral", "contradiction"), **changed):
+        settings = {
+            "model_type": "bert", "num_hidden_layers": 2, "num_attention_heads": 3,
+            "hidden_size": 33, "intermediate_size": 37, "vocab_size": 29,
+            "max_position_embeddings": 23, "type_vocab_size": 2, "hidden_act": "gelu",
+            "layer_norm_eps": 1e-12,
+        }  # fmt: skip
+        settings["id2label"] = {str(n): label for n, label in enumerate(labels)}
+        wide, inner = settings["hidden_size"], settings["intermediate_size"]
+        shapes = {
+            "embeddings.word_embeddings.weight": (29, wide),
+            "embeddings.position_embeddings.weight": (23, wide),
+            "embeddings.token_type_embeddings.weight": (2, wide),
+        }
+
+        def add(name, *shape):
+            shapes[f"{name}.weight"], shapes[f"{name}.bias"] = shape, shape[:1]
+
+        add("embeddings.LayerNorm", wide)
+        for n in range(settings["num_hidden_layers"]):
+            layer = f"encoder.layer.{n}"
+            for part in ("self.query", "self.key", "self.value", "output.dense"):
+                add(f"{layer}.attention.{part}", wide, wide)
+            add(f"{layer}.attention.output.LayerNorm", wide)
+            add(f"{layer}.intermediate.dense", inner, wide)
+            add(f"{layer}.output.dense", wide, inner)
+            add(f"{layer}.output.LayerNorm", wide)
+        add("pooler.dense", wide, wide)
+        shapes = {f"bert.{name}": shape for name, shape in shapes.items()}
+        add("classifier", len(labels), wide)
+        rng = np.random.default_rng(0)
+        tensors = {
+            name: (
+                0.3 * rng.standard_normal(shapes[name]) + name.endswith("LayerNorm.weight")
+            ).astype(np.float32)
+            for name in sorted(shapes)
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        safetensors.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        (folder / "config.json").write_text(json.dumps({**settings, **changed}))
+        words = "[PAD] [UNK] [CLS] [SEP] [MASK] i have two dogs cats no my is blue . like ##s"
+        words += " you are at home we read books car red the a not"
+        (folder / "vocab.txt").write_text("\n".join(words.split()) + "\n")
+        return folder
 
     return draw

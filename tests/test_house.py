@@ -12,9 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
     "config records types metrics runlog data.demo_phrases data.lines",
     "sharding tiles data.corpus data.jsonl data.personas data.store data.demo data.vocab "
-    "transformer scores",
-    "data.episodes data.personachat data.splits losses decoding",
-    "inner data.sheet data.folds",
+    "data.dialogue_nli transformer bert scores",
+    "data.episodes data.personachat data.splits losses decoding bert_folder",
+    "inner data.sheet data.folds nli finetune",
     "objectives data.prepare",
     "outer checkpoint",
     "evaluation",
@@ -63,6 +63,12 @@ def test_every_floor_name_is_a_module():
 def test_flags_live_in_experiments_alone():
     for path in modules("mtml_jax"):
         assert not any(n.startswith("absl") for n in imports(path)), path
+
+
+def test_pytorch_is_never_imported():
+    for path in modules("mtml_jax") + modules("experiments"):
+        found = {n.split(".")[0] for n in imports(path)}
+        assert not found & {"torch", "transformers", "sentence_transformers"}, path
 
 
 def test_tensorflow_is_never_imported():

@@ -32,6 +32,7 @@ from mtml_jax.data.prepare import load_split
 from mtml_jax.data.vocab import START, Vocabulary
 from mtml_jax.evaluation import score_stages
 from mtml_jax.metrics import bleu_signature
+from mtml_jax.nli import load_scorer
 from mtml_jax.records import Persona
 from mtml_jax.runlog import WorkdirLock, versions, write_json, write_text
 from mtml_jax.scores import Answer, HeldOut, count, differences, summarise
@@ -129,11 +130,7 @@ def evaluate(given) -> dict:
             for k in sorted({0, *shots})
         }
         stack.enter_context(WorkdirLock(output))
-        scorer = None
-        if given.nli:
-            from mtml_jax.nli import load_scorer
-
-            scorer = load_scorer(given.nli, output / "nli.jsonl")
+        scorer = load_scorer(given.nli, output / "nli.jsonl") if given.nli else None
         _describe(given, run, plans)
         done = stack.enter_context(
             FoldsFile(output / f"{given.split}.folds.jsonl", _settings(given, run))

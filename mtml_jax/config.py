@@ -57,7 +57,7 @@ class TrainConfig:
     """Everything that decides what a training run computes."""
 
     model: ModelConfig = ModelConfig()
-    shape: TileShape = TileShape(rows=2, context=256, response=64, persona=160)
+    shape: TileShape = TileShape(rows=1, context=256, response=48, persona=112)
     strategy: str = "amtml"
     alpha: float = 0.8  # section 3.5 finds it best
     meta_batch: int = 16  # section 3.2, M

@@ -17,8 +17,8 @@ FLOORS = [
     "inner data.sheet data.folds nli finetune",
     "objectives data.prepare",
     "outer checkpoint",
-    "evaluation",
-    "training",
+    "evaluation delta responder",
+    "training speaker",
 ]
 FLOOR_OF = {name: n for n, names in enumerate(FLOORS) for name in names.split()}
 

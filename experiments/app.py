@@ -5,6 +5,7 @@ It is for this machine alone unless --host says otherwise, and asks nothing of a
 
 import contextlib
 import ipaddress
+import logging
 import os
 import pathlib
 import socket
@@ -12,6 +13,7 @@ import sys
 import tempfile
 
 from absl import app, flags
+from absl import logging as absl_logging
 
 from experiments import flags as settings
 
@@ -38,6 +40,8 @@ def main(argv) -> None:
     if len(argv) > 1:
         sys.exit(f"error: got {argv[1]!r}, want flags only, such as --runs=runs")
     settings.start_jax()
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    logging.getLogger().setLevel(logging.ERROR)  # Orbax tells of each of its steps
     given = flags.FLAGS
     try:
         serve(given.host, given.port, given.runs, given.ratings, given.results)
@@ -99,12 +103,15 @@ def make_app(runs: pathlib.Path, ratings: pathlib.Path, *, host: str, results: b
         ) from None
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+    from experiments.app_chat import chat_tab
     from experiments.app_rate import rate_tab, results_tab
     from experiments.app_style import CSS, KEYS
     from experiments.rating_store import RatingStore
     from experiments.rating_tables import as_csv
 
     with gr.Blocks(title="mtml_jax", analytics_enabled=False) as page:
+        with gr.Tab("Chat", id="chat"):
+            chat_tab(runs, page)
         with gr.Tab("Rate", id="rate"):
             rate_tab(ratings, page)
         if results:

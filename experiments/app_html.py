@@ -63,6 +63,32 @@ def said(utterances: Sequence[tuple[str, str]]) -> str:
     return "".join(parts)
 
 
+def chats(said_to: tuple[Sequence[str], Sequence[str]], speaker: str, *, waiting: bool) -> str:
+    """The chat with the initial model beside that with the adapted one."""
+    parts = []
+    for title, texts in zip(("Initial", f"Adapted to {speaker}"), said_to):
+        bubbles = [
+            f'<li class="{"self" if n % 2 else "other"}">'
+            f"{escape(text) or '<em>(nothing)</em>'}</li>"
+            for n, text in enumerate(texts)
+        ]
+        if waiting and len(texts) % 2:
+            bubbles.append('<li class="self">…</li>')
+        parts.append(
+            f'<div><h3>{escape(title)}</h3><ol class="said">{"".join(bubbles)}</ol></div>'
+        )
+    return f'<div class="chats" aria-live="polite">{"".join(parts)}</div>'
+
+
+def beliefs(initial: str, adapted: str) -> str:
+    """The persona that the model reconstructs, before and after."""
+    cells = "".join(
+        f"<div><h3>{title}</h3><p>{escape(text) or '(nothing)'}</p></div>"
+        for title, text in (("Initial", initial), ("Adapted", adapted))
+    )
+    return f'<div class="chats">{cells}</div>'
+
+
 def task(found: Task) -> str:
     """What a rater reads before the answer."""
     statements = "".join(f"<li>{escape(text)}</li>" for text in found.statements)
@@ -98,7 +124,9 @@ def criteria() -> str:
     """The paper's definitions."""
     rows = "".join(
         f"<tr><th>{name.capitalize()}</th><td>{what}</td>"
-        + "".join(f"<td><b>{value}</b> {text}</td>" for value, text in zip(("−1", "0", "1"), texts))
+        + "".join(
+            f"<td><b>{value}</b> {text}</td>" for value, text in zip(("−1", "0", "1"), texts)
+        )
         + "</tr>"
         for name, (what, texts) in DEFINITIONS.items()
     )
@@ -107,7 +135,7 @@ def criteria() -> str:
         f'<div class="wide"><table>{rows}</table></div>'
         "<p>Keys: <kbd>1</kbd> <kbd>2</kbd> <kbd>3</kbd> choose −1, 0, 1 for the marked criterion "
         "and go on to the next; <kbd>↑</kbd> <kbd>↓</kbd> move the mark; <kbd>Enter</kbd> saves; "
-        "<kbd>Backspace</kbd> goes back one reply. It is hidden which system replied.</p></details>"
+        "<kbd>Backspace</kbd> goes back. It is hidden which system replied.</p></details>"
     )
 
 

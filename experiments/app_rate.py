@@ -36,7 +36,9 @@ def rate_tab(path: pathlib.Path, page: gr.Blocks) -> None:
             ]
         with gr.Row():
             back = gr.Button("Back", elem_id="back", min_width=80, size="md")
-            save = gr.Button("Save and next", variant="primary", elem_id="save", min_width=120, size="md")
+            save = gr.Button(
+                "Save and next", variant="primary", elem_id="save", min_width=120, size="md"
+            )
             onward = gr.Button("To the first unrated", elem_id="onward", min_width=120, size="md")
             leave = gr.Button("Another name", elem_id="leave", min_width=80, size="md")
     outputs = [kept, status, asking, rating, progress, shown, *radios]
@@ -45,7 +47,9 @@ def rate_tab(path: pathlib.Path, page: gr.Blocks) -> None:
         found = RatingStore(path).task(rater, place)
         scores = found.scores or (None,) * len(CRITERIA)
         if found.rated == found.count:
-            note = note or "All replies are rated. Thank you! You can still go back and change any."
+            note = (
+                note or "All replies are rated. Thank you! You can still go back and change any."
+            )
         return [
             {"rater": rater, "reply": found.reply, "place": found.place},
             app_html.message(note),

@@ -17,8 +17,8 @@ button.md, button.lg { font-weight: 500; font-size: 1rem; }
 .said { list-style: none; padding: 0; margin: 0; display: flex; flex-direction: column;
   gap: .35rem; }
 .said li { max-width: 88%; padding: .4rem .7rem; border-radius: .75rem; margin: 0;
-  background: var(--background-fill-secondary); border: 1px solid var(--border-color-primary);
-  overflow-wrap: anywhere; white-space: pre-line; }
+  align-self: flex-start; background: var(--background-fill-secondary);
+  border: 1px solid var(--border-color-primary); overflow-wrap: anywhere; white-space: pre-line; }
 .said li.self { align-self: flex-end; background: var(--color-accent-soft); }
 .said .who { position: absolute; left: -99rem; }
 .context, .reply { overflow-wrap: anywhere; margin: 0; }
@@ -29,7 +29,7 @@ button.md, button.lg { font-weight: 500; font-size: 1rem; }
 .progress div { height: 100%; background: var(--color-accent); }
 .place { color: var(--quiet); font-size: .9rem; margin: .35rem 0; }
 .wide { overflow-x: auto; }
-.criteria table, .numbers { border-collapse: collapse; width: 100%; }
+.criteria table, .numbers { border-collapse: collapse; width: 100%; border: 0 !important; }
 .criteria tr, .numbers tr { border: 0; }
 .criteria td, .criteria th, .numbers td, .numbers th { padding: .35rem .6rem; text-align: left;
   border: 0; border-bottom: 1px solid var(--border-color-primary); vertical-align: top; }
@@ -40,7 +40,7 @@ kbd { border: 1px solid var(--border-color-primary); border-radius: .25rem; padd
 summary { cursor: pointer; }
 #scores { gap: .5rem; }
 #scores[data-at="0"] #consistency, #scores[data-at="1"] #fluency,
-#scores[data-at="2"] #coherence { box-shadow: inset 4px 0 var(--color-accent); }
+#scores[data-at="2"] #coherence { box-shadow: inset 4px 0 var(--color-accent) !important; }
 #scores .wrap { gap: .4rem; }
 #scores .wrap label { flex: 1 1 9rem; }
 .chats { display: grid; grid-template-columns: 1fr 1fr; gap: 1.25rem; }

@@ -184,7 +184,7 @@ def _read(path) -> dict[tuple, dict[str, Any]]:
             }
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(
-                f"{path}:{number}: found {text[:40]!r}, want a line that experiments.evaluate wrote"
+                f"{path}:{number}: found {text[:40]!r}, want a line of experiments.evaluate"
             ) from None
         lines[line["persona"], line["conversation"], line["turn"], line["gold"]] = line
     if not lines:

@@ -335,7 +335,7 @@ def _rater_name(name):
     name = " ".join(unicodedata.normalize("NFKC", str(name)).split()).casefold()
     if not 1 <= len(name) <= _LONGEST_NAME or not name.isprintable():
         raise ValueError(
-            f"found a name of {len(name)} characters, want 1 to {_LONGEST_NAME} that can be printed"
+            f"found a name of {len(name)} characters, want 1 to {_LONGEST_NAME}, all printable"
         )
     return name
 

@@ -104,16 +104,17 @@ def make_app(runs: pathlib.Path, ratings: pathlib.Path, *, host: str, results: b
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     from experiments.app_chat import chat_tab
-    from experiments.app_rate import rate_tab, results_tab
+    from experiments.app_rate import keep_rater, rate_tab, results_tab
     from experiments.app_style import CSS, KEYS
     from experiments.rating_store import RatingStore
     from experiments.rating_tables import as_csv
 
     with gr.Blocks(title="mtml_jax", analytics_enabled=False) as page:
+        kept = keep_rater()
         with gr.Tab("Chat", id="chat"):
             chat_tab(runs, page)
         with gr.Tab("Rate", id="rate"):
-            rate_tab(ratings, page)
+            rate_tab(ratings, page, kept)
         if results:
             with gr.Tab("Results", id="results") as tab:
                 results_tab(ratings, page, tab)
@@ -167,9 +168,13 @@ class _Guard:
         if scope["type"] != "http":
             await self._inner(scope, receive, send)
             return
-        sizes = [v for name, v in scope["headers"] if name == b"content-length"]
-        if any(not v.isdigit() or int(v) > UPLOAD + 2**20 for v in sizes):
-            await _refuse(send)
+        headers = dict(scope["headers"])
+        size = headers.get(b"content-length", b"0")
+        if b"transfer-encoding" in headers:  # of unknown size; browsers never send that
+            await _refuse(send, 411, "the size has to be said beforehand")
+            return
+        if not size.isdigit() or int(size) > UPLOAD + 2**20:
+            await _refuse(send, 413, f"more than {UPLOAD // 2**20} MB are not taken")
             return
 
         async def guarded(event):
@@ -185,11 +190,10 @@ class _Guard:
         await self._inner(scope, receive, guarded)
 
 
-async def _refuse(send):
-    text = f"more than {UPLOAD // 2**20} MB are not taken".encode()
+async def _refuse(send, status, text):
     headers = [(b"content-type", b"text/plain"), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
-    await send({"type": "http.response.body", "body": text})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": text.encode()})
 
 
 def _listen(host, port):

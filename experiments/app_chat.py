@@ -73,7 +73,7 @@ def find_runs(folder: pathlib.Path) -> list[str]:
     for path, folders, files in os.walk(folder):
         depth = len(pathlib.Path(path).relative_to(folder).parts)
         if "config.json" in files and "checkpoints" in folders and "vocabulary.txt" in files:
-            found.append(os.path.relpath(path, folder))
+            found.append(os.path.relpath(path, folder))  # "." for the folder itself
             folders.clear()
         if depth >= _DEPTH:
             folders.clear()
@@ -88,9 +88,10 @@ def chat_tab(runs: pathlib.Path, page: gr.Blocks) -> None:
     with gr.Row():
         run = gr.Dropdown([], label="Model (a run of experiments.train)", elem_id="run", scale=3)
         checkpoint = gr.Radio(["best", "latest"], value="best", label="Checkpoint", scale=1)
+    gr.HTML(app_html.PRIVACY)
     with gr.Row(elem_id="give"):
         file = gr.File(
-            label="Dialogues: JSON lines, WhatsApp's text or Telegram's JSON (20 MB at most)",
+            label="Dialogues, 20 MB at most",
             elem_id="file", height=130,
         )  # fmt: skip
         with gr.Column():
@@ -99,15 +100,15 @@ def chat_tab(runs: pathlib.Path, page: gr.Blocks) -> None:
             )
             read = gr.Button("Read the pasted text", elem_id="read", size="md")
     status = gr.HTML(elem_id="chat-status")
-    with gr.Row(visible=False) as learning:
+    with gr.Row(visible=False, elem_classes="low") as learning:
         speaker = gr.Dropdown([], label="Speaker to learn", elem_id="speaker", scale=2)
-        epochs = gr.Slider(1, _EPOCHS, 10, step=1, label="Epochs", elem_id="epochs", scale=1)
+        epochs = gr.Number(10, label="Epochs", precision=0, elem_id="epochs", scale=1)
         rate = gr.Textbox(label="Inner rate", placeholder="the run's", elem_id="rate", scale=1)
         adapt = gr.Button("Adapt", variant="primary", elem_id="adapt", scale=1)
     learnt = gr.HTML(elem_id="learnt", min_height=60)
     with gr.Column(visible=False) as chatting:
         shown = gr.HTML(elem_id="chats")
-        with gr.Row():
+        with gr.Row(elem_classes="low"):
             text = gr.Textbox(
                 label="Your message", elem_id="message", scale=4, max_length=_MESSAGE
             )
@@ -161,8 +162,8 @@ def chat_tab(runs: pathlib.Path, page: gr.Blocks) -> None:
                 raise ValueError("found no dialogues any more, want them to be read again")
             if run not in find_runs(runs):
                 raise ValueError("found no model chosen, want one of the list")
-            if not 1 <= epochs <= _EPOCHS:
-                raise ValueError(f"got {epochs} epochs, want 1 to {_EPOCHS}")
+            if epochs is None or not 1 <= epochs <= _EPOCHS:
+                raise ValueError(f"got {epochs} for the epochs, want 1 to {_EPOCHS}")
             progress(0, desc="reading the model")
             model = _model(str(runs / run), checkpoint)
             mine, _ = choose_speaker(visit.dialogues, speaker)
@@ -232,7 +233,8 @@ def chat_tab(runs: pathlib.Path, page: gr.Blocks) -> None:
                 "name it with --runs"
             )
             return gr.update(choices=[], value=None), app_html.message(note, wrong=True)
-        return gr.update(choices=found, value=found[0]), ""
+        shown = [(runs.resolve().name if name == "." else name, name) for name in found]
+        return gr.update(choices=shown, value=found[0]), ""
 
     private = {"api_visibility": "private"}
     busy = private | {"concurrency_limit": 1, "concurrency_id": "model"}

@@ -23,6 +23,11 @@ DEFINITIONS = {
         ("incoherent, illogical", "moderately coherent", "coherent in its context"),
     ),
 }
+PRIVACY = (
+    '<p class="place">Give dialogues of the one to be learnt: JSON lines, WhatsApp\'s text or '
+    "Telegram's JSON, best five or more. They are read on the machine that serves this page, kept "
+    "in its memory only and sent nowhere else.</p>"
+)
 _SHOWN = 8  # utterances, before older ones are folded away
 # The page's own templates read these; entities are text to them.
 _TEMPLATE = str.maketrans({c: f"&#{ord(c)};" for c in "{}$`"})

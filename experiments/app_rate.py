@@ -9,14 +9,19 @@ from experiments import app_html
 from experiments.rating_store import CRITERIA, RatingStore, Scores
 
 _PLACES = ("−1", "0", "1")
+_NOBODY = {"rater": "", "reply": None, "place": None}
 
 
-def rate_tab(path: pathlib.Path, page: gr.Blocks) -> None:
+def keep_rater() -> gr.BrowserState:
+    """Who rates and where they are, kept by the browser over reloads and a new start here.
+
+    It has to stand outside of tabs: what is inside one is read when the tab is first opened.
+    """
+    return gr.BrowserState(dict(_NOBODY), storage_key="mtml_rating", secret="unused")
+
+
+def rate_tab(path: pathlib.Path, page: gr.Blocks, kept: gr.BrowserState) -> None:
     """Adds the tab's contents to the page that is being built."""
-    # Kept by the browser, so that a reload or a new start of the server loses nothing.
-    kept = gr.BrowserState(
-        {"rater": "", "reply": None, "place": None}, storage_key="mtml_rating", secret="unused"
-    )
     status = gr.HTML(elem_id="rate-status")
     with gr.Row(visible=True) as asking:
         name = gr.Textbox(label="Your name", max_length=40, scale=3, elem_id="rater")
@@ -61,9 +66,9 @@ def rate_tab(path: pathlib.Path, page: gr.Blocks) -> None:
         ]
 
     def ask(note="", *, wrong=True):
-        empty = {"rater": "", "reply": None, "place": None}
         rows = [gr.update(visible=True), gr.update(visible=False), "", ""]
-        return [empty, app_html.message(note, wrong=wrong), *rows, *(gr.update(value=None),) * 3]
+        rows += [gr.update(value=None)] * len(CRITERIA)
+        return [dict(_NOBODY), app_html.message(note, wrong=wrong), *rows]
 
     def telling(handler):
         """What is wrong stands on the page, and whatever was chosen stays."""

@@ -43,6 +43,7 @@ summary { cursor: pointer; }
 #scores[data-at="2"] #coherence { box-shadow: inset 4px 0 var(--color-accent) !important; }
 #scores .wrap { gap: .4rem; }
 #scores .wrap label { flex: 1 1 9rem; }
+.low { align-items: flex-end; }
 .chats { display: grid; grid-template-columns: 1fr 1fr; gap: 1.25rem; }
 .download { display: inline-block; padding: .4rem .9rem; border-radius: .5rem;
   border: 1px solid var(--border-color-primary); }

@@ -139,7 +139,7 @@ class Conversation:
         self._say("getting ready ...")
         self._responder.reply(self._params, ["hi"])
         who = f"adapted to {self._name}" if self._adapted is not None else "not adapted"
-        self._say(f"{config.strategy}, step {self._model.step:,}, {who}; /help for commands")
+        self.fold(f"{config.strategy}, step {self._model.step:,}, {who}; /help for commands")
 
     def answer(self, line: str) -> bool:
         """Does what one line asks for; False ends the conversation."""

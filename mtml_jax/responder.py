@@ -96,7 +96,7 @@ class Responder:
         config = model.config.model
         # Beyond the words that there are, hypotheses cannot branch.
         self._search = _beam_search(config, START, max_tokens, min(beams, len(model.vocabulary)))
-        self._begin, self._grow = _growth(config, START, max_tokens)
+        self._begin, self._grow = _growth(config, max(max_tokens, MAX_PERSONA))
         self._nucleus = (np.float32(top_p), np.float32(temperature))
         self._seed = seed
         self._drawn = 0
@@ -151,7 +151,7 @@ class Responder:
         if self._decoder == "nucleus":
             key = jax.random.fold_in(jax.random.key(self._seed), self._drawn)
             self._drawn += 1
-        growing = self._begin(params, _context(self._model, history))
+        growing = self._begin(params, _context(self._model, history), START)
         for _ in range(self._max_tokens):
             growing = self._grow(params, growing, key, *self._nucleus)
             token = int(growing.token[0])
@@ -184,9 +184,9 @@ def believed_persona(
             "reconstruct personas, want one of --strategy=mtml or amtml"
         )
     start = START_PERSONA if model.config.distinct_start else START
-    begin, grow = _growth(model.config.model, start, MAX_PERSONA)
+    begin, grow = _growth(model.config.model, MAX_PERSONA)
     nucleus = (np.float32(1.0), np.float32(1.0))
-    growing = begin(params, _context(model, history_or_dialogue))
+    growing = begin(params, _context(model, history_or_dialogue), start)
     ids = []
     for _ in range(MAX_PERSONA):
         growing = grow(params, growing, None, *nucleus)
@@ -264,15 +264,17 @@ def _beam_search(config: ModelConfig, start: int, max_tokens: int, beams: int):
 
 
 @functools.lru_cache(maxsize=16)
-def _growth(config: ModelConfig, start: int, max_tokens: int):
-    """The two compiled programs that decode a reply token by token: (begin, grow)."""
+def _growth(config: ModelConfig, max_tokens: int):
+    """The two compiled programs that decode either task token by token: (begin, grow)."""
+
+    def begin(params, context, start):
+        return decoding.begin_replies(
+            params, context, start, max_tokens=max_tokens, config=config
+        )
 
     def grow(params, growing, key, top_p, temperature):
         return decoding.grow_replies(
             params, growing, key, top_p=top_p, temperature=temperature, config=config
         )
 
-    begin = functools.partial(
-        decoding.begin_replies, start=start, max_tokens=max_tokens, config=config
-    )
     return jax.jit(begin), jax.jit(grow)

@@ -53,6 +53,7 @@ __all__ = [
     "load_adapted",
     "load_model",
     "persona_caveat",
+    "read_settings",
     "save_adapted",
     "score_dialogue",
     "unknown_share",

@@ -8,6 +8,7 @@ import ipaddress
 import logging
 import os
 import pathlib
+import signal
 import socket
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from absl import logging as absl_logging
 from experiments import flags as settings
 
 UPLOAD = 20 * 2**20  # bytes
+_STRAY = 3600, 3600  # seconds: how often uploads that nobody read are removed, and from what age
 _WAITING = 32  # requests in the queue
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
@@ -43,10 +45,13 @@ def main(argv) -> None:
     absl_logging.set_verbosity(absl_logging.ERROR)
     logging.getLogger().setLevel(logging.ERROR)  # Orbax tells of each of its steps
     given = flags.FLAGS
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # uploads are removed then too
     try:
         serve(given.host, given.port, given.runs, given.ratings, given.results)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; no rating that was saved is lost")
 
 
 def serve(host: str, port: int, runs: str, ratings: str, results: bool) -> None:
@@ -109,7 +114,7 @@ def make_app(runs: pathlib.Path, ratings: pathlib.Path, *, host: str, results: b
     from experiments.rating_store import RatingStore
     from experiments.rating_tables import as_csv
 
-    with gr.Blocks(title="mtml_jax", analytics_enabled=False) as page:
+    with gr.Blocks(title="mtml_jax", analytics_enabled=False, delete_cache=_STRAY) as page:
         kept = keep_rater()
         with gr.Tab("Chat", id="chat"):
             chat_tab(runs, page)

@@ -13,20 +13,29 @@ DEFINITIONS = {
     "consistency": (
         "how much of the persona statements the reply reflects",
         ("contradicts the persona", "neutral", "reflects the persona"),
+        "the amount of persona information corresponding to the persona statements that is "
+        "reflected in the reply; 1 where it accurately reflects information from them, −1 where "
+        "it contradicts them",
     ),
     "fluency": (
         "grammar, spelling and phrasing",
         ("several fluency issues", "one or two fluency errors", "perfectly fluent"),
+        "any grammatical, spelling and phrasing issues",
     ),
     "coherence": (
         "how appropriate the reply is to the dialogue so far",
         ("incoherent, illogical", "moderately coherent", "coherent in its context"),
+        "the appropriateness of the reply with respect to the dialogue history; −1 where it is "
+        "contextually illogical",
     ),
 }
 PRIVACY = (
     '<p class="place">Give dialogues of the one to be learnt: JSON lines, WhatsApp\'s text or '
     "Telegram's JSON, best five or more. They are read on the machine that serves this page, kept "
     "in its memory only and sent nowhere else.</p>"
+)
+DOWNLOAD = (
+    '<p class="after"><a class="download" href="ratings.csv" download>Download as CSV</a></p>'
 )
 _SHOWN = 8  # utterances, before older ones are folded away
 # The page's own templates read these; entities are text to them.
@@ -128,16 +137,10 @@ def progress(rater: str, found: Task) -> str:
 def criteria() -> str:
     """The paper's definitions."""
     rows = "".join(
-        f"<tr><th>{name.capitalize()}</th><td>{what}</td>"
-        + "".join(
-            f"<td><b>{value}</b> {text}</td>" for value, text in zip(("−1", "0", "1"), texts)
-        )
-        + "</tr>"
-        for name, (what, texts) in DEFINITIONS.items()
+        f"<p><b>{name.capitalize()}</b>: {text}.</p>" for name, (_, _, text) in DEFINITIONS.items()
     )
     return (
-        '<details class="criteria"><summary>What the criteria mean, and the keys</summary>'
-        f'<div class="wide"><table>{rows}</table></div>'
+        f'<details class="criteria"><summary>What the criteria mean, and the keys</summary>{rows}'
         "<p>Keys: <kbd>1</kbd> <kbd>2</kbd> <kbd>3</kbd> choose −1, 0, 1 for the marked criterion "
         "and go on to the next; <kbd>↑</kbd> <kbd>↓</kbd> move the mark; <kbd>Enter</kbd> saves; "
         "<kbd>Backspace</kbd> goes back. It is hidden which system replied.</p></details>"

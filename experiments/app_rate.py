@@ -37,7 +37,7 @@ def rate_tab(path: pathlib.Path, page: gr.Blocks, kept: gr.BrowserState) -> None
                     label=f"{criterion.capitalize()}: {what}",
                     elem_id=criterion,
                 )
-                for criterion, (what, texts) in app_html.DEFINITIONS.items()
+                for criterion, (what, texts, _) in app_html.DEFINITIONS.items()
             ]
         with gr.Row():
             back = gr.Button("Back", elem_id="back", min_width=80, size="md")
@@ -136,8 +136,7 @@ def results_tab(path: pathlib.Path, page: gr.Blocks, tab: gr.Tab) -> None:
             report = summarise(RatingStore(path))
         except (ValueError, OSError, ImportError) as error:
             return app_html.message(str(error), wrong=True)
-        link = '<p><a class="download" href="ratings.csv" download>Download as CSV</a></p>'
-        return app_html.results(report) + link
+        return app_html.results(report) + app_html.DOWNLOAD
 
     again = gr.Button("Read again", elem_id="refresh", size="md")
     quick = {"outputs": shown, "show_progress": "minimal", "api_visibility": "private"}

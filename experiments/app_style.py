@@ -29,9 +29,10 @@ button.md, button.lg { font-weight: 500; font-size: 1rem; }
 .progress div { height: 100%; background: var(--color-accent); }
 .place { color: var(--quiet); font-size: .9rem; margin: .35rem 0; }
 .wide { overflow-x: auto; }
-.criteria table, .numbers { border-collapse: collapse; width: 100%; border: 0 !important; }
-.criteria tr, .numbers tr { border: 0; }
-.criteria td, .criteria th, .numbers td, .numbers th { padding: .35rem .6rem; text-align: left;
+.criteria p { margin: .4rem 0; }
+.numbers { border-collapse: collapse; width: 100%; border: 0 !important; }
+.numbers tr { border: 0; }
+.numbers td, .numbers th { padding: .35rem .6rem; text-align: left;
   border: 0; border-bottom: 1px solid var(--border-color-primary); vertical-align: top; }
 .numbers td, .numbers thead th:not(:first-child) { text-align: right; white-space: nowrap;
   font-variant-numeric: tabular-nums; }
@@ -45,6 +46,7 @@ summary { cursor: pointer; }
 #scores .wrap label { flex: 1 1 9rem; }
 .low { align-items: flex-end; }
 .chats { display: grid; grid-template-columns: 1fr 1fr; gap: 1.25rem; }
+.after { margin: .75rem 0; }
 .download { display: inline-block; padding: .4rem .9rem; border-radius: .5rem;
   border: 1px solid var(--border-color-primary); }
 @media (max-width: 40rem) {

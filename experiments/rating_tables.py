@@ -156,11 +156,10 @@ def _notes(raters, generated, personas, rows, store):
         )
     if not rows:
         return notes + ["no ratings yet"]
-    drawn = "personas and raters" if len(raters) > 1 else "personas (of a single rater)"
-    notes.append(
-        f"means of -1, 0, 1 with 95 % bootstrap intervals over {len(personas)} {drawn}"
-        + (f", {len(raters)} of them" if len(raters) > 1 else "")
-    )
+    drawn = f"{len(personas)} personas and {len(raters)} raters"
+    if len(raters) == 1:
+        drawn = f"{len(personas)} personas, of a single rater"
+    notes.append(f"means of -1, 0, 1 with 95 % bootstrap intervals over {drawn}")
     short = [name for name in raters if sum(r["rater"] == name for r in rows) < store.count()]
     if short:
         notes.append(f"not finished: {', '.join(short)}")
@@ -174,7 +173,7 @@ def as_text(report: dict[str, Any]) -> str:
         [len(row["system"]) for table in report["tables"] for row in table["rows"]], default=0
     )
     width = max(width, len("alpha")) + 2
-    lines = []
+    lines = [f"{note}\n" for note in report["notes"] if note.startswith("GENERATED")]
     for table in report["tables"]:
         lines += [table["title"]]
         lines += [" " * width + "".join(f"{c.capitalize():<24}" for c in CRITERIA) + "ratings"]
@@ -190,7 +189,7 @@ def as_text(report: dict[str, Any]) -> str:
         + (" (generated)" if r["generated"] else "")
         for r in report["raters"]
     ]
-    return "\n".join(lines + report["notes"])
+    return "\n".join(lines + [n for n in report["notes"] if not n.startswith("GENERATED")])
 
 
 def cell(score: dict[str, float]) -> str:

@@ -121,6 +121,7 @@ class Server:
 
     def __init__(self, folder):
         self.folder, self.ratings = folder, folder / "ratings.sqlite"
+        self.uploads = folder / "tmp"
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/"
@@ -128,13 +129,15 @@ class Server:
 
     def start(self):
         self._log = open(self.folder / "log", "ab")
+        self.uploads.mkdir(exist_ok=True)
         self.process = subprocess.Popen(
             [
                 sys.executable, "-m", "experiments.app", f"--port={self.port}", "--cpu_devices=1",
                 f"--runs={self.folder / 'runs'}", f"--ratings={self.ratings}",
                 "--compilation_cache=",
             ],
-            cwd=ROOT, stdout=subprocess.PIPE, stderr=self._log, text=True,
+            cwd=ROOT, env=os.environ | {"TMPDIR": str(self.uploads)}, text=True,
+            stdout=subprocess.PIPE, stderr=self._log,
         )  # fmt: skip
         assert self.process.stdout.readline() == self.url[:-1] + "\n", self.log()
         deadline = time.monotonic() + 60
@@ -145,11 +148,13 @@ class Server:
             time.sleep(0.1)
         raise TimeoutError(self.log())
 
-    def kill(self):
-        os.kill(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+    def stop(self, number):
+        """Returns the exit status."""
+        os.kill(self.process.pid, number)
+        status = self.process.wait(timeout=30)
         self.process.stdout.close()
         self._log.close()
+        return status
 
     def log(self):
         return (self.folder / "log").read_text()
@@ -180,7 +185,7 @@ def server(tmp_path_factory):
     RatingStore.create(folder / "ratings.sqlite", items, {"seed": 0})
     server = Server(folder)
     yield server
-    server.kill()
+    server.stop(signal.SIGKILL)
 
 
 def save_model(workdir):
@@ -293,7 +298,7 @@ def test_ten_replies_are_rated_over_a_reload_a_kill_and_beside_another(visit, se
     tab(ann, "Rate")
     wait_place(ann, 5)
     assert ann.inner_text("#rate-progress").startswith("5 of 12 rated by ann")
-    server.kill()
+    server.stop(signal.SIGKILL)
     server.start()
     ann.reload()
     tab(ann, "Rate")
@@ -398,7 +403,7 @@ def test_a_speaker_is_learnt_and_answers_beside_the_initial_model(visit):
 
 
 @browser_test
-def test_hostile_files_get_a_clear_message(visit, tmp_path):
+def test_hostile_files_get_a_clear_message_and_are_not_kept(visit, server, tmp_path):
     page = visit()
 
     def answer(name, content):
@@ -437,6 +442,41 @@ def test_hostile_files_get_a_clear_message(visit, tmp_path):
     page.get_by_text("want 2,000,000 at most").wait_for()
     page.reload()
     page.wait_for_selector("#run input")
+    good = tmp_path / "good.jsonl"
+    good.write_text(dialogues("ann"))
+    page.set_input_files("#file input[type=file]", str(good))
+    page.get_by_text("good.jsonl: 3 conversations, 3 read").wait_for()
+    kept = [path for path in server.uploads.rglob("*") if path.is_file()]
+    assert not any(b"rome" in path.read_bytes() or b"hacked" in path.read_bytes() for path in kept)
+
+
+@browser_test
+def test_an_end_in_good_order_leaves_no_uploads(server):
+    assert server.stop(signal.SIGTERM) == 1
+    assert "no rating that was saved is lost" in server.log()
+    assert len(list(server.uploads.iterdir())) == 1  # of the server that was killed
+    server.start()
+
+
+@browser_test
+def test_runs_are_found_and_the_oldest_visits_forgotten(tmp_path):
+    from experiments.app_chat import Visits, find_runs
+
+    for name in ("b", "a/x", "a/y/z/deep", ".hidden", "a/x/checkpoints/inner"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        for file in ("config.json", "vocabulary.txt"):
+            (tmp_path / name / file).touch()
+    (tmp_path / "plain").mkdir()
+    assert find_runs(tmp_path) == ["a/x", "b"]
+    assert find_runs(tmp_path / "b") == ["."]
+    assert find_runs(tmp_path / "none") == []
+    visits = Visits()
+    first, held = visits.of(None)
+    assert visits.of(first) == (first, held)
+    assert visits.of("guessed")[0] != "guessed"
+    for _ in range(8):
+        visits.of(None)
+    assert visits.of(first)[1] is not held
 
 
 @browser_test

@@ -370,7 +370,8 @@ def test_agreement_counts_the_replies_that_two_rated(rated):
 
 def test_generated_answers_are_marked_wherever_they_are_shown(rated):
     text = rating_tables.as_text(rating_tables.summarise(rated, resamples=20))
-    assert "GENERATED: a program answered as generated-1, generated-2" in text
+    assert text.startswith("GENERATED: a program answered as generated-1, generated-2")
+    assert "over 2 personas and 2 raters" in text
     assert "generated-1: 6 of 12 (generated)" in text
     rows = list(csv.DictReader(io.StringIO(rating_tables.as_csv(rated))))
     assert len(rows) == 12 and {row["generated"] for row in rows} == {"1"}
@@ -390,8 +391,8 @@ def test_the_table_of_the_file_is_inert_in_a_spreadsheet(tmp_path):
 def test_the_command_draws_and_reports(runs, tmp_path, capsys):
     pytest.importorskip("krippendorff")
     given = {
-        "sample": 4, "from": runs, "output": str(tmp_path / "out" / "r.sqlite"), "shots": ["5", "10"],
-        "epoch": 10, "split": "test", "also": ["human"], "seed": 0, "report": False, "csv": None,
+        "sample": 4, "from": runs, "output": str(tmp_path / "out" / "r.sqlite"),
+        "shots": ["5", "10"], "epoch": 10, "split": "test", "also": ["human"], "seed": 0, "report": False, "csv": None,
         "resamples": 20,
     }  # fmt: skip
     command.ratings(given)

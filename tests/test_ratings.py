@@ -368,6 +368,12 @@ def test_agreement_counts_the_replies_that_two_rated(rated):
     assert found["low"] <= found["value"] <= found["high"]
 
 
+def test_without_the_library_one_sentence_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "krippendorff", None)
+    with pytest.raises(ImportError, match=r"pip install -e '\.\[app\]'"):
+        rating_tables.alpha([[1, 1, 0]])
+
+
 def test_generated_answers_are_marked_wherever_they_are_shown(rated):
     text = rating_tables.as_text(rating_tables.summarise(rated, resamples=20))
     assert text.startswith("GENERATED: a program answered as generated-1, generated-2")

@@ -220,7 +220,7 @@ def _print_persona(model: Model, adapted: Adapted, dialogue: Dialogue) -> None:
         _print(f"\nno reconstructed persona: {caveat}")
         return
     print()
-    _print(believed, "reconstructed persona: ")
+    _print(detokenize(believed), "reconstructed persona: ")
     if caveat:
         _print(f"({caveat})")
 

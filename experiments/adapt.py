@@ -5,6 +5,7 @@
 
 import logging
 import pathlib
+import shlex
 import shutil
 import signal
 import sys
@@ -99,7 +100,7 @@ def adapt(given) -> Adapted:
     print()
     control = None
     if adapted.held_out is None:
-        print("one dialogue leaves none to hold out: no perplexity, and no sign of how well it went")
+        _print("one dialogue leaves none to hold out: no perplexity, no sign of how well it went")
     else:
         control = _control(given, model, mine, others)
         _print_perplexities(name, adapted, control)
@@ -120,8 +121,10 @@ def adapt(given) -> Adapted:
         },
     )
     _print(f"\nsaved in {given.output}: adapted.json and {size / 1024:,.0f} KB of differences")
-    _print(
-        f"next: python -m experiments.chat --workdir={given.workdir} --adapted={given.output}"
+    # Not folded, so that it can be copied.
+    print(
+        f"next: python -m experiments.chat --workdir={shlex.quote(str(given.workdir))} "
+        f"--adapted={shlex.quote(str(given.output))}"
     )
     return adapted
 
@@ -183,7 +186,8 @@ def _print_perplexities(name: str, adapted: Adapted, control: float | None) -> N
     if control is not None:
         rows.append(("adapted as long to whom they talk to (the control)", control))
     wide = max(len(label) for label, _ in rows)
-    print(f"perplexity of the {len(adapted.held_out.turns):,} replies of the last dialogue, held out:")
+    replies = len(adapted.held_out.turns)
+    _print(f"perplexity of the {replies:,} replies of the last dialogue, held out:")
     for label, value in rows:
         print(f"  {label:<{wide}} {value:10.2f}")
     if control is None:
@@ -220,7 +224,7 @@ def _print_persona(model: Model, adapted: Adapted, dialogue: Dialogue) -> None:
         _print(f"\nno reconstructed persona: {caveat}")
         return
     print()
-    _print(believed, "reconstructed persona: ")
+    _print(detokenize(believed), "reconstructed persona: ")
     if caveat:
         _print(f"({caveat})")
 
@@ -235,7 +239,6 @@ def _print(text: str, label: str = "") -> None:
         width,
         subsequent_indent=" " * (min(len(label), width // 2) or 4),
         break_on_hyphens=False,
-        break_long_words=not shown.startswith(("next:", "saved")),
     )
     print(begins + "\n".join(lines) if lines else label)
 

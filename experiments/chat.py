@@ -25,6 +25,7 @@ from mtml_jax.speaker import (
     Model,
     Responder,
     believed_persona,
+    detokenize,
     load_adapted,
     load_model,
     persona_caveat,
@@ -235,7 +236,7 @@ class Conversation:
         except ValueError:
             self.fold(f"({caveat})")
             return
-        self.fold(harmless(text) or "(nothing)", "persona: ")
+        self.fold(harmless(detokenize(text)) or "(nothing)", "persona: ")
         if caveat:
             self.fold(f"({caveat})")
 

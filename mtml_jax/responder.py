@@ -197,7 +197,7 @@ def believed_persona(
 
 
 def persona_caveat(model: Model) -> str:
-    """A sentence on why the believed persona of this run says little; empty if it may be believed."""
+    """Why the believed persona of this run says little, in a sentence; empty if it does not."""
     if model.config.strategy not in _RECONSTRUCTS:
         return (
             f"a run of {model.config.strategy} never learnt to reconstruct personas; "

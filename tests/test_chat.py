@@ -100,7 +100,8 @@ def test_replies_are_compared(model, adapted, monkeypatch, columns):
 def test_without_an_adaptation_there_is_nothing_to_compare(model, monkeypatch):
     shown = run(model, ["/compare", "hi"], monkeypatch, echo=False)
     assert "nothing to compare" in shown and "not adapted" in shown
-    assert shown.rstrip().endswith(f"model: {Responder(model, 'greedy').reply(model.params, ['hi'])}")
+    reply = Responder(model, "greedy").reply(model.params, ["hi"])
+    assert shown.rstrip().endswith(f"model: {reply}")
 
 
 def test_commands(model, monkeypatch, tmp_path):

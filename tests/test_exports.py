@@ -177,7 +177,7 @@ NAMED = {"name": "x", "messages": None}
         (b"PK\x03\x04rest", "unpack it first"),
         (b"<!DOCTYPE html><html>", "choose the format JSON"),
         (b"{\n \"name\": 3", "no whole JSON"),
-        (b"{\n" + b"[" * 99999, "found"),
+        (b"{\n\"a\": " + b"[" * 99999, "nested too deeply"),
         (b'{"a": 1}', "want"),
         (b"[1, 2]", "want an object a line"),
         (json.dumps(NAMED).encode(), "without a list 'messages'"),

@@ -279,7 +279,9 @@ def test_the_end_of_a_long_conversation_is_read(model):
     assert respond.reply(model.params, []) == respond.reply(model.params, ["", "\x00\u200b"])
 
 
-@pytest.mark.parametrize("text", ["<script>alert(1)</script>", "\x1b[2J\x07", "\ud83d", "<end> <pad>"])
+@pytest.mark.parametrize(
+    "text", ["<script>alert(1)</script>", "\x1b[2J\x07", "\ud83d", "<end> <pad>"]
+)
 def test_hostile_text_is_text(model, text):
     reply = Responder(model, "greedy").reply(model.params, [text])
     assert reply.isprintable() and "script" not in reply

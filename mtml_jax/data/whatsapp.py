@@ -13,7 +13,10 @@ MAX_CHARACTERS = 10_000  # of a message
 _MARK = "\u200e"  # WhatsApp sets it in front of what no one typed
 _OTHER_MARKS = re.compile("[\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 _DATE = r"(\d{1,4})[./-] ?(\d{1,2})[./-] ?(\d{1,4})\.?,?\s+(?:[^\W\d]{1,3}\.?\s+)?"
-_CLOCK = r"(上午|下午|오전|오후)?\s?(\d{1,2})[:.](\d{2})(?:[:.](\d{2}))?(?:\s?([AaPp])\.?\s?[Mm]\.?)?"
+_CLOCK = (
+    r"(上午|下午|오전|오후)?\s?(\d{1,2})[:.](\d{2})(?:[:.](\d{2}))?"
+    r"(?:\s?([AaPp])\.?\s?[Mm]\.?)?"
+)
 _HEADERS = (
     re.compile(rf"{_DATE}{_CLOCK}\s+[-\u2013]\s+(.*)", re.DOTALL),
     re.compile(rf"\[{_DATE}{_CLOCK}\]\s*(.*)", re.DOTALL),

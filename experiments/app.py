@@ -76,7 +76,16 @@ def serve(host: str, port: int, runs: str, ratings: str, results: bool) -> None:
                 "send is not encrypted",
                 flush=True,
             )
-        uvicorn.Server(uvicorn.Config(server, log_level="warning")).run(sockets=[listening])
+
+        class Server(uvicorn.Server):
+            async def shutdown(self, sockets=None):
+                # Of the connections that are cut; each one would get a traceback.
+                logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+                await super().shutdown(sockets)
+
+        # Open pages hold connections, which would be waited for without a limit.
+        config = uvicorn.Config(server, log_level="warning", timeout_graceful_shutdown=2)
+        Server(config).run(sockets=[listening])
 
 
 def prepare_environment(uploads: str) -> None:

@@ -469,12 +469,15 @@ def test_results_can_be_kept_from_the_raters(tmp_path):
 
 
 @browser_test
-def test_an_end_in_good_order_leaves_no_uploads(visit, server):
-    visit()  # what is open does not hold it up
+def test_an_end_in_good_order_leaves_no_uploads(browser, server):
+    page = browser.new_page()  # what is open does not hold it up
+    page.goto(server.url)
+    page.wait_for_selector("#run input")
     before = set(server.uploads.iterdir())
     assert server.stop(signal.SIGTERM) == 1
     assert "no rating that was saved is lost" in server.log()
     assert "Traceback" not in server.log()
+    page.close()
     (gone,) = before - set(server.uploads.iterdir())
     assert gone.name.startswith("mtml_jax-")
     server.start()

@@ -111,7 +111,7 @@ def read_classifier(
             )
     if columns is not None:
         params["classifier"] = {k: v[..., columns] for k, v in params["classifier"].items()}
-    words = (folder / WORDS).read_text(encoding="utf-8").splitlines()
+    words = (folder / WORDS).read_text(encoding="utf-8").rstrip("\n").split("\n")
     if len(words) > config.vocabulary or "[SEP]" not in words:
         raise ValueError(
             f"{folder / WORDS}: found {len(words):,} words, want a WordPiece vocabulary "
@@ -119,7 +119,8 @@ def read_classifier(
         )
     path = folder / TOKENIZER
     lowercase = bool(_read_json(path).get("do_lower_case", True)) if path.is_file() else True
-    tokenizer = tokenizers.BertWordPieceTokenizer(str(folder / WORDS), lowercase=lowercase)
+    ids = {word: n for n, word in enumerate(words)}
+    tokenizer = tokenizers.BertWordPieceTokenizer(ids, lowercase=lowercase)
     tokenizer.enable_truncation(config.positions)
     return Classifier(params, config, tokenizer, lowercase, settings)
 

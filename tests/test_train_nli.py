@@ -14,7 +14,7 @@ import optax
 import pytest
 
 from experiments import train_nli
-from mtml_jax import bert, finetune, nli
+from mtml_jax import bert, bert_folder, finetune, nli
 from mtml_jax.bert_folder import read_classifier
 from mtml_jax.data.demo import demo_corpus
 from mtml_jax.data.dialogue_nli import LabelledPair, read_dialogue_nli, unrelated_pairs
@@ -28,6 +28,12 @@ i have two dogs .</s>i have dogs .</s>positive
 my car is red .</s>my car is blue .</s>negative
 we read books .</s>i have no cats .</s>neutral
 """
+
+
+@pytest.fixture(autouse=True)
+def one_width(monkeypatch):
+    """All rows as long as the tiny BERT has positions: one shape to compile."""
+    monkeypatch.setattr(bert_folder, "WIDTHS", ())
 
 
 @pytest.fixture

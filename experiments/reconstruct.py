@@ -146,7 +146,7 @@ def choose_subjects(run: Run, split: str, seed: int, count: int | None) -> list[
             Subject(
                 fold.persona,
                 told[fold.persona].dialogues[fold.dialogue],
-                others[fold.dialogue % len(others)].statements,
+                others[fold.dialogue % len(others)],
             )
         )
     return subjects

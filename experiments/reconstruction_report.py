@@ -20,7 +20,7 @@ def table(report: dict) -> str:
     )
     lines = []
     for variant in VARIANTS:
-        rows = [row for row in report["rows"] if row["variant"] == variant]
+        rows = _shown(report, variant)
         lines += ["", f"context: {_TITLES[variant]}", heading]
         lines += [
             f"{row['turns_seen']:>5}{row['dialogues']:>11,}"
@@ -30,20 +30,31 @@ def table(report: dict) -> str:
             )
             for row in rows
         ]
-        last = max(
-            (row for row in rows if 2 * row["dialogues"] >= report["dialogues"]),
-            key=lambda row: row["turns_seen"],
-        )
+        last = [row for row in rows if 2 * row["dialogues"] >= report["dialogues"]][-1]
         differences = ", ".join(
             f"{title} {_interval(last, f'{name}_own_minus_shuffled')}"
             for name, title in _HEADINGS.items()
         )
         lines.append(f"own minus shuffled after {last['turns_seen']} turns: {differences}")
-    legend = (
-        "turns: up to the current one; of own utterances those of the turns before it\n"
-        "shuffled: against another persona's statements; 95 % intervals resample personas"
-    )
-    return "\n".join([*lines, "", legend])
+    lines += [
+        "",
+        "turns: up to the current one; of own utterances those of the turns before it",
+        "shuffled: F1 and recall against another persona's statements, PPL of the true persona "
+        + "after another persona's dialogue",
+        "95 % intervals resample personas",
+    ]
+    if len(_shown(report, VARIANTS[0])) * len(VARIANTS) < len(report["rows"]):
+        lines.append("more turns, which fewer than 5 % of the dialogues have: in the JSON alone")
+    return "\n".join(lines)
+
+
+def _shown(report, variant):
+    """The rows that do not stand on a few dialogues."""
+    return [
+        row
+        for row in report["rows"]
+        if row["variant"] == variant and 20 * row["dialogues"] >= report["dialogues"]
+    ]
 
 
 def _number(row, name, part="value"):
@@ -77,7 +88,7 @@ def draw(report: dict, path: Path) -> None:
     panels = figure.subplots(1, len(_LABELS))
     for panel, (name, label) in zip(panels, _LABELS.items()):
         for variant in VARIANTS:
-            rows = [row for row in report["rows"] if row["variant"] == variant]
+            rows = _shown(report, variant)
             for suffix, whose, style in (("", "own", "-"), ("_shuffled", "shuffled", ":")):
                 _line(panel, rows, name + suffix, style, f"{_TITLES[variant]}, {whose}")
         panel.set_xlabel("turns seen")

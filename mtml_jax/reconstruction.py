@@ -33,12 +33,12 @@ class Subject(NamedTuple):
     Attributes:
       persona: index of its persona.
       dialogue: with statements.
-      shuffled: statements of another persona, the baseline.
+      other: a dialogue of another persona with statements, the baseline.
     """
 
     persona: int
     dialogue: Dialogue
-    shuffled: tuple[str, ...]
+    other: Dialogue
 
 
 class Case(NamedTuple):
@@ -49,14 +49,15 @@ class Case(NamedTuple):
       variant: one of `VARIANTS`.
       turns_seen: n, counted from 1.
       example: what is read and what is to be written.
-      shuffled: the other persona's statements as ids, end-of-sequence last.
+      other: the context after as many turns of the other persona's dialogue, or after all
+        of them where it has fewer.
     """
 
     subject: int
     variant: str
     turns_seen: int
     example: Example
-    shuffled: tuple[int, ...]
+    other: tuple[int, ...]
 
 
 class Reconstructions(NamedTuple):
@@ -64,7 +65,8 @@ class Reconstructions(NamedTuple):
 
     Attributes:
       ids: int32 [..., T], the persona as the model writes it.
-      forced: TokenSums [..., 2] by teacher forcing, of the true persona and the other one.
+      forced: TokenSums [..., 2] of the true persona by teacher forcing, given its own
+        context and the other one.
     """
 
     ids: jax.Array
@@ -79,8 +81,8 @@ class Scored(NamedTuple):
       variant: one of `VARIANTS`.
       turns_seen: n, counted from 1.
       text: the persona as the model writes it.
-      nll: of the true persona and the other one, in nats.
-      tokens: of the two, end-of-sequence included.
+      nll: of the true persona in nats, given its own context and the other one.
+      tokens: of the true persona, end-of-sequence included.
     """
 
     subject: int
@@ -88,7 +90,7 @@ class Scored(NamedTuple):
     turns_seen: int
     text: str
     nll: tuple[float, float]
-    tokens: tuple[int, int]
+    tokens: int
 
 
 def list_cases(subjects: Iterable[Subject], encoding: Encoding) -> Iterator[Case]:
@@ -100,16 +102,21 @@ def list_cases(subjects: Iterable[Subject], encoding: Encoding) -> Iterator[Case
     silence. Contexts that are too long keep their end.
     """
     for number, subject in enumerate(subjects):
-        other = dataclasses.replace(subject.dialogue, statements=subject.shuffled)
-        shuffled = encode_dialogue(other, encoding)[0][0].persona
-        alone = [Turn("", turn.response) for turn in subject.dialogue.turns]
-        for variant, dialogue in (
-            (BOTH_SIDES, subject.dialogue),
-            (OWN_ONLY, dataclasses.replace(subject.dialogue, turns=alone)),
-        ):
-            examples, _ = encode_dialogue(dialogue, encoding)
+        for variant in VARIANTS:
+            examples, others = (
+                encode_dialogue(_heard(dialogue, variant), encoding)[0]
+                for dialogue in (subject.dialogue, subject.other)
+            )
             for seen, example in enumerate(examples, start=1):
-                yield Case(number, variant, seen, example, shuffled)
+                other = others[min(seen, len(others)) - 1].context
+                yield Case(number, variant, seen, example, other)
+
+
+def _heard(dialogue, variant):
+    if variant == BOTH_SIDES:
+        return dialogue
+    alone = [Turn("", turn.response) for turn in dialogue.turns]
+    return dataclasses.replace(dialogue, turns=alone)
 
 
 def pack_cases(
@@ -125,20 +132,20 @@ def pack_cases(
       distinct_start: whether the persona task has a start token of its own.
 
     Returns:
-      Examples with leading axes [G, CASES_A_GROUP, 2], the true persona and the other one,
-      a tile of one row each; no responses.
+      Examples with leading axes [G, CASES_A_GROUP, 2], the true persona with its own context
+      and with the other one, a tile of one row each; no responses.
     """
     single = TileShape(rows=1, context=shape.context, response=0, persona=shape.persona)
     packed = [
         stack(
             [
                 pack(
-                    [Example(case.example.context, (), persona)],
+                    [Example(context, (), case.example.persona)],
                     single,
                     1,
                     distinct_start=distinct_start,
                 ).replace(response=None)
-                for persona in (case.example.persona, case.shuffled)
+                for context in (case.example.context, case.other)
             ]
         )
         for case in cases
@@ -156,7 +163,7 @@ def reconstruct(
     mesh: Mesh,
     chunk: int = 1,
 ) -> Reconstructions:
-    """Writes the persona of every case, and scores the true and the other one by L_rec (eq. 5).
+    """Writes the persona of every case, and scores the true one by L_rec (eq. 5).
 
     Args:
       params: the initial parameters phi.
@@ -216,7 +223,7 @@ def score_cases(
                 case.turns_seen,
                 encoding.vocabulary.decode(found.ids[n]),
                 tuple(found.forced.nll[n].tolist()),
-                tuple(int(tokens) for tokens in found.forced.tokens[n]),
+                int(found.forced.tokens[n, 0]),
             )
 
 
@@ -243,9 +250,10 @@ def summarise_cases(
     Returns:
       A row for each variant and number of turns: "variant", "turns_seen", "dialogues",
       "personas", "tokens", and "scores", a table of name -> {"value", "low", "high"}:
-      token_f1 and statement_recall (means over dialogues), ppl (over all tokens), each
-      also with "_shuffled" against another persona's statements, and with
-      "_own_minus_shuffled", paired.
+      token_f1 and statement_recall (means over dialogues) and ppl (over all tokens). With
+      "_shuffled" the first two are of the same text against another persona's statements,
+      and ppl is of the same true persona after another persona's dialogue, so that the
+      tokens are the same; "_own_minus_shuffled" is paired.
     """
 
     @functools.cache
@@ -260,8 +268,8 @@ def summarise_cases(
     kept: dict[tuple[str, int], list[tuple[int, list[float]]]] = {}
     for case in scored:
         subject = subjects[case.subject]
-        numbers = [1.0, *case.nll, *case.tokens]
-        for statements in (subject.dialogue.statements, subject.shuffled):
+        numbers = [1.0, *case.nll, case.tokens]
+        for statements in (subject.dialogue.statements, subject.other.statements):
             whole, single = read(statements)
             numbers.append(metrics.token_f1(case.text, whole))
             numbers.append(metrics.statement_recall(case.text, single))
@@ -289,17 +297,17 @@ def summarise_cases(
 def _score_table() -> dict[str, Callable[[np.ndarray], float]]:
     """Name -> what makes the score of the sums that `summarise_cases` collects.
 
-    Sums: dialogues; nll and tokens, each own and shuffled; F1 and recall of own, of shuffled.
+    Sums: dialogues; nll, own and shuffled; tokens; F1 and recall of own, of shuffled.
     """
     own = {
-        "token_f1": lambda s: s[5] / s[0],
-        "statement_recall": lambda s: s[6] / s[0],
+        "token_f1": lambda s: s[4] / s[0],
+        "statement_recall": lambda s: s[5] / s[0],
         "ppl": lambda s: metrics.perplexity(s[1], s[3]),
     }
     shuffled = {
-        "token_f1": lambda s: s[7] / s[0],
-        "statement_recall": lambda s: s[8] / s[0],
-        "ppl": lambda s: metrics.perplexity(s[2], s[4]),
+        "token_f1": lambda s: s[6] / s[0],
+        "statement_recall": lambda s: s[7] / s[0],
+        "ppl": lambda s: metrics.perplexity(s[2], s[3]),
     }
     table = {}
     for name in own:

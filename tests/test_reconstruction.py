@@ -18,7 +18,7 @@ from mtml_jax import decoding, reconstruction, transformer
 from mtml_jax.checkpoint import Checkpoints, save_run
 from mtml_jax.config import LossConfig, ModelConfig, TileShape, TrainConfig
 from mtml_jax.data.demo import demo_corpus
-from mtml_jax.data.episodes import Encoding, encode_dialogue
+from mtml_jax.data.episodes import Encoding, encode_dialogue, pack_rows
 from mtml_jax.data.vocab import PAD, SILENCE, START, START_PERSONA, UNK, build_vocabulary
 from mtml_jax.metrics import statement_recall, token_f1
 from mtml_jax.outer import init_state
@@ -56,14 +56,18 @@ DIALOGUES = (dialogue("a", CAT, 3), dialogue("b", DOG, 5), dialogue("c", CAT, 5)
 VOCABULARY = build_vocabulary(DIALOGUES, min_count=1)
 ENCODING = Encoding(VOCABULARY, SHAPE)
 SUBJECTS = tuple(
-    Subject(persona, told, other)
-    for persona, told, other in zip((2, 7, 2), DIALOGUES, (DOG, CAT, DOG))
+    Subject(persona, DIALOGUES[own], DIALOGUES[other])
+    for persona, own, other in ((2, 0, 1), (7, 1, 0), (2, 2, 1))
 )
 
 
 @pytest.fixture(scope="module")
 def params(draw_params):
-    return jax.tree.map(jnp.float32, draw_params(MODEL, len(VOCABULARY)))
+    """A model that writes different things after different contexts."""
+    drawn = draw_params(MODEL, len(VOCABULARY), seed=11)
+    attention = jax.tree.map(lambda x: 4.0 * x, drawn["decoder"]["cross_attention"])
+    drawn["decoder"]["cross_attention"] = attention
+    return jax.tree.map(jnp.float32, drawn)
 
 
 @functools.cache
@@ -119,19 +123,18 @@ def test_ppl_is_that_of_teacher_forcing_at_each_number_of_turns(
         if row["turns_seen"] not in (1, 4):
             continue
         own = [c for c in cases if c[1:3] == (row["variant"], row["turns_seen"])]
-        for name, targets in (
-            ("ppl", [c.example.persona for c in own]),
-            ("ppl_shuffled", [c.shuffled for c in own]),
+        targets = [c.example.persona for c in own]
+        assert row["tokens"] == sum(map(len, targets))
+        for name, contexts in (
+            ("ppl", [c.example.context for c in own]),
+            ("ppl_shuffled", [c.other for c in own]),
         ):
-            nll = [forced_nll(params, c.example.context, t, start) for c, t in zip(own, targets)]
+            nll = [forced_nll(params, c, t, start) for c, t in zip(contexts, targets)]
             want = math.exp(sum(nll) / sum(map(len, targets)))
             assert row["scores"][name]["value"] == pytest.approx(want, rel=1e-4)
-        assert row["tokens"] == sum(len(c.example.persona) for c in own)
-    case, one = cases[-1], found[-1]
-    context = Tokens(*(np.array(x, np.int32)[None] for x in zip(
-        *((i, 1, n) for n, i in enumerate(case.example.context))
-    )))  # fmt: skip
-    assert one.text == VOCABULARY.decode(np.asarray(greedy(context).ids)[0])
+    contexts = pack_rows([c.example.context for c in cases], SHAPE.context, len(cases))
+    assert [s.text for s in found] == [VOCABULARY.decode(ids) for ids in greedy(contexts).ids]
+    assert len({s.text for s in found}) > 2
 
 
 def test_a_uniform_model_has_the_vocabulary_as_its_perplexity(params, quick_compile):
@@ -166,8 +169,11 @@ def test_contexts_are_those_of_training_or_the_speakers_own():
         words = VOCABULARY.decode(own[-1].example.context).split()
         assert "them" not in words and words[-2:] == before[-1].response.split()
     for case in cases:
-        swapped = DIALOGUES[0] if case.subject == 1 else DIALOGUES[1]
-        assert case.shuffled == encode_dialogue(swapped, ENCODING)[0][0].persona
+        # Another dialogue's context after as many turns, or after its last.
+        other = 0 if case.subject == 1 else 1
+        seen = min(case.turns_seen, len(DIALOGUES[other].turns))
+        (want,) = [c for c in cases if c[:3] == (other, case.variant, seen)]
+        assert case.other == want.example.context
 
 
 def test_long_histories_of_ones_own_keep_their_end():
@@ -180,7 +186,7 @@ def perfect(number, subject, variant=BOTH_SIDES):
     text = VOCABULARY.decode(encode_dialogue(subject.dialogue, ENCODING)[0][0].persona)
     size = len(text.split()) + 1
     for seen in range(1, len(subject.dialogue.turns) + 1):
-        yield Scored(number, variant, seen, text, (0.0, 2.0 * size), (size, size))
+        yield Scored(number, variant, seen, text, (0.0, 2.0 * size), size)
 
 
 def test_the_true_persona_has_full_scores_and_another_one_has_not():
@@ -219,8 +225,8 @@ def test_an_unknown_word_does_not_make_a_statement_impossible():
     told = dataclasses.replace(DIALOGUES[0], statements=("i have a zebra.", "rain, i like it."))
     text = vocabulary.decode(vocabulary.encode("i have a zebra rain , i like it"))
     assert VOCABULARY.words[UNK] in text and statement_recall(text, told.statements) < 1.0
-    found = [Scored(0, OWN_ONLY, 1, text, (1.0, 1.0), (9, 9))]
-    (row,) = summarise_cases([Subject(0, told, CAT)], found, vocabulary, seed=0)
+    found = [Scored(0, OWN_ONLY, 1, text, (1.0, 1.0), 9)]
+    (row,) = summarise_cases([Subject(0, told, DIALOGUES[0])], found, vocabulary, seed=0)
     assert row["scores"]["token_f1"]["value"] == row["scores"]["statement_recall"]["value"] == 1.0
 
 
@@ -234,7 +240,7 @@ def test_dialogues_count_where_they_have_so_many_turns(scored):
         assert row["dialogues"] == (3 if row["turns_seen"] <= 3 else 2)
         assert row["personas"] == 2
         some = [s for s in scored if s[1:3] == (row["variant"], row["turns_seen"])]
-        assert row["tokens"] == sum(s.tokens[0] for s in some)
+        assert row["tokens"] == sum(s.tokens for s in some)
         texts = [(s.text, VOCABULARY.decode(_persona(s.subject))) for s in some]
         want = np.mean([token_f1(text, gold) for text, gold in texts])
         assert row["scores"]["token_f1"]["value"] == pytest.approx(want)
@@ -243,7 +249,7 @@ def test_dialogues_count_where_they_have_so_many_turns(scored):
 def test_intervals_resample_personas():
     """Persona 2 has two dialogues, one right and one wrong; 7 has one, right."""
     texts = ("", "i own two dogs rain , i like it", "i have a cat tea is good")
-    found = [Scored(n, BOTH_SIDES, 1, text, (1.0, 1.0), (9, 9)) for n, text in enumerate(texts)]
+    found = [Scored(n, BOTH_SIDES, 1, text, (1.0, 1.0), 9) for n, text in enumerate(texts)]
     (row,) = summarise_cases(SUBJECTS, found, VOCABULARY, seed=0, resamples=500)
     assert row["scores"]["statement_recall"] == {
         "value": pytest.approx(2 / 3), "low": 0.5, "high": 1.0,
@@ -303,7 +309,7 @@ def test_without_matplotlib_there_are_the_scores(workdir, tmp_path, capsys, monk
         return None if name == "matplotlib" else found(name)
 
     def nothing(cases, *args, **kwargs):
-        return (Scored(*case[:3], "", (1.0, 1.0), (2, 2)) for case in cases)
+        return (Scored(*case[:3], "", (1.0, 1.0), 2) for case in cases)
 
     monkeypatch.setattr(command.importlib.util, "find_spec", find_spec)
     monkeypatch.setattr(command, "score_cases", nothing)
@@ -324,8 +330,7 @@ def test_the_dialogues_are_a_function_of_the_seed(workdir):
     for subject in subjects:
         persona = run.personas[subject.persona]
         assert subject.dialogue in persona.dialogues
-        others = {d.statements for p in run.personas if p is not persona for d in p.dialogues}
-        assert subject.shuffled in others
+        assert any(subject.other in p.dialogues for p in run.personas if p is not persona)
 
 
 def test_dialogues_without_statements_are_left_out(workdir, tmp_path, capsys):
@@ -354,7 +359,7 @@ def refusal(monkeypatch, given):
 
 
 def test_wrong_inputs_get_one_sentence(workdir, tmp_path, monkeypatch):
-    assert "--workdir" in refusal(monkeypatch, flags(""))
+    assert "got no --workdir" in refusal(monkeypatch, flags(""))
     assert "found no config.json" in refusal(monkeypatch, flags(tmp_path))
     untold = tmp_path / "untold"
     untold.mkdir()

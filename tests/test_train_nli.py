@@ -19,6 +19,7 @@ from mtml_jax.bert_folder import read_classifier
 from mtml_jax.data.demo import demo_corpus
 from mtml_jax.data.dialogue_nli import LabelledPair, read_dialogue_nli, unrelated_pairs
 from mtml_jax.data.personas import group_personas
+from mtml_jax.records import Persona
 
 pytest.importorskip("tokenizers")
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -168,6 +169,10 @@ def test_unrelated_pairs_join_strangers():
             p.name for p in personas for d in p.dialogues for t in d.turns if t.response == reply
         }
         assert any(statement not in statements[name] for name in sayers)
+    told = personas[0].dialogues[0]
+    same = [Persona(name, (told,)) for name in "ab"]
+    with pytest.raises(ValueError, match="found statements of another persona for 0 of 3 replies"):
+        unrelated_pairs(same, 3, np.random.default_rng(0))
 
 
 def test_batches_hold_alike_lengths_and_each_pair_once():

@@ -10,7 +10,7 @@ Axes: E example, B beam, S context token, T reply token, L layer, D width, V voc
 K candidates of a beam.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,22 @@ from mtml_jax.types import Params, Tokens
 MAX_TOKENS = 20  # of a reply, end-of-sequence included
 BEAMS = 5
 _NEVER_EMITTED = (PAD, START, START_PERSONA)
+
+
+class Growing(NamedTuple):
+    """Replies while they are decoded token by token; a pytree.
+
+    Attributes:
+      cache: keys and values of the contexts and of the tokens so far.
+      segment: int32 [E, S], of the contexts.
+      token: int32 [E], the newest token; the start token at first.
+      position: int32 scalar, tokens so far.
+    """
+
+    cache: Any
+    segment: jax.Array
+    token: jax.Array
+    position: jax.Array
 
 
 class Replies(NamedTuple):
@@ -63,11 +79,7 @@ def greedy(
       ValueError: max_tokens is below one.
     """
 
-    def choose(logits_EV, position):
-        del position
-        return jnp.argmax(logits_EV, axis=-1)
-
-    return _one_by_one(params, context, start, choose, max_tokens, config)
+    return _one_by_one(params, context, start, _likeliest, max_tokens, config)
 
 
 def sample(
@@ -104,19 +116,65 @@ def sample(
     Raises:
       ValueError: max_tokens is below one, or top_p or temperature out of range.
     """
-    if not isinstance(top_p, jax.Array) and not 0.0 < top_p <= 1.0:
-        raise ValueError(f"found top_p {top_p}, want a probability above 0 and up to 1")
-    if not isinstance(temperature, jax.Array) and not temperature > 0.0:
-        raise ValueError(
-            f"found temperature {temperature}, want a number above 0; greedy is the limit"
-        )
-    keys_E = jax.random.split(key, context.ids.shape[0])
-
-    def choose(logits_EV, position):
-        now_E = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys_E, position)
-        return jax.vmap(_draw, in_axes=(0, 0, None))(logits_EV / temperature, now_E, top_p)
-
+    choose = _nucleus(key, context.ids.shape[0], top_p, temperature)
     return _one_by_one(params, context, start, choose, max_tokens, config)
+
+
+def begin_replies(
+    params: Params, context: Tokens, start: int, *, max_tokens: int, config: ModelConfig
+) -> Growing:
+    """Reads the contexts, for replies that `grow_replies` decodes a token at a time.
+
+    Args:
+      params: the model's parameters.
+      context: Tokens [E, S], one example a row, segment 1 where there are tokens.
+      start: id of the start token of the task.
+      max_tokens: how often the replies may grow.
+      config: sizes of the model.
+
+    Returns:
+      Growing.
+
+    Raises:
+      ValueError: max_tokens is below one.
+    """
+    _require_positive("max_tokens", max_tokens)
+    token_E = jnp.full((context.ids.shape[0],), start, jnp.int32)
+    cache = _read(params, context, max_tokens, config)
+    return Growing(cache, context.segment, token_E, jnp.int32(0))
+
+
+def grow_replies(
+    params: Params,
+    growing: Growing,
+    key: jax.Array | None = None,
+    *,
+    top_p: float = 0.9,
+    temperature: float = 1.0,
+    config: ModelConfig,
+) -> Growing:
+    """Decodes one more token of each reply: that of `greedy`, or with a key that of `sample`.
+
+    Args:
+      params: the model's parameters.
+      growing: from `begin_replies` or the call before.
+      key: PRNG key, the same in all calls for one reply; None takes the likeliest token.
+      top_p: see `sample`.
+      temperature: see `sample`.
+      config: sizes of the model.
+
+    Returns:
+      Growing; a reply is finished when its token is end-of-sequence.
+
+    Raises:
+      ValueError: top_p or temperature is out of range.
+    """
+    examples = growing.token.shape[0]
+    choose = _likeliest if key is None else _nucleus(key, examples, top_p, temperature)
+    matrix_VD = transformer.output_matrix(params, config)
+    logits_EV, cache = _advance(params, growing, matrix_VD, config)
+    token_E = choose(_permitted(logits_EV), growing.position).astype(jnp.int32)
+    return Growing(cache, growing.segment, token_E, growing.position + 1)
 
 
 def beam_search(
@@ -211,14 +269,11 @@ def _one_by_one(params, context, start, choose, max_tokens, config):
     _require_positive("max_tokens", max_tokens)
     examples = context.ids.shape[0]
     matrix_VD = transformer.output_matrix(params, config)
-    advance = jax.vmap(
-        transformer.decode_step, in_axes=(None, 1, 0, 0, None, None), out_axes=(0, 1)
-    )
 
     def step(carry, position):
         cache, token_E, done_E, score_E = carry
-        hidden_ED, cache = advance(params, cache, context.segment, token_E, position, config)
-        logits_EV = _logits(hidden_ED, matrix_VD)
+        growing = Growing(cache, context.segment, token_E, position)
+        logits_EV, cache = _advance(params, growing, matrix_VD, config)
         token_E = choose(_permitted(logits_EV), position).astype(jnp.int32)
         gain_E = jnp.take_along_axis(logits_EV, token_E[:, None], axis=1)[:, 0]
         gain_E -= jax.nn.logsumexp(logits_EV, axis=-1)
@@ -243,6 +298,38 @@ def _read(params, context, length, config):
     return jax.vmap(transformer.start_cache, in_axes=(None, 0, None, None), out_axes=1)(
         params, memory_ESD, length, config
     )
+
+
+def _advance(params, growing, matrix_VD, config):
+    """Logits after the newest token, and the caches with it."""
+    advance = jax.vmap(
+        transformer.decode_step, in_axes=(None, 1, 0, 0, None, None), out_axes=(0, 1)
+    )
+    hidden_ED, cache = advance(
+        params, growing.cache, growing.segment, growing.token, growing.position, config
+    )
+    return _logits(hidden_ED, matrix_VD), cache
+
+
+def _likeliest(logits_EV, position):
+    del position
+    return jnp.argmax(logits_EV, axis=-1)
+
+
+def _nucleus(key, examples, top_p, temperature):
+    if not isinstance(top_p, jax.Array) and not 0.0 < top_p <= 1.0:
+        raise ValueError(f"found top_p {top_p}, want a probability above 0 and up to 1")
+    if not isinstance(temperature, jax.Array) and not temperature > 0.0:
+        raise ValueError(
+            f"found temperature {temperature}, want a number above 0; greedy is the limit"
+        )
+    keys_E = jax.random.split(key, examples)
+
+    def choose(logits_EV, position):
+        now_E = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys_E, position)
+        return jax.vmap(_draw, in_axes=(0, 0, None))(logits_EV / temperature, now_E, top_p)
+
+    return choose
 
 
 def _draw(logits_V, key, top_p):

@@ -1,5 +1,6 @@
 """The strict setting that all tests run in, and what several test files use."""
 
+import dataclasses
 import gc
 import json
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from mtml_jax import transformer
 from mtml_jax.data.episodes import Example
 from mtml_jax.data.vocab import END, SPECIALS
+
+TINY_WORDS = "i you have a dog cat . , ? ! hi is what do like not name who are there tea am my"
 
 gc.set_threshold(20_000)  # looking for garbage takes a fifth of the time to trace
 jax.config.update("jax_num_cpu_devices", 2)  # so that the sharded path has two to share
@@ -143,3 +146,36 @@ def draw_bert():
         return folder
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def save_tiny_run():
+    """(folder, seed, **changed settings) -> the folder with a small random model in it.
+
+    Its words are those of `TINY_WORDS`; the parameters are larger than at the beginning of
+    training, so that replies differ.
+    """
+    from mtml_jax.checkpoint import Checkpoints, save_run
+    from mtml_jax.config import ModelConfig, TileShape, TrainConfig
+    from mtml_jax.data.vocab import Vocabulary
+    from mtml_jax.outer import init_state
+
+    def save(folder, seed=0, **changed):
+        config = TrainConfig(
+            model=ModelConfig(
+                encoder_layers=1, decoder_layers=1, heads=2, width=6, feed_forward=10
+            ),
+            shape=TileShape(rows=2, context=31, response=41, persona=61),
+            inner_lr=0.3,
+        )
+        config = dataclasses.replace(config, **changed)
+        words = Vocabulary(SPECIALS + tuple(TINY_WORDS.split()))
+        save_run(folder, {**dataclasses.asdict(config), "data": "demo"}, words.to_text())
+        params = transformer.init(jax.random.key(seed), len(words), config.model)
+        params = jax.tree.map(lambda x: 2.0 * x, params)
+        with Checkpoints(folder) as checkpoints:
+            checkpoints.save(3, init_state(params), {}, best=True)
+            checkpoints.wait()
+        return folder
+
+    return save

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mtml_jax.data.lines import ReadReport, decoded, excerpt, waiting
@@ -235,7 +235,7 @@ def _general(record: Mapping[str, Any], conversation: str):
                 "statements of its speakers",
             )
     remarks.update(_aside(record, {"conversation", "utterances", "statements"}))
-    sides = _sides(conversation, said, lambda speaker: (speaker, statements.get(speaker, ())))
+    sides = both_sides(conversation, said, lambda speaker: (speaker, statements.get(speaker, ())))
     return sides, remarks
 
 
@@ -249,7 +249,7 @@ def _synthetic(record: Mapping[str, Any], conversation: str):
             raise _wrong(f"no statements in {key!r}", "at least one: they define the persona")
     said, remarks = _said(_list(record, "dialogue"), "dialogue", _one_or_two)
     remarks.update(_aside(record, {"id", "persona_1", "persona_2", "dialogue"}))
-    return _sides(conversation, said, lambda speaker: ("", statements[speaker])), remarks
+    return both_sides(conversation, said, lambda speaker: ("", statements[speaker])), remarks
 
 
 def _said(utterances: list, key: str, speaker_of: Callable[[Any, str], str]):
@@ -284,11 +284,21 @@ def _said(utterances: list, key: str, speaker_of: Callable[[Any, str], str]):
     return said, +remarks
 
 
-def _sides(
+def both_sides(
     conversation: str,
-    said: list[tuple[str, str]],
+    said: Sequence[tuple[str, str]],
     who: Callable[[str], tuple[str, tuple[str, ...]]],
 ) -> list[Dialogue]:
+    """A conversation seen from each of its sides.
+
+    Args:
+      conversation: its id.
+      said: (speaker, tokens) of two speakers in turn, nobody twice in a row.
+      who: speaker -> (id, persona statements).
+
+    Returns:
+      Dialogues in the order in which the speakers begin; who says nothing has none.
+    """
     texts = [text for _, text in said]
     sides = []
     for first, (speaker, _) in enumerate(said[:2]):

@@ -2,10 +2,25 @@
 
 import collections
 import dataclasses
+from typing import NamedTuple
 
 from tqdm import tqdm
 
 _SHOWN = 3  # skipped lines that a report repeats word for word
+
+
+class Message(NamedTuple):
+    """One message of a chat that was exported from a messenger.
+
+    Attributes:
+      seconds: when, since 1970 by the clock of who exported it.
+      name: who.
+      text: what, as it was written.
+    """
+
+    seconds: float
+    name: str
+    text: str
 
 
 @dataclasses.dataclass
@@ -63,6 +78,11 @@ def decoded(line: bytes, where: str) -> str:
 def waiting(size: int, what: str) -> tqdm:
     """A progress bar over a file's bytes, shown on a terminal after two seconds."""
     return tqdm(total=size, desc=what, unit="B", unit_scale=True, delay=2, disable=None)
+
+
+def clean_name(text: str) -> str:
+    """A name with nothing invisible in it, single blanks within and none around."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def excerpt(text: str) -> str:

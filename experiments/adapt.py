@@ -1,0 +1,248 @@
+"""Learns a speaker from a handful of dialogues.
+
+    python -m experiments.adapt --workdir=W --dialogues=mine.jsonl --output=adapted/
+"""
+
+import logging
+import pathlib
+import shlex
+import shutil
+import signal
+import sys
+import textwrap
+from collections.abc import Sequence
+
+from absl import app, flags
+from absl import logging as absl_logging
+from tqdm import tqdm
+
+from experiments import flags as settings
+from mtml_jax.data.exports import MAX_TURNS, PAUSE_HOURS, choose_speaker, read_chat
+from mtml_jax.records import Dialogue
+from mtml_jax.speaker import (
+    EPOCHS,
+    Adapted,
+    Model,
+    Responder,
+    adapt_to_dialogues,
+    believed_persona,
+    detokenize,
+    load_model,
+    persona_caveat,
+    save_adapted,
+    unknown_share,
+)
+
+_UNKNOWN = 0.1  # a larger share of unknown words is worth a warning
+
+
+def define_flags() -> None:
+    settings.define_common_flags()
+    flags.FLAGS.set_default("cpu_devices", 1)  # one speaker is not shared among devices
+    flags.DEFINE_string(
+        "dialogues", None, "the speaker's dialogues: JSON lines, WhatsApp's text export or "
+        "Telegram Desktop's result.json"
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "speaker", None, "whom to learn (default: who takes part in the most dialogues)"
+    )
+    flags.DEFINE_string("output", None, "folder of what is learnt")
+    flags.DEFINE_integer(
+        "shots", None, "how many dialogues to adapt to, the latest ones before the last, which is "
+        "held out (default: all)", lower_bound=1,
+    )  # fmt: skip
+    flags.DEFINE_integer("epochs", EPOCHS, "passes over them (paper: 10)", lower_bound=0)
+    flags.DEFINE_float("inner_lr", None, "SGD step of the adaptation (default: the run's)")
+    flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "of the run")
+    flags.DEFINE_float("pause_hours", PAUSE_HOURS, "a longer silence ends a dialogue of a chat")
+    flags.DEFINE_integer("max_turns", MAX_TURNS, "longer dialogues of a chat are cut")
+    flags.DEFINE_integer("seed", 0, "of the order of the turns", lower_bound=0)
+
+
+def main(argv) -> None:
+    if len(argv) > 1:
+        sys.exit(f"error: got {argv[1]!r}, want flags only, such as --workdir=runs/x")
+    settings.start_jax()
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    logging.getLogger().setLevel(logging.ERROR)  # Orbax tells of each of its steps
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        adapt(flags.FLAGS)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; nothing was saved")
+
+
+def adapt(given) -> Adapted:
+    """Runs the whole command; `given` has the flags as attributes."""
+    for flag, want in (
+        ("workdir", "the folder of a training run"),
+        ("dialogues", "a file of dialogues, such as experiments/examples/five_dialogues.jsonl"),
+        ("output", "a folder to keep in what is learnt"),
+    ):
+        if not getattr(given, flag):
+            raise ValueError(f"got no --{flag}, want {want}")
+    if pathlib.Path(given.output).exists() and not pathlib.Path(given.output).is_dir():
+        raise ValueError(f"got --output={given.output}, which is a file, want a folder")
+    read, report = read_chat(
+        given.dialogues, pause_hours=given.pause_hours, max_turns=given.max_turns
+    )
+    for sentence in report.sentences():
+        _print(sentence)
+    mine, others = choose_speaker(read, given.speaker)
+    mine = _latest(mine, given.shots)
+    name = mine[0].speaker
+    model = load_model(given.workdir, given.checkpoint)
+    _describe(model, name, mine)
+
+    adapted = _adapted(given, model, mine, f"learning {name}")
+    print()
+    control = None
+    if adapted.held_out is None:
+        _print("one dialogue leaves none to hold out: no perplexity, no sign of how well it went")
+    else:
+        control = _control(given, model, mine, others)
+        _print_perplexities(name, adapted, control)
+    _print_replies(model, adapted, adapted.held_out or mine[-1])
+    _print_persona(model, adapted, mine[-1])
+
+    size = save_adapted(
+        given.output,
+        model,
+        adapted,
+        {
+            "speaker": name,
+            "file": pathlib.Path(given.dialogues).name,
+            "workdir": str(given.workdir),
+            "checkpoint": given.checkpoint,
+            "ppl_after_another_speaker": control,
+            "seed": given.seed,
+        },
+    )
+    _print(f"\nsaved in {given.output}: adapted.json and {size / 1024:,.0f} KB of differences")
+    # Not folded, so that it can be copied.
+    print(
+        f"next: python -m experiments.chat --workdir={shlex.quote(str(given.workdir))} "
+        f"--adapted={shlex.quote(str(given.output))}"
+    )
+    return adapted
+
+
+def _latest(dialogues: Sequence[Dialogue], shots: int | None) -> Sequence[Dialogue]:
+    """The dialogue to hold out, and so many before it."""
+    most = max(len(dialogues) - 1, 1)
+    if shots is not None and shots > most:
+        raise ValueError(
+            f"got --shots={shots}, want {most} or less: {dialogues[0].speaker} has "
+            f"{len(dialogues):,} dialogue{'s' * (len(dialogues) > 1)}"
+            f"{', of which the last is held out' * (len(dialogues) > 1)}"
+        )
+    return dialogues[-(shots + 1) :] if shots and len(dialogues) > 1 else dialogues
+
+
+def _describe(model: Model, name: str, dialogues: Sequence[Dialogue]) -> None:
+    share = unknown_share(model, dialogues)
+    turns = sum(len(d.turns) for d in dialogues)
+    _print(
+        f"{name}: {len(dialogues):,} dialogue{'s' * (len(dialogues) > 1)}, {turns:,} turns; "
+        f"{share:.1%} of the words are unknown to the model "
+        f"({model.config.strategy}, step {model.step:,})"
+    )
+    if share > _UNKNOWN:
+        _print(
+            "that is much: a model can neither learn nor say a word that its training data did "
+            "not have; train on more, or on dialogues like these"
+        )
+
+
+def _adapted(given, model: Model, dialogues: Sequence[Dialogue], what: str) -> Adapted:
+    with tqdm(total=given.epochs, desc=what, unit="epoch", disable=None) as bar:
+        return adapt_to_dialogues(
+            model,
+            dialogues,
+            inner_lr=given.inner_lr,
+            epochs=given.epochs,
+            seed=given.seed,
+            progress=lambda done, _: bar.update(done - bar.n),
+        )
+
+
+def _control(given, model, mine, others) -> float | None:
+    """PPL of the speaker's held-out dialogue after learning who they talk to in the others."""
+    shots = {d.conversation for d in mine[:-1]}
+    theirs = [d for d in others if d.conversation in shots]
+    if not theirs:
+        return None
+    return _adapted(given, model, [*theirs, mine[-1]], "learning another").ppl_after
+
+
+def _print_perplexities(name: str, adapted: Adapted, control: float | None) -> None:
+    number = adapted.dialogues
+    rows = [
+        ("initial", adapted.ppl_before),
+        (f"adapted to {number:,} dialogue{'s' * (number > 1)} of {name}", adapted.ppl_after),
+    ]
+    if control is not None:
+        rows.append(("adapted as long to whom they talk to (the control)", control))
+    wide = max(len(label) for label, _ in rows)
+    replies = len(adapted.held_out.turns)
+    _print(f"perplexity of the {replies:,} replies of the last dialogue, held out:")
+    for label, value in rows:
+        print(f"  {label:<{wide}} {value:10.2f}")
+    if control is None:
+        print("  (no control: the other side says nothing in these dialogues)")
+    elif not adapted.ppl_after < min(adapted.ppl_before, control):
+        _print(
+            f"so nothing shows that {name} was learnt: want more dialogues, or another --inner_lr "
+            f"than {adapted.inner_lr}"
+        )
+
+
+def _print_replies(model: Model, adapted: Adapted, dialogue: Dialogue) -> None:
+    """Two places of a dialogue, each with the reply before and after adapting."""
+    responder = Responder(model)
+    turns = dialogue.turns
+    for index in sorted({len(turns) // 2, len(turns) - 1}):
+        said = [text for turn in turns[:index] for text in (turn.context, turn.response)]
+        history = [text for text in (*said, turns[index].context) if text]
+        print()
+        _print(f"... {detokenize(history[-1])}" if history else "(to begin with)")
+        for label, text in (
+            ("true", detokenize(turns[index].response)),
+            ("initial", responder.reply(model.params, history)),
+            ("adapted", responder.reply(adapted.params, history)),
+        ):
+            _print(text, f"  {label:<8} ")
+
+
+def _print_persona(model: Model, adapted: Adapted, dialogue: Dialogue) -> None:
+    caveat = persona_caveat(model)
+    try:
+        believed = believed_persona(model, adapted.params, dialogue)
+    except ValueError:
+        _print(f"\nno reconstructed persona: {caveat}")
+        return
+    print()
+    _print(detokenize(believed), "reconstructed persona: ")
+    if caveat:
+        _print(f"({caveat})")
+
+
+def _print(text: str, label: str = "") -> None:
+    """Prints a line, folded at the terminal's width, with nothing invisible in it."""
+    width = max(shutil.get_terminal_size((96, 24)).columns, 20)
+    begins = "\n" * (text[:1] == "\n")
+    shown = "".join(c if c.isprintable() else " " for c in text.strip("\n"))
+    lines = textwrap.wrap(
+        label + shown,
+        width,
+        subsequent_indent=" " * (min(len(label), width // 2) or 4),
+        break_on_hyphens=False,
+    )
+    print(begins + "\n".join(lines) if lines else label)
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

@@ -1,0 +1,217 @@
+"""From a person's chat logs to dialogues: WhatsApp, Telegram or JSON lines.
+
+    dialogues, report = read_chat("chat.txt")
+    mine, others = choose_speaker(dialogues, "Ann")
+"""
+
+import collections
+import datetime
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from mtml_jax.data.jsonl import SCHEMA, both_sides, read_jsonl, tokenize
+from mtml_jax.data.lines import Message, ReadReport, excerpt
+from mtml_jax.data.telegram import read_telegram
+from mtml_jax.data.whatsapp import FORMS, looks_like_whatsapp, read_whatsapp
+from mtml_jax.records import Dialogue
+
+MAX_BYTES = 100 * 1024 * 1024
+PAUSE_HOURS = 6.0
+MAX_TURNS = 15
+
+_LINES_LOOKED_AT = 200
+_WANTED = f"JSON lines {SCHEMA}, WhatsApp's text {FORMS}, or Telegram Desktop's result.json"
+
+
+def read_chat(
+    path: str | os.PathLike, *, pause_hours: float = PAUSE_HOURS, max_turns: int = MAX_TURNS
+) -> tuple[list[Dialogue], ReadReport]:
+    """Reads a file of dialogues, whose format is told by what is in it.
+
+    JSON lines are read as `jsonl.read_jsonl` does. An exported chat of two persons is
+    tokenised the same way, what one writes in a row is one utterance, and it is cut into
+    dialogues at long pauses, and these into pieces of about equal length.
+
+    Args:
+      path: the file.
+      pause_hours: a longer silence in a chat ends a dialogue.
+      max_turns: most turns of a piece.
+
+    Returns:
+      (dialogues, report): both sides of each conversation, in order of time; the report
+      counts conversations of JSON lines and messages of chats.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file is too large, of no known format or malformed, a setting is
+        out of its range, or a chat has not two speakers; one sentence.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: found no such file, want {_WANTED}")
+    if not pause_hours > 0 or max_turns < 1:
+        raise ValueError(
+            f"got --pause_hours={pause_hours} and --max_turns={max_turns}, want a number above 0 "
+            "and 1 or more"
+        )
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise ValueError(
+            f"{path}: found {size / 2**20:,.0f} MB, want {MAX_BYTES / 2**20:,.0f} MB or less; "
+            "export without media or for a shorter time, or keep a part of the file"
+        )
+    kind = _kind(path)
+    if kind == "jsonl":
+        return read_jsonl(path)
+    report = ReadReport(str(path), "messages")
+    if kind == "whatsapp":
+        chats = [("", read_whatsapp(path, report))]
+    else:
+        chats = read_telegram(path, report)
+    return _dialogues(chats, report, pause_hours * 3600, max_turns), report
+
+
+def choose_speaker(
+    dialogues: Sequence[Dialogue], speaker: str | None
+) -> tuple[list[Dialogue], list[Dialogue]]:
+    """The dialogues of one speaker, and the other sides of the same conversations.
+
+    Args:
+      dialogues: both sides of conversations.
+      speaker: name, in any case; None for who takes part in the most conversations.
+
+    Returns:
+      (dialogues from the speaker's side, from the others').
+
+    Raises:
+      ValueError: nobody or several are meant; the message lists the names.
+    """
+    counts = collections.Counter(d.speaker for d in dialogues if d.speaker)
+    if not counts:
+        raise ValueError(
+            "found dialogues that do not say who speaks, want a speaker's name in every "
+            f"utterance: {SCHEMA}"
+        )
+    names = ", ".join(f"{excerpt(name)} ({n:,})" for name, n in counts.most_common(10))
+    names += f" and {len(counts) - 10:,} more" if len(counts) > 10 else ""
+    if speaker is None:
+        (chosen, most), *rest = counts.most_common(2)
+        if rest and rest[0][1] == most:
+            raise ValueError(f"found several speakers, choose one with --speaker: {names}")
+    else:
+        exact = [name for name in counts if name == " ".join(speaker.split())]
+        found = exact or [n for n in counts if n.casefold() == " ".join(speaker.casefold().split())]
+        if len(found) != 1:
+            raise ValueError(
+                f"got --speaker={excerpt(speaker)}, want one of the speakers (and their "
+                f"dialogues): {names}"
+            )
+        chosen = found[0]
+    mine = [d for d in dialogues if d.speaker == chosen]
+    conversations = {d.conversation for d in mine}
+    others = [d for d in dialogues if d.conversation in conversations and d.speaker != chosen]
+    return mine, others
+
+
+def _kind(path: Path) -> str:
+    """jsonl, whatsapp or telegram; told by the content."""
+    with open(path, "rb") as file:
+        head = file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
+        file.seek(0)
+        first = next((line for line in file if line.strip(b"\xef\xbb\xbf\r\n\t ")), b"")
+    if head.startswith(b"PK\x03\x04"):
+        raise ValueError(f"{path}: found a zip archive, want the text file in it; unpack it first")
+    if head[:15].lower().startswith((b"<!doctype html", b"<html")):
+        raise ValueError(
+            f"{path}: found a web page, want {_WANTED}; in Telegram Desktop choose the format JSON"
+        )
+    if head.startswith((b"{", b"[")) and not _any_whatsapp(head):
+        try:
+            record = json.loads(first)
+        except (ValueError, RecursionError):
+            # An object over several lines, or a line that read_jsonl says more about.
+            return "telegram" if first.strip() == b"{" or b'"messages"' in head else "jsonl"
+        several = isinstance(record, dict) and ("messages" in record or "chats" in record)
+        return "telegram" if several else "jsonl"
+    if _any_whatsapp(head):
+        return "whatsapp"
+    shown = excerpt(" ".join(head[:200].decode(errors="replace").split()))
+    raise ValueError(f"{path}: found a file that begins with {shown}, want {_WANTED}")
+
+
+def _any_whatsapp(head: bytes) -> bool:
+    lines = head.decode(errors="replace").splitlines()[:_LINES_LOOKED_AT]
+    return any(looks_like_whatsapp(line) for line in lines)
+
+
+def _dialogues(chats, report, pause, max_turns):
+    """Cuts chats of two persons; `read` and what is skipped add up to the messages found."""
+    found = []  # (seconds, both sides)
+    several = len(chats) > 1
+    for number, (chat, messages) in enumerate(chats, start=1):
+        names = list(dict.fromkeys(message.name for message in messages))
+        if len(names) != 2:
+            if several:
+                report.skipped["in a chat that is not of two persons"] += len(messages)
+                continue
+            raise _not_two(report.path, names)
+        prefix = f"{number} {chat} " if several else ""
+        for piece in _pieces(messages, report, pause, max_turns):
+            seconds = piece[0][0].seconds
+            said = [(run[0].name, " ".join(message.text for message in run)) for run in piece]
+            count = sum(map(len, piece))
+            if len(said) < 2:
+                report.skipped["not answered before a long pause"] += count
+                continue
+            report.read += count
+            conversation = f"{prefix}{_date(seconds)} {len(found) + 1}"
+            found.append((seconds, both_sides(conversation, said, lambda name: (name, ()))))
+    if not found:
+        raise ValueError(
+            f"{report.path}: found no dialogue of two persons in {report.found:,} messages, "
+            "want a chat in which both write"
+        )
+    return [side for _, sides in sorted(found, key=lambda pair: pair[0]) for side in sides]
+
+
+def _pieces(messages, report, pause, max_turns):
+    """Lists of utterances; an utterance is a list of messages in a row, tokenised."""
+    dialogues: list[list[list[Message]]] = []
+    last = None
+    for message in messages:
+        message = message._replace(text=tokenize(message.text))
+        if not message.text:
+            report.skipped["without a word"] += 1
+            continue
+        if last is None or message.seconds - last.seconds > pause:
+            dialogues.append([])
+        if dialogues[-1] and dialogues[-1][-1][0].name == message.name:
+            report.remarks["messages joined to the same speaker's last"] += 1
+            dialogues[-1][-1].append(message)
+        else:
+            dialogues[-1].append([message])
+        last = message
+    for utterances in dialogues:
+        pairs = -(-len(utterances) // 2)
+        pieces = -(-pairs // max_turns)
+        ends = [2 * (pairs * n // pieces) for n in range(pieces + 1)]
+        for begin, end in zip(ends, ends[1:]):
+            yield utterances[begin:end]
+
+
+def _date(seconds: float) -> str:
+    return f"{datetime.datetime.fromtimestamp(seconds, datetime.UTC):%Y-%m-%d %H:%M}"
+
+
+def _not_two(path, names):
+    if not names:
+        return ValueError(f"{path}: found no message that someone wrote, want a chat of two")
+    shown = ", ".join(excerpt(name) for name in names[:10])
+    shown += f" and {len(names) - 10:,} more" if len(names) > 10 else ""
+    plural = "s" if len(names) > 1 else ""
+    return ValueError(
+        f"{path}: found {len(names):,} speaker{plural} ({shown}) in a chat, want two; "
+        "group chats are not read"
+    )

@@ -1,0 +1,202 @@
+"""Adapted parameters on disk as a small difference from those of their checkpoint."""
+
+import hashlib
+import io
+import json
+import os
+import re
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtml_jax.runlog import versions, write_json
+from mtml_jax.types import Params
+
+SETTINGS = "adapted.json"
+_FORMAT = 1
+_FILE = re.compile(r"delta-[0-9a-f]{12}\.npz")
+_OVERHEAD = 4096  # bytes of headers an array may take
+_MAX_SETTINGS = 1 << 20  # bytes
+
+
+def digest(params: Params) -> str:
+    """SHA-256 of parameters: names, types, shapes and bits."""
+    found = hashlib.sha256()
+    for name, leaf in sorted(_named(params).items()):
+        array = np.ascontiguousarray(leaf)
+        found.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        found.update(array)
+    return found.hexdigest()
+
+
+def write_delta(
+    folder: str | os.PathLike, base: Params, adapted: Params, facts: dict[str, Any]
+) -> int:
+    """Writes `adapted.json` and the differences that it names, both or neither.
+
+    A difference is a float16 array times a float32 number, its largest magnitude: a
+    rounding of at most 2^-12 of that. The file of differences is named by its content
+    and `adapted.json` is replaced last, so a reader finds the old state or the new one.
+
+    Args:
+      folder: made if it is not there; an earlier state in it is replaced.
+      base: the initial parameters phi.
+      adapted: parameters of the same shapes.
+      facts: what `adapted.json` says beside the digests, the versions and the date.
+
+    Returns:
+      Bytes of the file of differences.
+
+    Raises:
+      ValueError: the parameters are of other shapes, or a difference is not finite.
+    """
+    start, end = _named(base), _named(adapted)
+    if {n: x.shape for n, x in start.items()} != {n: x.shape for n, x in end.items()}:
+        raise ValueError("found adapted parameters of other shapes than the model's")
+    arrays = {}
+    for name in start:
+        difference = np.asarray(end[name], np.float32) - np.asarray(start[name], np.float32)
+        scale = np.float32(np.abs(difference).max(initial=0.0))
+        if not np.isfinite(scale):
+            raise ValueError(
+                f"found no finite numbers in {name} after adapting, want a smaller --inner_lr"
+            )
+        arrays[name] = (difference / (scale or np.float32(1))).astype(np.float16)
+        arrays[f"{name}/scale"] = scale
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    data = buffer.getvalue()
+    sha = hashlib.sha256(data).hexdigest()
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"delta-{sha[:12]}.npz"
+    _write_bytes(folder / name, data)
+    record = {
+        "format": _FORMAT,
+        "delta": name,
+        "delta_sha256": sha,
+        "base_sha256": digest(base),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "versions": versions(),
+        **facts,
+    }
+    write_json(folder / SETTINGS, record)
+    for old in folder.iterdir():
+        if _FILE.fullmatch(old.name) and old.name != name:
+            old.unlink(missing_ok=True)
+    return len(data)
+
+
+def read_settings(folder: str | os.PathLike) -> dict[str, Any]:
+    """Reads `adapted.json`.
+
+    Raises:
+      FileNotFoundError: it is not there.
+      ValueError: it is not what `write_delta` writes.
+    """
+    path = Path(folder) / SETTINGS
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder}: found no {SETTINGS}, want a folder that experiments.adapt made"
+        )
+    try:
+        if path.stat().st_size > _MAX_SETTINGS:
+            raise ValueError("it is too large")
+        record = json.loads(path.read_bytes())
+        if not isinstance(record, dict) or record.get("format") != _FORMAT:
+            raise ValueError(f"it is not of format {_FORMAT}")
+        for key in ("delta", "delta_sha256", "base_sha256"):
+            if not isinstance(record.get(key), str):
+                raise ValueError(f"it has no {key}")
+        if not _FILE.fullmatch(record["delta"]):
+            raise ValueError("its delta is no file of this folder")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: found a file that cannot be used ({error}), want the one that "
+            "experiments.adapt wrote; adapt again"
+        ) from None
+    return record
+
+
+def read_delta(folder: str | os.PathLike, base: Params) -> Params:
+    """Adds the differences of a folder to the parameters that they belong to.
+
+    Nothing of the file is executed, and no more of it is read than these parameters take.
+
+    Args:
+      folder: from `write_delta`.
+      base: the initial parameters phi.
+
+    Returns:
+      The adapted parameters.
+
+    Raises:
+      FileNotFoundError: a file is not there.
+      ValueError: the differences are of other parameters, or damaged.
+    """
+    record = read_settings(folder)
+    path = Path(folder) / record["delta"]
+    if record["base_sha256"] != digest(base):
+        raise ValueError(
+            f"{folder}: found an adaptation of another checkpoint "
+            f"({record['base_sha256'][:12]}, this one is {digest(base)[:12]}), want the "
+            "--workdir and --checkpoint that it was made from, or adapt again"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: found no such file; adapt again")
+    start = _named(base)
+    room = sum(2 * leaf.size + 2 * _OVERHEAD for leaf in start.values())
+    try:
+        if path.stat().st_size > room:
+            raise ValueError("it is too large")
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != record["delta_sha256"]:
+            raise ValueError(f"its SHA-256 is not the one in {SETTINGS}")
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if sum(member.file_size for member in archive.infolist()) > room:
+                raise ValueError("it unpacks to more than this model has")
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            end = {name: _added(name, leaf, arrays) for name, leaf in start.items()}
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(
+            f"{path}: found a damaged file ({error}), want the one that experiments.adapt wrote; "
+            "adapt again"
+        ) from None
+    return jax.tree.map_with_path(lambda route, _: end[_name(route)], base)
+
+
+def _added(name, leaf, arrays):
+    difference, scale = arrays[name], arrays[f"{name}/scale"]
+    if difference.shape != leaf.shape or difference.dtype != np.float16 or scale.shape != ():
+        raise ValueError(f"{name} is {difference.dtype}{list(difference.shape)}")
+    if not (np.isfinite(difference).all() and np.isfinite(scale)):
+        raise ValueError(f"{name} is not finite")
+    change = difference.astype(np.float32) * np.float32(scale)
+    return jnp.asarray((np.asarray(leaf, np.float32) + change).astype(leaf.dtype))
+
+
+def _named(params: Params) -> dict[str, np.ndarray]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+    return {_name(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def _name(path) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    """Writes a whole file or nothing."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

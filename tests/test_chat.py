@@ -1,0 +1,158 @@
+"""The terminal chat, through a pipe and as a conversation."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from experiments import chat as command
+from mtml_jax.data.jsonl import read_jsonl
+from mtml_jax.records import Dialogue, Turn
+from mtml_jax.speaker import Responder, adapt_to_dialogues, load_model, save_adapted
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def model(save_tiny_run, tmp_path_factory):
+    return load_model(save_tiny_run(tmp_path_factory.mktemp("run"), distinct_start=True))
+
+
+@pytest.fixture(scope="module")
+def adapted(model, tmp_path_factory):
+    """(folder, parameters) adapted to a speaker with a name that tries things."""
+    turns = (Turn("hi ! who are you ?", "tea tea , my dog !"),) * 3
+    found = adapt_to_dialogues(model, [Dialogue("c", "x", (), turns)], epochs=30)
+    folder = tmp_path_factory.mktemp("adapted")
+    save_adapted(folder, model, found, {"speaker": "Ann\x1b[31m"})
+    return folder, found.params
+
+
+def run(model, lines, monkeypatch, columns=80, echo=True, **changes):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    given = {"workdir": model.workdir, "adapted": None, "checkpoint": "best", "decoder": "greedy",
+             "top_p": 0.9, "temperature": 1.0, "seed": 0}  # fmt: skip
+    out = io.StringIO()
+    command.chat(SimpleNamespace(**given | changes), iter(lines), out, echo=echo)
+    assert "\x1b" not in out.getvalue()
+    assert max(map(len, out.getvalue().splitlines())) <= columns
+    return out.getvalue()
+
+
+def unfolded(text):
+    return " ".join(text.split())
+
+
+def test_a_chat_through_a_pipe(model, adapted, tmp_path):
+    """The whole command, with what a terminal would not like in the input."""
+    lines = b"Hi! \x1b[2J\x07\n\n/persona\nwho are \xff you?\n/quit\nnever read\n"
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.chat", f"--workdir={model.workdir}",
+         f"--adapted={adapted[0]}", "--compilation_cache="],
+        input=lines, capture_output=True, cwd=ROOT, timeout=120,
+        env={**os.environ, "COLUMNS": "72", "XDG_STATE_HOME": str(tmp_path)},
+    )  # fmt: skip
+    shown = done.stdout.decode()
+    assert done.returncode == 0 and done.stderr == b""
+    assert "\x1b" not in shown and "\x07" not in shown
+    assert "adapted to Ann [31m" in shown and "you: Hi!  [2J" in shown
+    reply = Responder(model, "greedy").reply(adapted[1], ["Hi! \x1b[2J\x07"])
+    assert f"Ann [31m: {reply}" in unfolded(shown)
+    assert "persona: " in shown and "never read" not in shown
+    assert not list(tmp_path.iterdir())  # what comes through a pipe is nobody's history
+
+
+def test_a_wrong_folder_is_one_sentence(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.chat", f"--workdir={tmp_path}"],
+        input=b"", capture_output=True, cwd=ROOT, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1 and done.stdout == b""
+    assert done.stderr.startswith(b"error: ") and done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+def test_replies_are_compared(model, adapted, monkeypatch, columns):
+    said = ["hi! who are you?", "/compare", "what do you like?", "/compare", "not tea"]
+    shown = run(model, said, monkeypatch, columns, adapted=str(adapted[0]))
+    respond = Responder(model, "greedy").reply
+    first = respond(adapted[1], said[:1])
+    history = [said[0], first, said[2]]
+    initial, learnt = (respond(params, history) for params in (model.params, adapted[1]))
+    assert initial != learnt
+    table = shown.split("what do you like?")[1].split("you: /compare")[0]
+    if columns == 40:
+        assert unfolded(table) == f"initial: {initial} Ann [31m: {learnt}"
+    else:
+        rows = [[part.strip() for part in row.split("|")] for row in table.strip().splitlines()]
+        left, right = (" ".join(column).strip() for column in zip(*rows))
+        assert (left, right) == (f"initial {initial}", f"Ann [31m {learnt}")
+    last = respond(adapted[1], [*history, learnt, said[4]])  # the adapted reply counts
+    assert unfolded(shown).endswith(f"not tea Ann [31m: {last}")
+
+
+def test_without_an_adaptation_there_is_nothing_to_compare(model, monkeypatch):
+    shown = run(model, ["/compare", "hi"], monkeypatch, echo=False)
+    assert "nothing to compare" in shown and "not adapted" in shown
+    reply = Responder(model, "greedy").reply(model.params, ["hi"])
+    assert shown.rstrip().endswith(f"model: {reply}")
+
+
+def test_commands(model, monkeypatch, tmp_path):
+    file = tmp_path / "talk.jsonl"
+    lines = ["/save", f"/save {file}", "hi \x1bthere", f"/save {file}", f"/save {file}",
+             f"/save {tmp_path}/none/x", "/wat\x07", "/persona", "/reset", "/persona", "/help"]  # fmt: skip
+    shown = unfolded(run(model, lines, monkeypatch, 40))
+    for part in ("(want /save FILE)", "(nothing was said yet)", "(saved in", "already there",
+                 "could not write", "no command /wat ;", "persona: ", "(a new conversation)"):  # fmt: skip
+        assert part in shown
+    assert shown.count("(nothing was said yet)") == 2
+    assert all(f"/{name}" in shown for name in ("compare", "persona", "save", "reset", "quit"))
+    (you, other), _ = read_jsonl(file)  # what was said can be learnt from
+    assert (you.speaker, other.speaker) == ("you", "model")
+    assert you.turns[0].response == "hi there"
+    assert len(json.loads(file.read_text())["utterances"]) == 2
+
+
+def test_a_run_without_the_task_says_so(model, monkeypatch, save_tiny_run, tmp_path):
+    paml = load_model(save_tiny_run(tmp_path / "run", strategy="paml"))
+    shown = unfolded(run(paml, ["hi", "/persona"], monkeypatch))
+    assert "never learnt to reconstruct personas" in shown
+
+
+def test_control_c_ends_a_reply_and_keeps_the_conversation(model, monkeypatch):
+    out = io.StringIO()
+    talk = command.Conversation(model, None, Responder(model, "greedy"), "model", out)
+
+    def stream(params, history):
+        yield "Well"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(talk._responder, "stream", stream)
+    assert talk.answer("hi")
+    assert out.getvalue() == "model: Well\n" and talk._history == ["hi", "Well"]
+
+
+def test_typed_lines_end_at_control_d_or_a_second_control_c(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    events = iter(["a", KeyboardInterrupt, "b", KeyboardInterrupt, KeyboardInterrupt, "c"])
+
+    def typed(prompt):
+        event = next(events)
+        if isinstance(event, str):
+            return event
+        raise event
+
+    monkeypatch.setattr("builtins.input", typed)
+    terminal = SimpleNamespace(isatty=lambda: True)
+    assert list(command.typed_lines(terminal)) == ["a", "b"]
+    events = iter(["a", EOFError, "c"])
+    assert list(command.typed_lines(terminal)) == ["a"]
+    kept = tmp_path / "mtml_jax" / "chat_history"
+    assert kept.stat().st_mode & 0o777 == 0o600

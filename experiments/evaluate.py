@@ -405,12 +405,21 @@ def _write_generations(path, run, plans, rows):
                 "statements": list(dialogue.statements),
                 "conversation": dialogue.conversation,
                 "turn": turn + 1,
+                "utterances": _utterances(dialogue, turn),
                 "context": run.vocabulary.decode(example.context),
                 "gold": said.response,
                 "replies": replies,
             }
             lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     write_text(path, "".join(lines))
+
+
+def _utterances(dialogue, turn):
+    """What was said before a reply, as [who, text] in order: whole, whatever the model reads."""
+    said = []
+    for earlier in dialogue.turns[: turn + 1]:
+        said += [["other", earlier.context], ["self", earlier.response]]
+    return [[who, text] for who, text in said[:-1] if text]
 
 
 def _shots(given: list[str]) -> list[int]:

@@ -95,6 +95,14 @@ def test_generations_are_for_reading(first):
     assert len(lines) == report["turns"]
     assert all(len(line["replies"]) == 1 + 2 * 2 * 5 for line in lines)
     assert {"context", "gold", "statements", "persona", "turn", "conversation"} <= set(lines[0])
+    assert any(line["turn"] == 4 for line in lines)
+    for before, line in zip(lines, lines[1:]):
+        said = " ".join(text for _, text in line["utterances"])
+        assert (said or "<silence>").endswith(line["context"])
+        if line["turn"] > 1:  # the next turn goes on from the human reply
+            assert ["self", before["gold"]] == line["utterances"][len(before["utterances"])]
+            assert line["utterances"][-1][0] == "other"
+            assert line["utterances"][: len(before["utterances"])] == before["utterances"]
 
 
 def test_finished_folds_are_not_done_again(first, workdir, tmp_path, monkeypatch):

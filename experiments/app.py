@@ -1,0 +1,231 @@
+"""The page to chat, to rate and to see results on: `python -m experiments.app`.
+
+It is for this machine alone unless --host says otherwise, and asks nothing of any other.
+"""
+
+import contextlib
+import ipaddress
+import logging
+import os
+import pathlib
+import signal
+import socket
+import sys
+import tempfile
+
+from absl import app, flags
+from absl import logging as absl_logging
+
+from experiments import flags as settings
+
+UPLOAD = 20 * 2**20  # bytes
+_STRAY = 3600, 3600  # seconds: how often uploads that nobody read are removed, and from what age
+_WAITING = 32  # requests in the queue
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+    "connect-src 'self' blob: data:; object-src 'none'; base-uri 'self'; form-action 'self'; "
+    "frame-ancestors 'none'"
+)
+
+
+def define_flags() -> None:
+    settings.define_device_flags()
+    flags.DEFINE_string("host", "127.0.0.1", "address to listen on; the default is this machine")
+    flags.DEFINE_integer("port", 7860, "to listen on", lower_bound=1, upper_bound=65535)
+    flags.DEFINE_string("runs", "runs", "folder in which training runs are looked for")
+    flags.DEFINE_string("ratings", "ratings.sqlite", "file of experiments.ratings")
+    flags.DEFINE_boolean("results", True, "show the tab of results, which names the systems")
+
+
+def main(argv) -> None:
+    if len(argv) > 1:
+        sys.exit(f"error: got {argv[1]!r}, want flags only, such as --runs=runs")
+    settings.start_jax()
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    logging.getLogger().setLevel(logging.ERROR)  # Orbax tells of each of its steps
+    given = flags.FLAGS
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # uploads are removed then too
+    try:
+        serve(given.host, given.port, given.runs, given.ratings, given.results)
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; no rating that was saved is lost")
+
+
+def serve(host: str, port: int, runs: str, ratings: str, results: bool) -> None:
+    """Serves the page until it is interrupted.
+
+    Raises:
+      ImportError: the optional extra is not installed.
+      ValueError: the address is not to be had.
+    """
+    with contextlib.ExitStack() as stack:
+        uploads = stack.enter_context(tempfile.TemporaryDirectory(prefix="mtml_jax-"))
+        prepare_environment(uploads)
+        server = make_app(pathlib.Path(runs), pathlib.Path(ratings), host=host, results=results)
+        listening = stack.enter_context(_listen(host, port))
+        import uvicorn
+
+        shown = f"[{host}]" if ":" in host else host
+        print(f"http://{shown}:{port}", flush=True)
+        if not _is_loopback(host):
+            print(
+                "whoever reaches this address can chat and rate under any name, and what they "
+                "send is not encrypted",
+                flush=True,
+            )
+        uvicorn.Server(uvicorn.Config(server, log_level="warning")).run(sockets=[listening])
+
+
+def prepare_environment(uploads: str) -> None:
+    """Before the first import of Gradio: no telemetry, uploads where they are removed."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["GRADIO_TEMP_DIR"] = uploads
+
+
+def make_app(runs: pathlib.Path, ratings: pathlib.Path, *, host: str, results: bool = True):
+    """The page as an ASGI application.
+
+    Args:
+      runs: folder of training runs.
+      ratings: file of ratings; it may come later.
+      host: that is listened on; on a loopback address other host names are refused.
+      results: whether there is a tab of results.
+
+    Raises:
+      ImportError: the optional extra is not installed.
+    """
+    try:
+        import fastapi
+        import gradio as gr
+    except ImportError:
+        raise ImportError(
+            "found no gradio, which the page is made of; get it with pip install -e '.[app]'"
+        ) from None
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    from experiments.app_chat import chat_tab
+    from experiments.app_rate import keep_rater, rate_tab, results_tab
+    from experiments.app_style import CSS, KEYS
+    from experiments.rating_store import RatingStore
+    from experiments.rating_tables import as_csv
+
+    with gr.Blocks(title="mtml_jax", analytics_enabled=False, delete_cache=_STRAY) as page:
+        kept = keep_rater()
+        with gr.Tab("Chat", id="chat"):
+            chat_tab(runs, page)
+        with gr.Tab("Rate", id="rate"):
+            rate_tab(ratings, page, kept)
+        if results:
+            with gr.Tab("Results", id="results") as tab:
+                results_tab(ratings, page, tab)
+    page.queue(max_size=_WAITING, default_concurrency_limit=4, api_open=False)
+
+    server = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    if _is_loopback(host):  # a page from elsewhere cannot reach this one by another name
+        server.add_middleware(
+            TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]", host]
+        )
+    server.add_middleware(_Guard)
+    if results:
+
+        @server.get("/ratings.csv")
+        def table():
+            try:
+                text = as_csv(RatingStore(ratings))
+            except (ValueError, OSError) as error:
+                return fastapi.Response(str(error), 404, media_type="text/plain")
+            named = {"Content-Disposition": 'attachment; filename="ratings.csv"'}
+            return fastapi.Response(text, media_type="text/csv; charset=utf-8", headers=named)
+
+    return gr.mount_gradio_app(
+        server,
+        page,
+        "/",
+        server_name=host,
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        max_file_size=UPLOAD,
+        ssr_mode=False,
+        pwa=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        theme=gr.themes.Base(
+            primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["monospace"]
+        ),
+        css=CSS,
+        js=KEYS,
+    )
+
+
+class _Guard:
+    """Limits what is sent, and what the page may load: nothing from anywhere else."""
+
+    def __init__(self, inner):
+        self._inner = inner
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http":
+            await self._inner(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        size = headers.get(b"content-length", b"0")
+        if b"transfer-encoding" in headers:  # of unknown size; browsers never send that
+            await _refuse(send, 411, "the size has to be said beforehand")
+            return
+        if not size.isdigit() or int(size) > UPLOAD + 2**20:
+            await _refuse(send, 413, f"more than {UPLOAD // 2**20} MB are not taken")
+            return
+
+        async def guarded(event):
+            if event["type"] == "http.response.start":
+                event["headers"] = [
+                    *event.get("headers", []),
+                    (b"content-security-policy", _POLICY.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                    (b"referrer-policy", b"no-referrer"),
+                ]
+            await send(event)
+
+        await self._inner(scope, receive, guarded)
+
+
+async def _refuse(send, status, text):
+    headers = [(b"content-type", b"text/plain"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": text.encode()})
+
+
+def _listen(host, port):
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(found[0], socket.SOCK_STREAM)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(found[4])
+            listening.listen(128)
+        except OSError:
+            listening.close()
+            raise
+    except OSError as error:
+        raise ValueError(
+            f"cannot listen on {host}:{port} ({error.strerror}), want another --host or --port"
+        ) from None
+    return listening
+
+
+def _is_loopback(host):
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

@@ -1,0 +1,227 @@
+"""What human raters are shown: replies of several systems to the same drawn contexts."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+ALSO = ("human", "unadapted", "other")
+_NAMES = {"std": "Std", "std_p": "Std_p", "paml": "PAML", "mtml": "MTML", "amtml": "AMTML"}
+
+
+class System(NamedTuple):
+    """Who replied.
+
+    Attributes:
+      name: as the tables show it.
+      shots: k, how many dialogues it adapted to; 0 for what does not adapt and so stands
+        in the table of every k.
+    """
+
+    name: str
+    shots: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """A turn and what every system replied.
+
+    Attributes:
+      persona: name of the speaker.
+      statements: the speaker's.
+      conversation: id.
+      turn: counts from 1.
+      utterances: (who, text) before the reply, who is "self" or "other"; empty where the
+        generations are without.
+      context: the same as one string, its end where it was cut.
+      replies: one of every system.
+    """
+
+    persona: str
+    statements: tuple[str, ...]
+    conversation: str
+    turn: int
+    utterances: tuple[tuple[str, str], ...]
+    context: str
+    replies: dict[System, str]
+
+
+def draw_items(
+    workdirs: Sequence[str],
+    *,
+    split: str,
+    shots: Sequence[int],
+    epoch: int,
+    also: Sequence[str],
+    count: int,
+    seed: int,
+) -> list[Item]:
+    """Draws turns that all evaluations have, as evenly over the personas as they allow.
+
+    Args:
+      workdirs: of runs that `experiments.evaluate` has tested.
+      split: whose generations are read.
+      shots: numbers k of dialogues that the models adapted to.
+      epoch: after which epoch of adapting.
+      also: further systems, of `ALSO`.
+      count: how many turns.
+      seed: of the draw; a smaller count is the beginning of a larger one.
+
+    Returns:
+      Items, one persona after the other in turn, so that any beginning is balanced too.
+
+    Raises:
+      FileNotFoundError: a run has no generations.
+      ValueError: generations cannot be read, lack a system or share too few turns.
+    """
+    if not workdirs:
+        raise ValueError("got no --from, want folders of evaluated runs, joined by commas")
+    if len(set(workdirs)) < len(workdirs):
+        raise ValueError(f"got a folder twice in --from={','.join(workdirs)}, want each once")
+    if count < 1:
+        raise ValueError(f"got --sample={count}, want 1 or more")
+    if unknown := set(also) - set(ALSO):
+        raise ValueError(f"got --also={','.join(sorted(unknown))}, want any of {', '.join(ALSO)}")
+    names = _run_names(workdirs)
+    runs = {name: _read(_path(w, split)) for name, w in zip(names, workdirs)}
+    systems = _systems(names, shots, epoch, also)
+    for (name, lines), workdir in zip(runs.items(), workdirs):
+        _check_systems(workdir, lines, [key for run, key in systems.values() if run == name])
+    shared = set.intersection(*(set(lines) for lines in runs.values()))
+    if not shared:
+        raise ValueError(
+            f"{', '.join(workdirs)}: found no turn that all have, want evaluations of one split "
+            "of the same data"
+        )
+    if len(shared) < count:
+        raise ValueError(
+            f"found {len(shared)} turns that all have, want {count}; lower --sample to "
+            f"{len(shared)} or less"
+        )
+    items = []
+    for key in _balanced(shared, count, seed):
+        line = runs[names[0]][key]
+        replies = {
+            system: line["gold"] if run is None else runs[run][key]["replies"][wanted]
+            for system, (run, wanted) in systems.items()
+        }
+        items.append(
+            Item(
+                line["persona"],
+                tuple(line["statements"]),
+                line["conversation"],
+                line["turn"],
+                tuple((who, text) for who, text in line.get("utterances", [])),
+                line["context"],
+                replies,
+            )
+        )
+    return items
+
+
+def _systems(names, shots, epoch, also) -> dict[System, tuple[str | None, str]]:
+    """System -> (run, key among its replies); no run for the human reply."""
+    systems = {}
+    for k in shots:
+        for name in names:
+            systems[System(name, k)] = (name, f"own, {k}-shot, epoch {epoch}")
+            if "other" in also:
+                key = f"other, {k}-shot, epoch {epoch}"
+                systems[System(f"{name}, another's dialogues", k)] = (name, key)
+    if "unadapted" in also:
+        for name in names:
+            systems[System(f"{name}, unadapted", 0)] = (name, "unadapted, 0-shot, epoch 0")
+    if "human" in also:
+        systems[System("human", 0)] = (None, "")
+    return systems
+
+
+def _balanced(keys, count, seed):
+    rng = np.random.default_rng(seed)
+    by_persona: dict[str, list] = {}
+    for key in sorted(keys):
+        by_persona.setdefault(key[0], []).append(key)
+    personas = [list(by_persona)[i] for i in rng.permutation(len(by_persona))]
+    waiting = {
+        p: [by_persona[p][i] for i in rng.permutation(len(by_persona[p]))] for p in personas
+    }
+    drawn = []
+    while len(drawn) < count:
+        drawn += [waiting[p].pop() for p in personas if waiting[p]]
+    return drawn[:count]
+
+
+def _path(workdir, split):
+    folders = pathlib.Path(workdir) / "eval", pathlib.Path(workdir)
+    for folder in folders:
+        if (path := folder / f"{split}.generations.jsonl").is_file():
+            return path
+    raise FileNotFoundError(
+        f"{workdir}: found no eval/{split}.generations.jsonl, want a run that "
+        f"python -m experiments.evaluate --workdir={workdir} --split={split} has tested"
+    )
+
+
+def _read(path) -> dict[tuple, dict[str, Any]]:
+    """Lines by what they are a reply to: (persona, conversation, turn, human reply)."""
+    lines = {}
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            line = json.loads(text)
+            utterances = [[str(who), str(said)] for who, said in line.get("utterances", [])]
+            line = {
+                "persona": str(line["persona"]),
+                "statements": [str(s) for s in line["statements"]],
+                "conversation": str(line["conversation"]),
+                "turn": int(line["turn"]),
+                "utterances": utterances,
+                "context": str(line["context"]),
+                "gold": str(line["gold"]),
+                "replies": {str(k): str(v) for k, v in dict(line["replies"]).items()},
+            }
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ValueError(
+                f"{path}:{number}: found {text[:40]!r}, want a line of experiments.evaluate"
+            ) from None
+        lines[line["persona"], line["conversation"], line["turn"], line["gold"]] = line
+    if not lines:
+        raise ValueError(f"{path}: found no replies, want an evaluation of one dialogue or more")
+    return lines
+
+
+def _check_systems(workdir, lines, wanted):
+    present = set.intersection(*(set(line["replies"]) for line in lines.values()))
+    for key in wanted:
+        if key not in present:
+            some = sorted(name for name in present if name.startswith(key.split(",")[0]))
+            raise ValueError(
+                f"{workdir}: found no replies of {key!r}, want other --shots, --epoch or --also: "
+                f"it has {'; '.join(some) or 'none of that kind'}"
+            )
+
+
+def _run_names(workdirs):
+    """As in the paper's tables, with the folder where that is not enough."""
+    names = []
+    for workdir in map(pathlib.Path, workdirs):
+        name = workdir.resolve().name
+        for folder in (workdir, workdir.resolve().parent):
+            if (folder / "config.json").is_file():
+                try:
+                    config = json.loads((folder / "config.json").read_bytes())
+                    name = _NAMES[config["strategy"]]
+                    name += f" {config['alpha']}" if config["strategy"] == "mtml" else ""
+                except (ValueError, KeyError, TypeError):
+                    pass
+                break
+        names.append(name)
+    twice = {name for name in names if names.count(name) > 1}
+    names = [
+        f"{name} ({pathlib.Path(w).resolve().name})" if name in twice else name
+        for name, w in zip(names, workdirs)
+    ]
+    twice = {name for name in names if names.count(name) > 1}
+    return [f"{name} {w}" if name in twice else name for name, w in zip(names, workdirs)]

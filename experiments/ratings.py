@@ -1,0 +1,102 @@
+"""Human evaluation: `python -m experiments.ratings --sample=50 --from=RUN,RUN`, then `--report`.
+
+Between the two, `python -m experiments.app` asks the raters.
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags
+
+from experiments.rating_items import ALSO, draw_items
+from experiments.rating_store import RatingStore
+from experiments.rating_tables import as_csv, as_text, summarise
+from mtml_jax.runlog import write_text
+
+
+def define_flags() -> None:
+    flags.DEFINE_integer("sample", None, "draw so many turns to be rated (paper: 50)")
+    flags.DEFINE_list("from", None, "folders of evaluated runs, whose replies are rated")
+    flags.DEFINE_string("output", "ratings.sqlite", "file of the items and the ratings")
+    flags.DEFINE_list("shots", ["10"], "numbers k of dialogues that the models adapted to")
+    flags.DEFINE_integer("epoch", 10, "after which epoch of adapting", lower_bound=1)
+    flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "whose replies")
+    flags.DEFINE_list(
+        "also", [], f"further systems: {', '.join(ALSO)} (adapted to another's dialogues)"
+    )
+    flags.DEFINE_integer("seed", 0, "of the draw, the raters' orders and the intervals", 0)
+    flags.DEFINE_boolean("report", False, "print the tables of the ratings so far")
+    flags.DEFINE_string("csv", None, "write the ratings so far to this file")
+    flags.DEFINE_integer("resamples", 1000, "of the bootstrap intervals", lower_bound=1)
+
+
+def main(argv) -> None:
+    if len(argv) > 1:
+        sys.exit(f"error: got {argv[1]!r}, want flags only, such as --report")
+    try:
+        ratings(flags.FLAGS.flag_values_dict())
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"error: {error}")
+
+
+def ratings(given) -> None:
+    """Runs the whole command; `given` has the flags by name."""
+    if given["sample"] is None and not given["report"] and not given["csv"]:
+        raise ValueError(
+            "got nothing to do, want --sample=50 --from=RUN,RUN, --report or --csv=FILE"
+        )
+    if given["sample"] is not None:
+        sample(given)
+    if given["report"]:
+        store = RatingStore(given["output"])
+        print(as_text(summarise(store, seed=given["seed"], resamples=given["resamples"])))
+    if given["csv"]:
+        store = RatingStore(given["output"])
+        write_text(pathlib.Path(given["csv"]), as_csv(store))
+        print(f"{len(store.rows()):,} ratings in {given['csv']}")
+
+
+def sample(given) -> RatingStore:
+    """Draws the items and writes them."""
+    shots = _shots(given["shots"])
+    settings = {
+        "from": given["from"] or [],
+        "split": given["split"],
+        "shots": shots,
+        "epoch": given["epoch"],
+        "also": given["also"],
+        "seed": given["seed"],
+        "sample": given["sample"],
+    }
+    items = draw_items(
+        settings["from"],
+        split=given["split"],
+        shots=shots,
+        epoch=given["epoch"],
+        also=given["also"],
+        count=given["sample"],
+        seed=given["seed"],
+    )
+    store = RatingStore.create(given["output"], items, settings)
+    personas = len({item.persona for item in items})
+    print(
+        f"{len(items):,} turns of {personas:,} personas, {store.count():,} replies of "
+        f"{len(store.systems())} systems in {given['output']}"
+    )
+    print(f"next: python -m experiments.app --ratings={given['output']}")
+    return store
+
+
+def _shots(given):
+    try:
+        shots = sorted({int(k) for k in given}, reverse=True)
+    except ValueError:
+        shots = []
+    if not shots or shots[-1] < 1:
+        raise ValueError(f"got --shots={','.join(given)}, want whole numbers such as 10 or 10,5")
+    return shots
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

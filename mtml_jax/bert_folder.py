@@ -111,7 +111,7 @@ def read_classifier(
             )
     if columns is not None:
         params["classifier"] = {k: v[..., columns] for k, v in params["classifier"].items()}
-    words = (folder / WORDS).read_text(encoding="utf-8").splitlines()
+    words = (folder / WORDS).read_text(encoding="utf-8").rstrip("\n").split("\n")
     if len(words) > config.vocabulary or "[SEP]" not in words:
         raise ValueError(
             f"{folder / WORDS}: found {len(words):,} words, want a WordPiece vocabulary "
@@ -119,7 +119,8 @@ def read_classifier(
         )
     path = folder / TOKENIZER
     lowercase = bool(_read_json(path).get("do_lower_case", True)) if path.is_file() else True
-    tokenizer = tokenizers.BertWordPieceTokenizer(str(folder / WORDS), lowercase=lowercase)
+    ids = {word: n for n, word in enumerate(words)}
+    tokenizer = tokenizers.BertWordPieceTokenizer(ids, lowercase=lowercase)
     tokenizer.enable_truncation(config.positions)
     return Classifier(params, config, tokenizer, lowercase, settings)
 
@@ -160,7 +161,8 @@ def write_classifier(
         shutil.copyfile(Path(base) / WORDS, temporary / WORDS)
         tensors = bert.to_tensors(jax.device_get(model.params), model.config)
         # Hugging Face asks for the format before it reads the tensors.
-        safetensors.numpy.save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
+        whole = safetensors.numpy.save(tensors, metadata={"format": "pt"})
+        (temporary / WEIGHTS).write_bytes(whole)  # save_file would let the owner alone read it
         os.replace(temporary, folder)
 
 

@@ -123,7 +123,7 @@ def test_commands(model, monkeypatch, tmp_path):
 def test_a_run_without_the_task_says_so(model, monkeypatch, save_tiny_run, tmp_path):
     paml = load_model(save_tiny_run(tmp_path / "run", strategy="paml"))
     shown = unfolded(run(paml, ["hi", "/persona"], monkeypatch))
-    assert "never learnt to reconstruct personas" in shown
+    assert "never learnt to reconstruct personas" in shown and "persona: " not in shown
 
 
 def test_control_c_ends_a_reply_and_keeps_the_conversation(model, monkeypatch):

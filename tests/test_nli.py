@@ -188,6 +188,13 @@ def test_a_wrong_model_is_refused(tmp_path, draw_bert, changed, sentence):
     assert "\n" not in str(raised.value)
 
 
+def test_a_longer_vocabulary_is_refused(folder):
+    with open(folder / "vocab.txt", "a", encoding="utf-8") as words:
+        words.write("one\n" * 99)
+    with pytest.raises(ValueError, match="words, want a WordPiece vocabulary with .SEP. and at most"):
+        load_scorer(folder)
+
+
 def test_a_base_without_classifier_is_refused(folder):
     from safetensors.numpy import load_file, save_file
 

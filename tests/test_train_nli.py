@@ -14,11 +14,12 @@ import optax
 import pytest
 
 from experiments import train_nli
-from mtml_jax import bert, finetune, nli
+from mtml_jax import bert, bert_folder, finetune, nli
 from mtml_jax.bert_folder import read_classifier
 from mtml_jax.data.demo import demo_corpus
 from mtml_jax.data.dialogue_nli import LabelledPair, read_dialogue_nli, unrelated_pairs
 from mtml_jax.data.personas import group_personas
+from mtml_jax.records import Dialogue, Persona, Turn
 
 pytest.importorskip("tokenizers")
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -28,6 +29,12 @@ i have two dogs .</s>i have dogs .</s>positive
 my car is red .</s>my car is blue .</s>negative
 we read books .</s>i have no cats .</s>neutral
 """
+
+
+@pytest.fixture(autouse=True)
+def one_width(monkeypatch):
+    """All rows as long as the tiny BERT has positions: one shape to compile."""
+    monkeypatch.setattr(bert_folder, "WIDTHS", ())
 
 
 @pytest.fixture
@@ -162,6 +169,18 @@ def test_unrelated_pairs_join_strangers():
             p.name for p in personas for d in p.dialogues for t in d.turns if t.response == reply
         }
         assert any(statement not in statements[name] for name in sayers)
+    two_sets = [
+        Persona(
+            name, tuple(Dialogue(n, "", (name + n,), (Turn("", name),)) for n in ("one", "two"))
+        )
+        for name in ("ann", "bo")
+    ]
+    for reply, statement, _ in unrelated_pairs(two_sets, 20, np.random.default_rng(0)):
+        assert not statement.startswith(reply)  # not even of another dialogue of theirs
+    told = personas[0].dialogues[0]
+    same = [Persona(name, (told,)) for name in "ab"]
+    with pytest.raises(ValueError, match="found statements of another persona for 0 of 3 replies"):
+        unrelated_pairs(same, 3, np.random.default_rng(0))
 
 
 def test_batches_hold_alike_lengths_and_each_pair_once():

@@ -70,9 +70,14 @@ def unrelated_pairs(
       personas: of one split, two or more, with statements.
       count: pairs to draw.
       rng: source of chance.
+
+    Raises:
+      ValueError: nearly all personas have the same statements.
     """
     pairs = []
-    while len(pairs) < count:
+    for _ in range(100 * count):
+        if len(pairs) == count:
+            break
         speaker, other = rng.choice(len(personas), 2, replace=False)
         dialogue = personas[speaker].dialogues[rng.integers(len(personas[speaker].dialogues))]
         foreign = personas[other].dialogues[rng.integers(len(personas[other].dialogues))]
@@ -80,6 +85,11 @@ def unrelated_pairs(
         if statement not in dialogue.statements:
             reply = dialogue.turns[rng.integers(len(dialogue.turns))].response
             pairs.append(LabelledPair(reply, statement, CLASSES.index("neutral")))
+    if len(pairs) < count:
+        raise ValueError(
+            f"found statements of another persona for {len(pairs):,} of {count:,} replies, want "
+            "personas that differ in --corpus"
+        )
     return pairs
 
 

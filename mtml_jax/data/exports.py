@@ -132,7 +132,7 @@ def _kind(path: Path) -> str:
             record = json.loads(first)
         except (ValueError, RecursionError):
             # An object over several lines, or a line that read_jsonl says more about.
-            return "telegram" if first.strip() == b"{" or b'"messages"' in head else "jsonl"
+            return "telegram" if first.strip() == b"{" or b'"messages":' in head else "jsonl"
         several = isinstance(record, dict) and ("messages" in record or "chats" in record)
         return "telegram" if several else "jsonl"
     if _any_whatsapp(head):

@@ -3,17 +3,13 @@
     python -m experiments.adapt --workdir=W --dialogues=mine.jsonl --output=adapted/
 """
 
-import logging
 import pathlib
 import shlex
 import shutil
-import signal
-import sys
 import textwrap
 from collections.abc import Sequence
 
 from absl import app, flags
-from absl import logging as absl_logging
 from tqdm import tqdm
 
 from experiments import flags as settings
@@ -60,18 +56,9 @@ def define_flags() -> None:
 
 
 def main(argv) -> None:
-    if len(argv) > 1:
-        sys.exit(f"error: got {argv[1]!r}, want flags only, such as --workdir=runs/x")
-    settings.start_jax()
-    absl_logging.set_verbosity(absl_logging.ERROR)
-    logging.getLogger().setLevel(logging.ERROR)  # Orbax tells of each of its steps
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    settings.start(argv, "--workdir=runs/x")
+    with settings.one_sentence("interrupted; nothing was saved"):
         adapt(flags.FLAGS)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted; nothing was saved")
 
 
 def adapt(given) -> Adapted:

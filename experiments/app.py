@@ -8,13 +8,10 @@ import ipaddress
 import logging
 import os
 import pathlib
-import signal
 import socket
-import sys
 import tempfile
 
 from absl import app, flags
-from absl import logging as absl_logging
 
 from experiments import flags as settings
 
@@ -39,19 +36,11 @@ def define_flags() -> None:
 
 
 def main(argv) -> None:
-    if len(argv) > 1:
-        sys.exit(f"error: got {argv[1]!r}, want flags only, such as --runs=runs")
-    settings.start_jax()
-    absl_logging.set_verbosity(absl_logging.ERROR)
-    logging.getLogger().setLevel(logging.ERROR)  # Orbax tells of each of its steps
+    settings.start(argv, "--runs=runs")
     given = flags.FLAGS
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # uploads are removed then too
-    try:
+    # A signal ends it so, too: uploads are removed then.
+    with settings.one_sentence("stopped; no rating that was saved is lost"):
         serve(given.host, given.port, given.runs, given.ratings, given.results)
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; no rating that was saved is lost")
 
 
 def serve(host: str, port: int, runs: str, ratings: str, results: bool) -> None:

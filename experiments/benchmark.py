@@ -1,18 +1,15 @@
 """Measures the speed of what runs long: `python -m experiments.benchmark`."""
 
 import functools
-import logging
 import pathlib
 import statistics
 import subprocess
-import sys
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
-from absl import logging as absl_logging
 from tqdm import tqdm
 
 from experiments import flags as settings
@@ -43,20 +40,19 @@ def define_flags() -> None:
 
 def main(argv) -> None:
     given = flags.FLAGS
-    unknown = set(given.rows) - set(ROWS)
-    if len(argv) > 1 or unknown:
-        found = argv[1] if len(argv) > 1 else f"--rows={min(unknown)}"
-        sys.exit(f"error: got {found!r}, want flags only, and --rows of {', '.join(ROWS)}")
-    settings.start_jax()
-    absl_logging.set_verbosity(absl_logging.ERROR)
-    logging.getLogger().setLevel(logging.ERROR)
+    settings.start(argv, "--preset=small")
+    with settings.one_sentence("interrupted"):
+        benchmark(given)
+
+
+def benchmark(given) -> None:
+    """Runs the whole command; `given` has the flags as attributes."""
+    if unknown := set(given.rows) - set(ROWS):
+        raise ValueError(f"got --rows={min(unknown)}, want some of {', '.join(ROWS)}")
     config = PRESETS[given.preset]
-    try:
-        data = prepare(
-            config, given.data, given.data_dir, split_seed=given.split_seed, skip_bad=given.skip_bad
-        )
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    data = prepare(
+        config, given.data, given.data_dir, split_seed=given.split_seed, skip_bad=given.skip_bad
+    )
     params = initial_state(config, data).params
     print(
         f"preset {given.preset}, data {given.data}, {len(data.vocabulary):,} words, random "

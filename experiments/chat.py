@@ -5,7 +5,6 @@
 
 import contextlib
 import json
-import logging
 import os
 import pathlib
 import shutil
@@ -17,7 +16,6 @@ from collections.abc import Iterable, Iterator
 from typing import TextIO
 
 from absl import app, flags
-from absl import logging as absl_logging
 
 from experiments import flags as settings
 from mtml_jax.responder import DECODERS
@@ -60,11 +58,7 @@ def define_flags() -> None:
 
 
 def main(argv) -> None:
-    if len(argv) > 1:
-        sys.exit(f"error: got {argv[1]!r}, want flags only, such as --workdir=runs/x")
-    settings.start_jax()
-    absl_logging.set_verbosity(absl_logging.ERROR)
-    logging.getLogger().setLevel(logging.ERROR)  # Orbax tells of each of its steps
+    settings.start(argv, "--workdir=runs/x")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for stream, errors in ((sys.stdin, "replace"), (sys.stdout, "backslashreplace")):
         stream.reconfigure(errors=errors)

@@ -1,12 +1,17 @@
 """The absl flags of all commands, and the settings that they resolve to."""
 
+import contextlib
 import dataclasses
+import logging
 import math
 import os
 import pathlib
+import signal
+import sys
 
 import jax
 from absl import flags
+from absl import logging as absl_logging
 
 from mtml_jax.config import PRESETS, TrainConfig
 from mtml_jax.data.prepare import CORPORA
@@ -186,6 +191,29 @@ def check_config(config: TrainConfig) -> None:
         )
     if config.model.width % 2:
         raise ValueError(f"got --width={config.model.width}, want an even number")
+
+
+def start(argv: list[str], example: str) -> None:
+    """Begins a command that takes flags only, such as `example`."""
+    if len(argv) > 1:
+        sys.exit(f"error: got {argv[1]!r}, want flags only, such as {example}")
+    start_jax()
+    absl_logging.set_verbosity(absl_logging.ERROR)  # TFDS and Orbax tell of each of their steps
+    logging.getLogger().setLevel(logging.ERROR)
+
+
+@contextlib.contextmanager
+def one_sentence(interrupted: str):
+    """Ends the program with one sentence for a wrong input, or where it is interrupted."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(interrupted)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def start_jax() -> None:

@@ -2,16 +2,12 @@
 
 import functools
 import importlib.util
-import logging
 import pathlib
-import signal
-import sys
 import types
 
 import jax
 import numpy as np
 from absl import app, flags
-from absl import logging as absl_logging
 from tqdm import tqdm
 
 from experiments import flags as settings
@@ -55,18 +51,9 @@ def define_flags() -> None:
 
 
 def main(argv) -> None:
-    if len(argv) > 1:
-        sys.exit(f"error: got {argv[1]!r}, want flags only, such as --workdir=runs/x")
-    settings.start_jax()
-    absl_logging.set_verbosity(absl_logging.ERROR)
-    logging.getLogger().setLevel(logging.ERROR)  # Orbax tells of each of its steps
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    settings.start(argv, "--workdir=runs/x")
+    with settings.one_sentence("interrupted; nothing was written"):
         score(flags.FLAGS)
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted; nothing was written")
 
 
 def score(given) -> dict:

@@ -36,7 +36,8 @@ def score_table(report: dict) -> str:
     for row in rows:
         if row["system"] != "own minus other" or row["epoch"] == last:
             lines.append(f"{_label(row):<{_WIDTH}}" + "".join(_cell(row, name) for name in shown))
-    lines += ["", f"95 % intervals over {report['personas']} personas of own minus other, epoch {last}"]
+    personas = report["personas"]
+    lines += ["", f"95 % intervals over {personas} personas of own minus other, epoch {last}"]
     lines += [
         f"  {row['shots']}-shot  "
         + "  ".join(

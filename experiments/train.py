@@ -2,12 +2,10 @@
 
 import contextlib
 import dataclasses
-import logging
 import pathlib
 import sys
 
 from absl import app, flags
-from absl import logging as absl_logging
 
 from experiments import flags as settings
 from experiments import summary
@@ -22,11 +20,7 @@ settings.define_train_flags()
 
 
 def main(argv) -> None:
-    if len(argv) > 1:
-        sys.exit(f"error: got {argv[1]!r}, want flags only, such as --strategy=amtml")
-    settings.start_jax()
-    absl_logging.set_verbosity(absl_logging.ERROR)
-    logging.getLogger().setLevel(logging.ERROR)  # Orbax tells of each of its steps
+    settings.start(argv, "--strategy=amtml")
     given = flags.FLAGS
     with contextlib.ExitStack() as stack:
         try:

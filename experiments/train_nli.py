@@ -3,13 +3,11 @@
 import importlib.util
 import math
 import pathlib
-import signal
-import sys
 import time
 
 import jax
 import numpy as np
-from absl import app, flags, logging
+from absl import app, flags
 from tqdm import tqdm
 
 from experiments import flags as settings
@@ -71,17 +69,9 @@ def define_flags() -> None:
 
 
 def main(argv) -> None:
-    if len(argv) > 1:
-        sys.exit(f"error: got {argv[1]!r}, want flags only, such as --data=FOLDER")
-    settings.start_jax()
-    logging.set_verbosity(logging.ERROR)  # TFDS tells of each of its steps
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    settings.start(argv, "--data=FOLDER")
+    with settings.one_sentence(f"interrupted; {flags.FLAGS.output} was not written"):
         print(train_nli(flags.FLAGS))
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(f"interrupted; {flags.FLAGS.output} was not written")
 
 
 def train_nli(given) -> str:

@@ -265,7 +265,7 @@ def beam_search(
 
 
 def _one_by_one(params, context, start, choose, max_tokens, config):
-    """One hypothesis an example; choose: (logits_EV of what may be emitted, position) -> token_E."""
+    """One hypothesis an example; choose: (logits_EV of what may come, position) -> token_E."""
     _require_positive("max_tokens", max_tokens)
     examples = context.ids.shape[0]
     matrix_VD = transformer.output_matrix(params, config)

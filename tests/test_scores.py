@@ -47,7 +47,8 @@ def test_a_copy_of_the_gold_has_bleu_100():
 
 def test_consistency_by_hand():
     answers = [Answer(gold) for gold in GOLD]
-    found = values(count(held_out(), answers, labels={"c": word_label, "other": lambda pairs: 0 * word_label(pairs)}))
+    labels = {"c": word_label, "other": lambda pairs: 0 * word_label(pairs)}
+    found = values(count(held_out(), answers, labels=labels))
     # Own statements: sail +1; cat +1 and "no" -1; bake +1; dogs +1 and the rest neutral.
     assert found["c"] == pytest.approx((1 + 0 + 1 + 1 + 0 + 0) / 6)
     assert found["c_entailment"] == pytest.approx(4 / 11)

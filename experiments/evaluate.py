@@ -158,12 +158,14 @@ def load(given) -> Run:
             "others never saw statements in a context"
         )
     source = given.data or saved["data"]
+    # The run's own file is split as it was for training; another one by the flags.
+    how = {} if given.data else saved
     read = functools.partial(
         load_split,
         source,
         given.data_dir,
-        split_seed=saved.get("split_seed", given.split_seed),
-        skip_bad=given.skip_bad or saved.get("skip_bad", False),
+        split_seed=how.get("split_seed", given.split_seed),
+        skip_bad=given.skip_bad or how.get("skip_bad", False),
     )
     dialogues, notes = read(given.split)
     train, _ = read("train")

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtml_jax.runlog import versions, write_json
+from mtml_jax.runlog import versions, write_bytes, write_json
 from mtml_jax.types import Params
 
 SETTINGS = "adapted.json"
@@ -75,7 +75,7 @@ def write_delta(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     name = f"delta-{sha[:12]}.npz"
-    _write_bytes(folder / name, data)
+    write_bytes(folder / name, data)
     record = {
         "format": _FORMAT,
         "delta": name,
@@ -187,16 +187,3 @@ def _named(params: Params) -> dict[str, np.ndarray]:
 
 def _name(path) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    """Writes a whole file or nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -191,3 +191,22 @@ def test_statements_stand_in_the_context_where_asked(data, tmp_path):
     first = [run.encoded[0].dialogues[0].examples[0].context for run in (with_, without)]
     assert set(front) <= set(first[0]) and len(first[0]) > len(first[1])
     assert jax.tree.leaves(with_.params)
+
+
+def test_another_file_is_split_by_the_flags(data, tmp_path, monkeypatch):
+    """The seed that the run was split with holds for the run's own file alone."""
+    workdir = tmp_path / "run"
+    save(workdir, data)
+    path = workdir / "config.json"
+    own = {"data": "own.jsonl", "split_seed": 5, "skip_bad": True}
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), **own}))
+    asked, dialogues = set(), command.load_split("demo", None, "test")
+
+    def read(source, data_dir, split, *, split_seed, skip_bad):
+        asked.add((source, split_seed, skip_bad))
+        return dialogues
+
+    monkeypatch.setattr(command, "load_split", read)
+    command.load(flags(workdir, tmp_path, split_seed=3))
+    command.load(flags(workdir, tmp_path, data="other.jsonl", split_seed=3))
+    assert asked == {("own.jsonl", 5, True), ("other.jsonl", 3, False)}

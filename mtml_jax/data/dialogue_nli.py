@@ -94,19 +94,24 @@ def unrelated_pairs(
 
 
 def _read_text(path):
+    for where, text in _texts(path):
+        columns = text.split("</s>")
+        if len(columns) != 3:
+            raise ValueError(
+                f"{where}: found {excerpt(text)} of {len(columns)} columns, "
+                "want 'utterance</s>statement</s>label'"
+            )
+        yield _pair(*columns, where)
+
+
+def _texts(path):
+    """(place, text) of every line that is not blank."""
     with open(path, "rb") as lines:
         for number, line in enumerate(lines, start=1):
             where = f"{path}:{number}"
             text = decoded(line, where)
-            if not text.strip():
-                continue
-            columns = text.split("</s>")
-            if len(columns) != 3:
-                raise ValueError(
-                    f"{where}: found {excerpt(text)} of {len(columns)} columns, "
-                    "want 'utterance</s>statement</s>label'"
-                )
-            yield _pair(*columns, where)
+            if text.strip():
+                yield where, text
 
 
 def _read_objects(path):
@@ -121,20 +126,15 @@ def _read_objects(path):
         for number, entry in enumerate(entries, start=1):
             yield _object(entry, f"{path}: entry {number}")
         return
-    with open(path, "rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            where = f"{path}:{number}"
-            text = decoded(line, where)
-            if not text.strip():
-                continue
-            try:
-                entry = json.loads(text)
-            except ValueError:
-                raise ValueError(
-                    f"{where}: found {excerpt(text)}, which is no JSON, "
-                    "want an object with sentence1, sentence2 and label"
-                ) from None
-            yield _object(entry, where)
+    for where, text in _texts(path):
+        try:
+            entry = json.loads(text)
+        except ValueError:
+            raise ValueError(
+                f"{where}: found {excerpt(text)}, which is no JSON, "
+                "want an object with sentence1, sentence2 and label"
+            ) from None
+        yield _object(entry, where)
 
 
 def _object(entry, where):

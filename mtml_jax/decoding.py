@@ -214,18 +214,17 @@ def beam_search(
     width = min(beams, matrix_VD.shape[0])
     cache = _read(params, context, max_tokens, config)
     memory = cache["memory"]
-    own = jax.tree.map(lambda x: jnp.repeat(x[:, :, None], beams, axis=2), cache["own"])
-    axes = {"memory": None, "own": 1}
+    own = jax.tree.map(lambda x: jnp.repeat(x[:, None], beams, axis=1), cache["own"])
+    axes = {"memory": None, "own": 0}
     advance = jax.vmap(
         jax.vmap(
             transformer.decode_step,
             in_axes=(None, axes, None, 0, None, None),
             out_axes=(0, axes),
         ),
-        in_axes=(None, 1, 0, 0, None, None),
-        out_axes=(0, 1),
+        in_axes=(None, 0, 0, 0, None, None),
     )
-    reorder = jax.vmap(lambda x_LBTD, parent_B: x_LBTD[:, parent_B], (1, 0), 1)
+    reorder = jax.vmap(lambda x_BTD, parent_B: x_BTD[parent_B])
 
     def step(carry, position):
         own, ids_EBT, token_EB, done_EB, score_EB = carry
@@ -293,18 +292,16 @@ def _one_by_one(params, context, start, choose, max_tokens, config):
 
 
 def _read(params, context, length, config):
-    """The caches of all examples; their axis follows that of the layers, which are scanned."""
+    """The caches of all examples."""
     memory_ESD = jax.vmap(transformer.encode, in_axes=(None, 0, None))(params, context, config)
-    return jax.vmap(transformer.start_cache, in_axes=(None, 0, None, None), out_axes=1)(
+    return jax.vmap(transformer.start_cache, in_axes=(None, 0, None, None))(
         params, memory_ESD, length, config
     )
 
 
 def _advance(params, growing, matrix_VD, config):
     """Logits after the newest token, and the caches with it."""
-    advance = jax.vmap(
-        transformer.decode_step, in_axes=(None, 1, 0, 0, None, None), out_axes=(0, 1)
-    )
+    advance = jax.vmap(transformer.decode_step, in_axes=(None, 0, 0, 0, None, None))
     hidden_ED, cache = advance(
         params, growing.cache, growing.segment, growing.token, growing.position, config
     )

@@ -10,6 +10,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mtml_jax import transformer
 from mtml_jax.config import LossConfig
@@ -118,28 +119,34 @@ def _share(weight, targets, config):
 
 def _tile_loss(config, operands, tile):
     params, (response_weight, persona_weight) = operands
-    memory_RSD = jax.vmap(transformer.encode, in_axes=(None, 0, None))(
-        params, tile.context, config
-    )
-    memory_SD = memory_RSD.reshape(-1, memory_RSD.shape[-1])
+    rows = [jax.tree.map(lambda x: x[r], tile.context) for r in range(tile.context.ids.shape[0])]
+    memory_SD = jnp.concatenate([transformer.encode(params, row, config) for row in rows])
     segment_S = tile.context.segment.reshape(-1)
-    response = _target_sums(params, memory_SD, segment_S, tile.response, config)
-    persona = _target_sums(params, memory_SD, segment_S, tile.persona, config)
-    loss = response_weight * response.nll + persona_weight * persona.nll
-    return loss, jax.lax.stop_gradient(TaskSums(response, persona))
+    # Both tasks in one stream: one pass of the decoder, one product with the output matrix.
+    tasks = [task for task in (tile.response, tile.persona) if task is not None]
+    stream = jax.tree.map(lambda *fields: jnp.concatenate(fields), *tasks)
+    task_T = np.repeat(np.arange(len(tasks)), [task.ids.shape[0] for task in tasks])
+    hidden_TD = transformer.decode(
+        params, memory_SD, segment_S, stream.inputs, config, task_T=task_T
+    )
+    nll_T = _token_losses(params, hidden_TD, stream, config)
+    sums, begin = [], 0
+    for task in (tile.response, tile.persona):
+        end = begin + (0 if task is None else task.ids.shape[0])
+        real_T = stream.inputs.segment[begin:end] > 0
+        sums.append(TokenSums(jnp.sum(nll_T[begin:end]), jnp.sum(real_T, dtype=nll_T.dtype)))
+        begin = end
+    loss = response_weight * sums[0].nll + persona_weight * sums[1].nll
+    return loss, jax.lax.stop_gradient(TaskSums(*sums))
 
 
-def _target_sums(params, memory_SD, segment_S, targets, config):
-    if targets is None:
-        zero = jnp.zeros((), params["encoder_norm"]["scale"].dtype)
-        return TokenSums(zero, zero)
-    hidden_TD = transformer.decode(params, memory_SD, segment_S, targets.inputs, config)
+def _token_losses(params, hidden_TD, targets, config):
+    """-log p of each target, in at least float32; 0 where there is none."""
     matrix_VD = transformer.output_matrix(params, config)
-    # In at least float32. The target's logit is a product of its own, because
-    # picking it out of logits_TV would cost a pass over all of them a derivative.
     wide = jnp.promote_types(hidden_TD.dtype, jnp.float32)
     logits_TV = (hidden_TD @ matrix_VD.T).astype(wide)
+    # The target's logit is a product of its own, because picking it out of logits_TV
+    # would cost a pass over all of them a derivative.
     picked_T = jnp.sum(hidden_TD.astype(wide) * matrix_VD[targets.ids].astype(wide), axis=-1)
     nll_T = jax.nn.logsumexp(logits_TV, axis=-1) - picked_T
-    real_T = targets.inputs.segment > 0
-    return TokenSums(jnp.sum(jnp.where(real_T, nll_T, 0.0)), jnp.sum(real_T, dtype=wide))
+    return jnp.where(targets.inputs.segment > 0, nll_T, 0.0)

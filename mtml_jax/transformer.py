@@ -32,68 +32,68 @@ def init(key: jax.Array, vocab_size: int, config: ModelConfig, embedding=None) -
         model's width a learned projection [G, D] is added.
 
     Returns:
-      Nested dict of float32 arrays; layers are stacked along a leading axis.
+      Nested dict of float32 arrays; `encoder` and `decoder` are lists of layers.
     """
     width, inner = config.width, config.feed_forward
-    keys = iter(jax.random.split(key, 16))
+    layers = config.encoder_layers + config.decoder_layers
+    keys = iter(jax.random.split(key, 10 * layers + 2))
     matrix = nn.initializers.xavier_uniform()
 
-    def dense(layers, fan_in, fan_out, blocks=1):
+    def dense(fan_in, fan_out, blocks=1):
         """`blocks` matrices drawn apart and laid side by side, for one fused product."""
-        drawn = jax.vmap(lambda k: matrix(k, (fan_in, fan_out), jnp.float32))(
-            jax.random.split(next(keys), layers * blocks)
-        )
-        drawn = drawn.reshape(layers, blocks, fan_in, fan_out)
-        return drawn.swapaxes(1, 2).reshape(layers, fan_in, blocks * fan_out)
+        drawn = [matrix(next(keys), (fan_in, fan_out), jnp.float32) for _ in range(blocks)]
+        return jnp.concatenate(drawn, axis=1)
 
-    def norm(*layers):
-        shape = (*layers, width)
-        return {"scale": jnp.ones(shape, jnp.float32), "bias": jnp.zeros(shape, jnp.float32)}
+    def norm():
+        return {"scale": jnp.ones(width, jnp.float32), "bias": jnp.zeros(width, jnp.float32)}
 
-    def bias(layers, size=width):
-        return jnp.zeros((layers, size), jnp.float32)
+    def bias(size=width):
+        return jnp.zeros(size, jnp.float32)
 
-    def self_attention(layers):
+    def self_attention():
         return {
-            "norm": norm(layers),
-            "query_key_value": dense(layers, width, width, 3),
-            "query_bias": bias(layers),
-            "value_bias": bias(layers),
-            "output": dense(layers, width, width),
-            "output_bias": bias(layers),
+            "norm": norm(),
+            "query_key_value": dense(width, width, 3),
+            "query_bias": bias(),
+            "value_bias": bias(),
+            "output": dense(width, width),
+            "output_bias": bias(),
         }
 
-    def cross_attention(layers):
+    def cross_attention():
         return {
-            "norm": norm(layers),
-            "query": dense(layers, width, width),
-            "query_bias": bias(layers),
-            "key_value": dense(layers, width, width, 2),
-            "value_bias": bias(layers),
-            "output": dense(layers, width, width),
-            "output_bias": bias(layers),
+            "norm": norm(),
+            "query": dense(width, width),
+            "query_bias": bias(),
+            "key_value": dense(width, width, 2),
+            "value_bias": bias(),
+            "output": dense(width, width),
+            "output_bias": bias(),
         }
 
-    def feed_forward(layers):
+    def feed_forward():
         return {
-            "norm": norm(layers),
-            "hidden": dense(layers, width, inner),
-            "hidden_bias": bias(layers, inner),
-            "output": dense(layers, inner, width),
-            "output_bias": bias(layers),
+            "norm": norm(),
+            "hidden": dense(width, inner),
+            "hidden_bias": bias(inner),
+            "output": dense(inner, width),
+            "output_bias": bias(),
         }
 
     params = {
-        "encoder": {
-            "self_attention": self_attention(config.encoder_layers),
-            "feed_forward": feed_forward(config.encoder_layers),
-        },
+        "encoder": [
+            {"self_attention": self_attention(), "feed_forward": feed_forward()}
+            for _ in range(config.encoder_layers)
+        ],
         "encoder_norm": norm(),
-        "decoder": {
-            "self_attention": self_attention(config.decoder_layers),
-            "cross_attention": cross_attention(config.decoder_layers),
-            "feed_forward": feed_forward(config.decoder_layers),
-        },
+        "decoder": [
+            {
+                "self_attention": self_attention(),
+                "cross_attention": cross_attention(),
+                "feed_forward": feed_forward(),
+            }
+            for _ in range(config.decoder_layers)
+        ],
         "decoder_norm": norm(),
     }
     if embedding is None:
@@ -102,7 +102,7 @@ def init(key: jax.Array, vocab_size: int, config: ModelConfig, embedding=None) -
     else:
         params["embedding"] = jnp.asarray(embedding, jnp.float32)
         if embedding.shape[1] != width:
-            params["projection"] = dense(1, embedding.shape[1], width)[0]
+            params["projection"] = dense(embedding.shape[1], width)
     return params
 
 
@@ -122,9 +122,9 @@ def encode(params: Params, context: Tokens, config: ModelConfig) -> jax.Array:
 
     def layer(hidden_SD, weights):
         hidden_SD = _self_attend(weights["self_attention"], hidden_SD, mask_SS, config)
-        return _feed_forward(weights["feed_forward"], hidden_SD, config), None
+        return _feed_forward(weights["feed_forward"], hidden_SD, config)
 
-    hidden_SD, _ = _over_layers(layer, hidden_SD, params["encoder"], config)
+    hidden_SD = _over_layers(layer, hidden_SD, params["encoder"], config)
     return _layer_norm(params["encoder_norm"], hidden_SD)
 
 
@@ -134,6 +134,8 @@ def decode(
     memory_segment_S: jax.Array,
     inputs: Tokens,
     config: ModelConfig,
+    *,
+    task_T=None,
 ) -> jax.Array:
     """Predicts one row of targets with the true previous tokens as input.
 
@@ -144,11 +146,15 @@ def decode(
       inputs: Tokens [T]; token t sees its own segment up to t, and the contexts
         of the same segment number.
       config: sizes of the model.
+      task_T: optional int [T]; where given, tokens of one segment see each other
+        only within one task.
 
     Returns:
       hidden_TD in the compute dtype, to be multiplied by `output_matrix`.
     """
     same_TT = inputs.segment[:, None] == inputs.segment[None, :]
+    if task_T is not None:
+        same_TT &= task_T[:, None] == task_T[None, :]
     causal_TT = same_TT & (inputs.position[:, None] >= inputs.position[None, :])
     cross_TS = inputs.segment[:, None] == memory_segment_S[None, :]
 
@@ -157,11 +163,9 @@ def decode(
         hidden_TD = _cross_attend(
             weights["cross_attention"], hidden_TD, memory_SD, cross_TS, config
         )
-        return _feed_forward(weights["feed_forward"], hidden_TD, config), None
+        return _feed_forward(weights["feed_forward"], hidden_TD, config)
 
-    hidden_TD, _ = _over_layers(
-        layer, embed(params, inputs, config), params["decoder"], config
-    )
+    hidden_TD = _over_layers(layer, embed(params, inputs, config), params["decoder"], config)
     return _layer_norm(params["decoder_norm"], hidden_TD)
 
 
@@ -177,12 +181,9 @@ def start_cache(params: Params, memory_SD: jax.Array, length: int, config: Model
     Returns:
       A pytree for `decode_step`.
     """
-    weights = params["decoder"]["cross_attention"]
-    fused_LSD = jnp.einsum("sd,lde->lse", memory_SD, weights["key_value"].astype(memory_SD.dtype))
-    key_LSD, value_LSD = jnp.split(fused_LSD, 2, axis=-1)
-    value_LSD = value_LSD + weights["value_bias"].astype(fused_LSD.dtype)[:, None]
-    empty = jnp.zeros((config.decoder_layers, length, config.width), memory_SD.dtype)
-    return {"memory": (key_LSD, value_LSD), "own": (empty, empty)}
+    empty = jnp.zeros((length, config.width), memory_SD.dtype)
+    memory = [_memory_projections(x["cross_attention"], memory_SD) for x in params["decoder"]]
+    return {"memory": memory, "own": [(empty, empty)] * config.decoder_layers}
 
 
 def decode_step(params: Params, cache, memory_segment_S, token, position, config: ModelConfig):
@@ -199,28 +200,27 @@ def decode_step(params: Params, cache, memory_segment_S, token, position, config
     Returns:
       (hidden_D, new cache).
     """
-    own_mask = (jnp.arange(cache["own"][0].shape[1]) <= position)[None, :]
+    own_mask = (jnp.arange(cache["own"][0][0].shape[0]) <= position)[None, :]
     memory_mask = (memory_segment_S == 1)[None, :]
     one = Tokens(token[None], jnp.ones((1,), jnp.int32), position[None])
-
-    def layer(hidden_TD, weights_and_cache):
-        weights, (memory_key, memory_value), (own_key, own_value) = weights_and_cache
+    hidden_TD = embed(params, one, config)
+    own = []
+    for weights, memory, past in zip(params["decoder"], cache["memory"], cache["own"]):
         attention = weights["self_attention"]
-        query_TD, key_TD, value_TD = _self_projections(attention, hidden_TD)
-        own_key = jax.lax.dynamic_update_slice_in_dim(own_key, key_TD, position, axis=0)
-        own_value = jax.lax.dynamic_update_slice_in_dim(own_value, value_TD, position, axis=0)
+        query_TD, *new = _self_projections(attention, hidden_TD)
+        own_key, own_value = (
+            jax.lax.dynamic_update_slice_in_dim(past_TD, new_TD, position, axis=0)
+            for past_TD, new_TD in zip(past, new)
+        )
         mixed_TD = _attention(query_TD, own_key, own_value, own_mask, config)
         hidden_TD += _dense(mixed_TD, attention["output"], attention["output_bias"])
         attention = weights["cross_attention"]
         normal_TD = _layer_norm(attention["norm"], hidden_TD)
         query_TD = _dense(normal_TD, attention["query"], attention["query_bias"])
-        mixed_TD = _attention(query_TD, memory_key, memory_value, memory_mask, config)
+        mixed_TD = _attention(query_TD, *memory, memory_mask, config)
         hidden_TD += _dense(mixed_TD, attention["output"], attention["output_bias"])
-        return _feed_forward(weights["feed_forward"], hidden_TD, config), (own_key, own_value)
-
-    hidden_TD, own = jax.lax.scan(
-        layer, embed(params, one, config), (params["decoder"], cache["memory"], cache["own"])
-    )
+        hidden_TD = _feed_forward(weights["feed_forward"], hidden_TD, config)
+        own.append((own_key, own_value))
     return _layer_norm(params["decoder_norm"], hidden_TD)[0], {**cache, "own": own}
 
 
@@ -249,10 +249,13 @@ def _sinusoid(position_S, width, dtype):
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)[..., :width]
 
 
-def _over_layers(layer, hidden, weights, config):
+def _over_layers(layer, hidden, layers, config):
+    """One layer after the other; a scan over stacked layers would copy weights and residuals."""
     if config.remat:
         layer = jax.checkpoint(layer)
-    return jax.lax.scan(layer, hidden, weights)
+    for weights in layers:
+        hidden = layer(hidden, weights)
+    return hidden
 
 
 def _layer_norm(weights, hidden):
@@ -298,11 +301,15 @@ def _self_attend(weights, hidden_TD, mask_TT, config):
 def _cross_attend(weights, hidden_TD, memory_SD, mask_TS, config):
     normal_TD = _layer_norm(weights["norm"], hidden_TD)
     query_TD = _dense(normal_TD, weights["query"], weights["query_bias"])
-    fused = memory_SD @ weights["key_value"].astype(memory_SD.dtype)
-    key_SD, value_SD = jnp.split(fused, 2, axis=-1)
-    value_SD = value_SD + weights["value_bias"].astype(fused.dtype)[None]
+    key_SD, value_SD = _memory_projections(weights, memory_SD)
     mixed_TD = _attention(query_TD, key_SD, value_SD, mask_TS, config)
     return hidden_TD + _dense(mixed_TD, weights["output"], weights["output_bias"])
+
+
+def _memory_projections(weights, memory_SD):
+    fused = memory_SD @ weights["key_value"].astype(memory_SD.dtype)
+    key_SD, value_SD = jnp.split(fused, 2, axis=-1)
+    return key_SD, value_SD + weights["value_bias"].astype(fused.dtype)[None]
 
 
 def _feed_forward(weights, hidden_TD, config):

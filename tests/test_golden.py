@@ -10,8 +10,9 @@ cosines. A sub-layer is x + f(norm(x)), with a last norm after each stack; eps o
 1e-6; ReLU; queries, values and outputs have biases, keys have none; `query_key_value` holds
 the three matrices side by side, `key_value` two. Logits are a product with the embedding.
 
-*Weights* are `draw_params(seed 0)` of conftest.py: the leaves of the nested dict with sorted
-keys, 0.3 * default_rng(0).standard_normal(shape), plus 1 for the scales of the norms.
+*Weights*: the leaves of the nested dict with sorted keys, those of the layers of a stack
+stacked along a leading axis, 0.3 * default_rng(0).standard_normal(shape), plus 1 for the
+scales of the norms.
 
 *Data*: rng = default_rng(1); for each of 4 personas, for support and then query:
 turns = rng.integers(1, 4), then `draw_dialogue` of conftest.py. The targets of both tasks end
@@ -36,7 +37,7 @@ import numpy as np
 import optax
 import pytest
 
-from mtml_jax import outer
+from mtml_jax import outer, transformer
 from mtml_jax.config import ModelConfig, StepConfig, TileShape
 from mtml_jax.data.episodes import pack, stack
 from mtml_jax.objectives import STRATEGIES, mean_gradient
@@ -215,6 +216,29 @@ def draw_episodes(draw_dialogue, informed):
     return Episode(stack(sides[::2]), stack(sides[1::2]))
 
 
+def stacked(params):
+    """The layers of encoder and decoder as one, leaves along a leading axis."""
+    layers = {name: params[name] for name in ("encoder", "decoder")}
+    return {
+        **params,
+        **{name: jax.tree.map(lambda *x: np.stack(x), *some) for name, some in layers.items()},
+    }
+
+
+def draw_weights(seed):
+    """(parameters, the same stacked)."""
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(lambda: transformer.init(jax.random.key(0), VOCABULARY, MODEL))
+    drawn = jax.tree.map_with_path(
+        lambda path, x: 0.3 * rng.standard_normal(x.shape) + (path[-1].key == "scale"),
+        stacked(jax.tree.map(lambda x: np.zeros(x.shape), shapes)),
+    )
+    params = dict(drawn)
+    for name, count in (("encoder", MODEL.encoder_layers), ("decoder", MODEL.decoder_layers)):
+        params[name] = [jax.tree.map(lambda x: x[i], drawn[name]) for i in range(count)]
+    return params, drawn
+
+
 @functools.cache
 def compiled_step(phase, mesh):
     """`outer_step` of (state, episodes), and the gradient that it took."""
@@ -236,17 +260,17 @@ def compiled_step(phase, mesh):
 
 
 def products(tree, probe):
-    return jax.tree.map(np.vdot, jax.device_get(tree), probe)
+    return jax.tree.map(np.vdot, stacked(jax.device_get(tree)), probe)
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_two_outer_steps(name, draw_params, draw_dialogue):
+def test_two_outer_steps(name, draw_dialogue):
     strategy, _, parity = name.partition(" ")
     mesh = persona_mesh(PERSONAS)
     episodes = split_personas(draw_episodes(draw_dialogue, strategy == "std_p"), mesh)
     step = compiled_step(STRATEGIES[strategy][parity == "odd"], mesh)
-    params = draw_params(MODEL, VOCABULARY, 0)
-    probe = draw_params(MODEL, VOCABULARY, 2)
+    params, _ = draw_weights(0)
+    _, probe = draw_weights(2)
     begin = replicate(outer.init_state(params), mesh)
     middle, first, gradient = step(begin, episodes)
     end, second, second_gradient = step(middle, episodes)

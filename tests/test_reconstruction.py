@@ -65,8 +65,8 @@ SUBJECTS = tuple(
 def params(draw_params):
     """A model that writes different things after different contexts."""
     drawn = draw_params(MODEL, len(VOCABULARY), seed=11)
-    attention = jax.tree.map(lambda x: 4.0 * x, drawn["decoder"]["cross_attention"])
-    drawn["decoder"]["cross_attention"] = attention
+    for layer in drawn["decoder"]:
+        layer["cross_attention"] = jax.tree.map(lambda x: 4.0 * x, layer["cross_attention"])
     return jax.tree.map(jnp.float32, drawn)
 
 

@@ -215,9 +215,9 @@ def test_init_draws_each_matrix_by_its_own_fans():
     """Glorot's limit sqrt(6 / (in + out)) of every block of a fused matrix, none drawn twice."""
     config = dataclasses.replace(MODEL, encoder_layers=2, width=30, feed_forward=70)
     drawn = init(jax.random.key(1), VOCABULARY, config)
-    attention = drawn["encoder"]["self_attention"]["query_key_value"]
-    blocks = attention.reshape(2, 30, 3, 30).swapaxes(1, 2).reshape(6, 30, 30)
-    hidden = drawn["encoder"]["feed_forward"]["hidden"]
+    fused = [layer["self_attention"]["query_key_value"] for layer in drawn["encoder"]]
+    blocks = np.concatenate(np.split(np.stack(fused), 3, axis=-1))
+    hidden = [layer["feed_forward"]["hidden"] for layer in drawn["encoder"]]
     for matrix, fans in [*((b, 60) for b in blocks), *((h, 100) for h in hidden)]:
         limit = (6 / fans) ** 0.5
         assert 0.97 * limit < np.abs(matrix).max() <= limit

@@ -18,9 +18,9 @@ from mtml_jax.manifest import find_damage, write_manifest
 from mtml_jax.runlog import versions, write_json, write_text
 from mtml_jax.types import MetaState, Params
 
-# Settings that may change when a run is continued: how long it goes on, and how its
-# work is cut up, which changes results by rounding alone.
-MAY_DIFFER = frozenset({"iterations", "persona_chunk"})
+# Settings that may change when a run is continued: how long it goes on, when it gives up,
+# and how its work is cut up, which changes results by rounding alone.
+MAY_DIFFER = frozenset({"iterations", "persona_chunk", "max_skipped"})
 
 _ABSENT = "nothing"
 _REMOVED = "removed"  # in the folder of checkpoints; what is in it is about to be deleted
@@ -193,7 +193,7 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, kind: type | None, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         # What ends the block already matters more than a save that fails at its end.
         with contextlib.suppress(*() if kind is None else (OSError,)):
             self.close()

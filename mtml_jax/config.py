@@ -75,6 +75,7 @@ class TrainConfig:
     validate_every: int = 200  # iterations
     validation_episodes: int = 96
     patience: int = 10  # validations without a better score before stopping
+    max_skipped: int = 10  # steps in a row without a finite gradient before stopping
     persona_chunk: int | None = None  # personas vmapped at a time; None: see `step`
 
     def step(self, platform: str) -> StepConfig:

@@ -16,11 +16,16 @@ from tqdm import tqdm
 from mtml_jax import transformer
 from mtml_jax.checkpoint import Checkpoints
 from mtml_jax.config import TrainConfig
-from mtml_jax.data.prepare import Prepared, training_batch, validation_batch
+from mtml_jax.data.prepare import (
+    Prepared,
+    training_batch,
+    training_names,
+    validation_batch,
+)
 from mtml_jax.evaluation import validation_sums
 from mtml_jax.metrics import perplexity
 from mtml_jax.objectives import STRATEGIES, Metrics
-from mtml_jax.outer import init_state, outer_step
+from mtml_jax.outer import finite_personas, init_state, outer_step
 from mtml_jax.runlog import RunLog
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
 from mtml_jax.types import MetaState, Rates
@@ -33,7 +38,8 @@ class Outcome(NamedTuple):
 
     Attributes:
       state: MetaState after the last step.
-      counters: best_score, best_step, waited (validations since), tokens.
+      counters: best_score, best_step, waited (validations since), tokens, skipped
+        (steps without a finite gradient) and skipped_in_a_row.
       reason: "finished", "no better score" or "interrupted".
     """
 
@@ -61,12 +67,16 @@ def rates_at(config: TrainConfig, step: int) -> Rates:
 
 def compiled_steps(config: TrainConfig, mesh: Mesh) -> list:
     """One jitted outer step a phase; iteration i runs number i modulo their count."""
+    donate = () if jax.config.jax_debug_nans else 0  # it runs the step again to find the operation
+    return [
+        jax.jit(function, donate_argnums=donate) for function in _phases(outer_step, config, mesh)
+    ]
+
+
+def _phases(function, config, mesh):
     step_config = config.step(mesh.devices.flat[0].platform)
     return [
-        jax.jit(
-            functools.partial(outer_step, phase=phase, config=step_config, mesh=mesh),
-            donate_argnums=0,
-        )
+        functools.partial(function, phase=phase, config=step_config, mesh=mesh)
         for phase in STRATEGIES[config.strategy]
     ]
 
@@ -90,17 +100,21 @@ def train(
       Outcome.
 
     Raises:
-      FloatingPointError: the loss is no longer finite.
+      FloatingPointError: too many steps in a row had no finite loss or gradient; the
+        state before them is saved.
+      OSError: the disk is full.
     """
     mesh = persona_mesh(config.meta_batch)
     state = replicate(initial_state(config, data), mesh)
     counters = {"best_score": math.inf, "best_step": 0, "waited": 0, "tokens": 0}
+    counters |= {"skipped": 0, "skipped_in_a_row": 0}
     if (latest := checkpoints.latest_step()) is not None:
         state, counters = checkpoints.restore(latest, state)
         counters["best_score"] = float(counters["best_score"])
     begin = int(state.step)
     steps = compiled_steps(config, mesh)
     validate = _validator(config, data)
+    blame = _blamer(config, data, mesh)
     saved_at = time.monotonic()
     reason = "finished"
     newest = {}  # the outer loss of each task; a phase of AMTML computes one of them
@@ -125,10 +139,12 @@ def train(
             if interruption.asked:
                 reason = "interrupted"
                 break
+            if counters["skipped_in_a_row"] >= config.max_skipped:
+                break
             clock = time.perf_counter()
             rates = replicate(rates_at(config, step), mesh)
             state, metrics = steps[(step + 1) % len(steps)](state, batch, rates)
-            batch = split_personas(training_batch(data, config, step + 1), mesh)
+            used, batch = batch, split_personas(training_batch(data, config, step + 1), mesh)
             row = _numbers(jax.device_get(metrics))
             row["seconds"] = time.perf_counter() - clock
             row["tokens_per_second"] = row["tokens"] / row["seconds"]
@@ -142,11 +158,14 @@ def train(
                 f"loss {row['loss']:.3f}, {row['tokens_per_second']:,.0f} tokens/s",
                 refresh=False,
             )
-            if not math.isfinite(row["loss"]):
-                raise FloatingPointError(
-                    f"the loss of iteration {step + 1} is {row['loss']}; "
-                    "lower --outer_lr or --inner_lr, or lengthen --warmup"
-                )
+            if math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"]):
+                counters["skipped_in_a_row"] = 0
+            else:
+                counters["skipped"] += 1
+                counters["skipped_in_a_row"] += 1
+                told = _skipped(row, blame(state.params, used, rates, step))
+                log.note(step + 1, told)
+                bar.write(f"step {step + 1:,}: {told}")
             last = step + 1 == config.iterations
             if (step + 1) % config.validate_every == 0 or last:
                 scores = validate(state.params)
@@ -160,9 +179,17 @@ def train(
                 save(best=better)
             elif time.monotonic() - saved_at > _SAVE_SECONDS:
                 save(best=False)
-    if reason == "interrupted":
+    given_up = counters["skipped_in_a_row"] >= config.max_skipped
+    if reason == "interrupted" or given_up:
         save(best=False)
     checkpoints.wait()
+    if given_up:
+        raise FloatingPointError(
+            f"the last {counters['skipped_in_a_row']} steps up to {int(state.step):,} had no finite "
+            "loss or gradient, and the state before them is saved; lower --outer_lr or --inner_lr or "
+            "lengthen --warmup in another --workdir, find the operation with --debug_nans, or go on "
+            "with a larger --max_skipped"
+        )
     return Outcome(state, counters, reason)
 
 
@@ -185,9 +212,29 @@ def _validator(config, data):
     return validate
 
 
+def _blamer(config, data, mesh):
+    """A function that names the personas for whom a step was skipped."""
+    programs = [jax.jit(function) for function in _phases(finite_personas, config, mesh)]
+
+    def blame(params, batch, rates, step):
+        finite = jax.device_get(programs[(step + 1) % len(programs)](params, batch, rates))
+        names = training_names(data, config, step)
+        return [name for name, fine in zip(names, finite, strict=True) if not fine]
+
+    return blame
+
+
+def _skipped(row, names):
+    who = f"because of {', '.join(names)}" if names else "though each persona alone is finite"
+    return (
+        f"skipped, {who}: loss {row['loss']}, norm of the gradient {row['gradient_norm']}; "
+        "parameters and optimiser stay as they were"
+    )
+
+
 def _numbers(metrics: Metrics) -> dict[str, float]:
     """Divides the sums: nats per token of each task that was computed."""
-    row = {"loss": float(metrics.loss), "tokens": 0.0}
+    row = {"loss": float(metrics.loss), "gradient_norm": float(metrics.gradient_norm), "tokens": 0.0}
     for name, sums in (("support", metrics.support), ("query", metrics.query)):
         for task in ("response", "persona"):
             counted = getattr(sums, task)

@@ -223,6 +223,12 @@ def training_batch(data: Prepared, config: TrainConfig, step: int) -> Episode:
     )
 
 
+def training_names(data: Prepared, config: TrainConfig, step: int) -> list[str]:
+    """The personas of `training_batch`, in its order."""
+    triples = sample_episodes(data.train, config.meta_batch, config.seed, step)
+    return [persona.name for persona, _, _ in triples]
+
+
 def validation_batch(data: Prepared, config: TrainConfig) -> Episode:
     """The fixed support/query pairs of early stopping, without persona targets."""
     seed, triples = config.seed + 1, []

@@ -41,9 +41,6 @@ def define_device_flags() -> None:
         "or pairs of a step are shared among them",
         lower_bound=1,
     )
-    flags.DEFINE_boolean(
-        "debug_nans", False, "stop at the operation that makes the first NaN; slow"
-    )
 
 
 def define_data_flags() -> None:
@@ -108,6 +105,10 @@ def define_train_flags() -> None:
     count("validation_episodes", None, "fixed support/query pairs of valid personas")
     count("patience", None, "validations without a better score before stopping")
     count("max_skipped", None, "steps in a row without a finite gradient before stopping")
+    flags.DEFINE_boolean(
+        "debug_nans", False, "stop at the first step without a finite gradient and find the "
+        "operation that made the NaN, by doing it again one by one",
+    )  # fmt: skip
     count("encoder_layers", None, "(section 3.2; paper: 6)")
     count("decoder_layers", None, "(section 3.2; paper: 6)")
     count("heads", None, "attention heads (section 3.2; paper: 4)")
@@ -242,7 +243,6 @@ def one_sentence(interrupted: str):
 def start_jax() -> None:
     """Applies the flags that JAX has to know before its first use."""
     jax.config.update("jax_num_cpu_devices", flags.FLAGS.cpu_devices)
-    jax.config.update("jax_debug_nans", flags.FLAGS.debug_nans)
     if flags.FLAGS.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", flags.FLAGS.compilation_cache)
 

@@ -54,7 +54,7 @@ def _train(stack) -> None:
     _describe(config, data, mesh, workdir, checkpoints.notes)
     for note in [*data.notes, *checkpoints.notes]:
         log.note(0, note)
-    outcome = train(config, data, log, checkpoints)
+    outcome = train(config, data, log, checkpoints, debug_nans=given.debug_nans)
     step = int(outcome.state.step)
     if outcome.reason == "interrupted":
         print(f"interrupted at step {step:,}; the same command goes on from there")

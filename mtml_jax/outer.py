@@ -1,7 +1,5 @@
 """The outer step: Adam on the mean meta-gradient, from state to state."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -9,7 +7,6 @@ from jax.sharding import Mesh
 
 from mtml_jax.config import StepConfig
 from mtml_jax.objectives import Metrics, Phase, mean_gradient
-from mtml_jax.sharding import map_personas
 from mtml_jax.types import Episode, MetaState, Params, Rates
 
 # Adam's constants are those of Kingma and Ba; the clip is the reference code's.
@@ -55,36 +52,13 @@ def outer_step(
     updates, opt_state = _OPTIMISER.update(grads, state.opt_state)
     params = jax.tree.map(lambda p, u: p - rates.outer_lr * u, state.params, updates)
     params, opt_state = jax.tree.map(
-        lambda new, old: jnp.where(_finite(metrics), new, old),
+        lambda new, old: jnp.where(is_finite(metrics), new, old),
         (params, opt_state),
         (state.params, state.opt_state),
     )
     return MetaState(params, opt_state, state.step + 1), metrics
 
 
-def finite_personas(
-    params: Params, episodes: Episode, rates: Rates, *, phase: Phase, config: StepConfig, mesh: Mesh
-) -> jax.Array:
-    """Tells personas apart whose loss and gradient are finite, one after the other.
-
-    Costs as much as a step, so it is for a step that was skipped.
-
-    Args:
-      params: before the step; arguments are those of `outer_step`.
-
-    Returns:
-      bool [P].
-    """
-    alone = dataclasses.replace(config, persona_chunk=None)
-
-    def finite(shared, episode):
-        params, rates = shared
-        episodes = jax.tree.map(lambda x: x[None], episode)
-        grads, metrics = mean_gradient(params, episodes, rates, phase=phase, config=alone)
-        return _finite(metrics.replace(gradient_norm=optax.tree.norm(grads)))
-
-    return map_personas(finite, mesh)((params, rates), episodes)
-
-
-def _finite(metrics):
+def is_finite(metrics: Metrics) -> jax.Array:
+    """Whether loss and gradient are, a bool scalar: `outer_step` updates only then."""
     return jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.gradient_norm)

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import jax
 from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import RecordWriter
 
 Kind = Literal["train", "valid", "note"]
 
@@ -123,11 +123,14 @@ class RunLog:
         self._file = open(path, "a", encoding="utf-8")
         # Not by its SummaryWriter: there a thread writes, and where that fails, the run hangs.
         # A name of its own, since the clock may have jumped back.
-        self._events = EventsWriter(
-            str(path.parent / "tensorboard" / "events"), f".{secrets.token_hex(4)}"
-        )
+        name = f"events.out.tfevents.{int(time.time())}.{secrets.token_hex(4)}"
+        self._events = RecordWriter(str(path.parent / "tensorboard" / name))
+        self._event(file_version="brain.Event:2")
         started = SessionLog(status=SessionLog.START)  # it drops this step and later ones
-        self._events.write_event(Event(step=first_step + 1, session_log=started))
+        self._event(step=first_step + 1, session_log=started)
+
+    def _event(self, **parts):
+        self._events.write(Event(wall_time=time.time(), **parts).SerializeToString())
 
     def row(self, step: int, kind: Kind, **numbers: Any) -> None:
         """Adds a row and hands it to the operating system.
@@ -149,9 +152,7 @@ class RunLog:
             for name, value in numbers.items():
                 if isinstance(value, (int, float)):
                     told = summary.scalar(f"{kind}/{name}", value)
-                    self._events.write_event(
-                        Event(wall_time=time.time(), step=int(step), summary=told)
-                    )
+                    self._event(step=int(step), summary=told)
             self._events.flush()
         except OSError as error:
             raise OSError(
@@ -165,8 +166,8 @@ class RunLog:
 
     def close(self) -> None:
         """Closes the files."""
-        self._file.close()
-        self._events.close()
+        with contextlib.closing(self._file), contextlib.closing(self._events):
+            self._events.flush()
 
     def __enter__(self) -> "RunLog":
         return self

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from mtml_jax import transformer
+from mtml_jax.blame import find_nan, finite_personas
 from mtml_jax.checkpoint import Checkpoints
 from mtml_jax.config import TrainConfig
 from mtml_jax.data.prepare import (
@@ -25,7 +26,7 @@ from mtml_jax.data.prepare import (
 from mtml_jax.evaluation import validation_sums
 from mtml_jax.metrics import perplexity
 from mtml_jax.objectives import STRATEGIES, Metrics
-from mtml_jax.outer import finite_personas, init_state, outer_step
+from mtml_jax.outer import init_state, outer_step
 from mtml_jax.runlog import RunLog
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
 from mtml_jax.types import MetaState, Rates
@@ -67,22 +68,25 @@ def rates_at(config: TrainConfig, step: int) -> Rates:
 
 def compiled_steps(config: TrainConfig, mesh: Mesh) -> list:
     """One jitted outer step a phase; iteration i runs number i modulo their count."""
-    donate = () if jax.config.jax_debug_nans else 0  # it runs the step again to find the operation
     return [
-        jax.jit(function, donate_argnums=donate) for function in _phases(outer_step, config, mesh)
+        jax.jit(functools.partial(outer_step, **phase, mesh=mesh), donate_argnums=0)
+        for phase in _phases(config, mesh)
     ]
 
 
-def _phases(function, config, mesh):
+def _phases(config, mesh):
     step_config = config.step(mesh.devices.flat[0].platform)
-    return [
-        functools.partial(function, phase=phase, config=step_config, mesh=mesh)
-        for phase in STRATEGIES[config.strategy]
-    ]
+    return [{"phase": phase, "config": step_config} for phase in STRATEGIES[config.strategy]]
 
 
 def train(
-    config: TrainConfig, data: Prepared, log: RunLog, checkpoints: Checkpoints, say=print
+    config: TrainConfig,
+    data: Prepared,
+    log: RunLog,
+    checkpoints: Checkpoints,
+    say=print,
+    *,
+    debug_nans: bool = False,
 ) -> Outcome:
     """Meta-trains from the latest checkpoint, or from the start, to the end.
 
@@ -95,6 +99,8 @@ def train(
       log: takes a row a step and a row a validation.
       checkpoints: of this run; the latest is gone on from.
       say: takes lines for the user.
+      debug_nans: whether the first step that is skipped is run again, operation by
+        operation, to find the one that made a NaN.
 
     Returns:
       Outcome.
@@ -114,7 +120,7 @@ def train(
     begin = int(state.step)
     steps = compiled_steps(config, mesh)
     validate = _validator(config, data)
-    blame = _blamer(config, data, mesh)
+    blame = _blamer(config, data, mesh, debug_nans)
     saved_at = time.monotonic()
     reason = "finished"
     newest = {}  # the outer loss of each task; a phase of AMTML computes one of them
@@ -212,20 +218,29 @@ def _validator(config, data):
     return validate
 
 
-def _blamer(config, data, mesh):
-    """A function that names the personas for whom a step was skipped."""
-    programs = [jax.jit(function) for function in _phases(finite_personas, config, mesh)]
+def _blamer(config, data, mesh, debug_nans):
+    """A function that says of a step that was skipped for whose sake, and where."""
+    phases = _phases(config, mesh)
+    programs = [jax.jit(functools.partial(finite_personas, **p, mesh=mesh)) for p in phases]
 
     def blame(params, batch, rates, step):
-        finite = jax.device_get(programs[(step + 1) % len(programs)](params, batch, rates))
+        number = (step + 1) % len(phases)
+        finite = jax.device_get(programs[number](params, batch, rates))
         names = training_names(data, config, step)
-        return [name for name, fine in zip(names, finite, strict=True) if not fine]
+        guilty = [name for name, fine in zip(names, finite, strict=True) if not fine]
+        if debug_nans:
+            index = int(finite.argmin())
+            episode = jax.tree.map(lambda x: x[index], jax.device_get(batch))
+            found = find_nan(params, episode, rates, **phases[number])
+            raise FloatingPointError(
+                f"iteration {step + 1}, {names[index]}: {found or 'infinite, and nowhere a NaN'}"
+            )
+        return f"because of {', '.join(guilty)}" if guilty else "though each persona is finite"
 
     return blame
 
 
-def _skipped(row, names):
-    who = f"because of {', '.join(names)}" if names else "though each persona alone is finite"
+def _skipped(row, who):
     return (
         f"skipped, {who}: loss {row['loss']}, norm of the gradient {row['gradient_norm']}; "
         "parameters and optimiser stay as they were"

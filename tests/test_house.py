@@ -17,7 +17,7 @@ FLOORS = [
     "inner data.sheet data.folds nli finetune",
     "objectives data.prepare",
     "outer checkpoint",
-    "evaluation reconstruction delta responder",
+    "evaluation reconstruction delta responder blame",
     "training speaker",
 ]
 FLOOR_OF = {name: n for n, names in enumerate(FLOORS) for name in names.split()}

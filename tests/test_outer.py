@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from mtml_jax import losses, outer
+from mtml_jax import blame, losses, outer
 from mtml_jax.config import ModelConfig, StepConfig, TileShape
 from mtml_jax.data.episodes import pack, stack
 from mtml_jax.objectives import STRATEGIES, Metrics, Phase
@@ -99,9 +99,20 @@ def test_a_step_that_is_not_finite_is_skipped_and_its_personas_are_told(bad, chu
     for name in ("params", "opt_state"):
         for a, b in zip(*(jax.tree.leaves(getattr(s, name)) for s in (after, state)), strict=True):
             np.testing.assert_array_equal(a, b)
-    finite = functools.partial(outer.finite_personas, phase=phase, config=config, mesh=mesh)
+    finite = functools.partial(blame.finite_personas, phase=phase, config=config, mesh=mesh)
     assert jax.jit(finite)(after.params, skipped, rates()).tolist() == [True, False, True, False]
     assert all(jax.jit(finite)(after.params, taken, rates()))
+
+
+@pytest.mark.parametrize("bad", [SOUND, NAN_LOSS, NAN_GRADIENT])
+def test_the_operation_that_makes_a_nan_is_found(bad):
+    phase, one = Phase(_quadratic, _root), Episode(jnp.float32(2.0), jnp.float32(bad))
+    params = jnp.asarray([0.5, 2.0, 3.0], jnp.float32)
+    found = blame.find_nan(params, one, rates(), phase=phase, config=StepConfig(MODEL))
+    if bad == SOUND:
+        assert found is None
+    else:  # in the loss it is the root, in its derivative what follows the division by 0
+        assert ("in sqrt" if bad == NAN_LOSS else "in mul") in found and ".py:" in found
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,19 +96,32 @@ def restored_config(saved: Mapping[str, Any]) -> TrainConfig:
     """The settings of a run from its config.json; what else the file holds is left aside.
 
     Raises:
-      ValueError: a setting is missing.
+      ValueError: a setting is missing, or of another type.
     """
     names = [f.name for f in dataclasses.fields(TrainConfig)]
     try:
         values = {name: saved[name] for name in names}
         values["model"] = ModelConfig(**saved["model"])
         values["shape"] = TileShape(**saved["shape"])
+        for settings, cls in (
+            (values, TrainConfig),
+            (saved["model"], ModelConfig),
+            (saved["shape"], TileShape),
+        ):
+            for name, kind in get_type_hints(cls).items():
+                _check_type(name, settings[name], kind)
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"found a run whose config.json does not fit this version ({error}), want one that "
             "experiments.train made; train again"
         ) from None
     return TrainConfig(**values)
+
+
+def _check_type(name: str, value: Any, kind: Any) -> None:
+    wanted = kind | int if kind is float else kind  # JSON has no 1.0 where 1 was given
+    if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError(f"{name} is {str(value)[:40]!r}")
 
 
 # `paper` is the paper's; the others keep its method and shrink what costs time. Their

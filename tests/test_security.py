@@ -49,7 +49,10 @@ def risks(code):
             given = {k.arg: ast.unparse(k.value) for k in node.keywords}
             if name in _BUILTINS | _CALLS or given.get("shell", "False") != "False":
                 found.append((node, name))
-            if name in ("np.load", "numpy.load", "jnp.load") and given.get("allow_pickle") != "False":
+            if (
+                name in ("np.load", "numpy.load", "jnp.load")
+                and given.get("allow_pickle") != "False"
+            ):
                 found.append((node, f"{name} without allow_pickle=False"))
             if name.endswith((".extract", ".extractall")) and given.get("filter") != "'data'":
                 found.append((node, f"{name} without filter='data'"))
@@ -69,7 +72,9 @@ def test_no_code_executes_what_it_reads(path):
 ])  # fmt: skip
 def test_what_would_be_found(code):
     assert len(risks(code)) == 1
-    assert risks("re.compile(p); np.load(f, allow_pickle=False); tar.extract(m, filter='data')") == []
+    assert (
+        risks("re.compile(p); np.load(f, allow_pickle=False); tar.extract(m, filter='data')") == []
+    )
 
 
 class _Harm:

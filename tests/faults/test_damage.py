@@ -73,7 +73,9 @@ def test_the_manifest_is_the_one_of_sha256sum(run):
     listed = [line.split("  ")[1] for line in (folder / NAME).read_text().splitlines()]
     assert sorted([*listed, NAME]) == _files(folder)
     if shutil.which("sha256sum"):
-        subprocess.run(["sha256sum", "--check", "--strict", "--quiet", NAME], cwd=folder, check=True)
+        subprocess.run(
+            ["sha256sum", "--check", "--strict", "--quiet", NAME], cwd=folder, check=True
+        )
 
 
 @pytest.mark.parametrize("harm", [_flip, _truncate, _remove])
@@ -162,7 +164,9 @@ def test_readers_name_a_damaged_checkpoint(run, tmp_path, name):
     for step, which in [(5, "latest"), (3, "best")]:
         _flip(workdir / "checkpoints" / str(step) / name)
         before = sorted(workdir.rglob("*"))
-        with pytest.raises(ValueError, match=rf"damaged checkpoint of step {step} \({name}") as told:
+        with pytest.raises(
+            ValueError, match=rf"damaged checkpoint of step {step} \({name}"
+        ) as told:
             restore_params(workdir, which)
         assert "\n" not in str(told.value) and sorted(workdir.rglob("*")) == before
         shutil.rmtree(workdir / "checkpoints" / "5", ignore_errors=True)
@@ -193,4 +197,6 @@ def test_deleting_leaves_no_half_checkpoint(tmp_path, monkeypatch):
         checkpoints.wait()
         removed = tmp_path / "checkpoints" / "removed" / "2"
         assert find_damage(removed, _ASIDE) is None
-    assert np.array_equal(restore_params(tmp_path, "latest").params["w"], jax.device_get(_state(5).params["w"]))
+    assert np.array_equal(
+        restore_params(tmp_path, "latest").params["w"], jax.device_get(_state(5).params["w"])
+    )

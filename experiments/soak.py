@@ -8,6 +8,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import logging
 import os
 import pathlib
 import random
@@ -19,6 +20,7 @@ import sys
 import time
 
 from absl import app, flags
+from absl import logging as absl_logging
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from tqdm import tqdm
 
@@ -43,6 +45,8 @@ def main(argv) -> None:
     if len(argv) > 1 or (wrong := set(flags.FLAGS.parts) - set(PARTS)):
         sys.exit(f"error: got {argv[1:] or sorted(wrong)}, want --parts of {','.join(PARTS)}")
     given_flags = flags.FLAGS
+    absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax tells of each of its steps
+    logging.getLogger().setLevel(logging.CRITICAL)
     output = pathlib.Path(given_flags.output).resolve()
     output.mkdir(parents=True, exist_ok=True)
     third = given_flags.kills // 5

@@ -56,10 +56,10 @@ def find_nan(
     Returns:
       What JAX says of the operation, and our line that asked for it; None without a NaN.
     """
-    local = jax.tree.map(jax.device_get, (params, episode, rates))
+    params, episode, rates = jax.device_get((params, episode, rates))
     try:
         with jax.debug_nans(True), jax.disable_jit():
-            _gradient(*local, phase, config)
+            _gradient(params, episode, rates, phase, config)
     except FloatingPointError as error:
         ours = [
             frame

@@ -10,7 +10,7 @@ import platform
 import secrets
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import jax
 from tensorboardX import summary
@@ -61,7 +61,7 @@ class WorkdirLock:
 
     def __init__(self, workdir: str | os.PathLike):
         self._workdir = Path(workdir)
-        self._file = None
+        self._file: IO[str] | None = None
 
     def __enter__(self) -> "WorkdirLock":
         try:
@@ -95,7 +95,8 @@ class WorkdirLock:
             raise
 
     def __exit__(self, *exception: object) -> None:
-        self._file.close()
+        if self._file:
+            self._file.close()
 
 
 class RunLog:

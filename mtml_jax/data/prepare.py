@@ -231,8 +231,8 @@ def training_names(data: Prepared, config: TrainConfig, step: int) -> list[str]:
 
 def validation_batch(data: Prepared, config: TrainConfig) -> Episode:
     """The fixed support/query pairs of early stopping, without persona targets."""
-    seed, triples = config.seed + 1, []
-    draw = 0
+    seed, draw = config.seed + 1, 0
+    triples: list = []
     while len(triples) < config.validation_episodes:
         count = min(len(data.valid), config.validation_episodes - len(triples))
         triples += sample_episodes(data.valid, count, seed, draw)

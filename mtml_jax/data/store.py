@@ -88,8 +88,8 @@ def load_stored(
       ValueError: the file is malformed, or nothing of it is left.
       OSError: it cannot be read, or the copy cannot be written.
     """
-    with open(path, "rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
+    with open(path, "rb") as whole:
+        content = hashlib.file_digest(whole, "sha256").hexdigest()
     key = f"{_FORM} {content} {skip_bad} {Path(path).resolve()}"
     folder = store_home() / "dialogues" / hashlib.sha256(key.encode()).hexdigest()[:16]
     if not folder.is_dir():

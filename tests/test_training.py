@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import itertools
 import os
 import signal
 import time

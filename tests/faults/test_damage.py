@@ -13,7 +13,6 @@ from mtml_jax.checkpoint import Checkpoints, restore_params
 from mtml_jax.manifest import NAME, find_damage, write_manifest
 from mtml_jax.outer import init_state
 
-
 _ASIDE = ("_CHECKPOINT_METADATA", "commit_success.txt")  # written after the manifest
 
 

@@ -21,7 +21,6 @@ settings.define_train_flags()
 
 def main(argv) -> None:
     settings.start(argv, "--strategy=amtml")
-    given = flags.FLAGS
     with contextlib.ExitStack() as stack:
         try:
             _train(stack)

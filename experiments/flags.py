@@ -104,6 +104,11 @@ def define_train_flags() -> None:
     count("validate_every", None, "iterations between validations; each one is saved")
     count("validation_episodes", None, "fixed support/query pairs of valid personas")
     count("patience", None, "validations without a better score before stopping")
+    count("max_skipped", None, "steps in a row without a finite gradient before stopping")
+    flags.DEFINE_boolean(
+        "debug_nans", False, "stop at the first step without a finite gradient and find the "
+        "operation that made the NaN, by doing it again one by one",
+    )  # fmt: skip
     count("encoder_layers", None, "(section 3.2; paper: 6)")
     count("decoder_layers", None, "(section 3.2; paper: 6)")
     count("heads", None, "attention heads (section 3.2; paper: 4)")
@@ -172,7 +177,7 @@ def check_config(config: TrainConfig) -> None:
         name: getattr(config, name)
         for name in (
             "inner_steps meta_batch iterations min_count validate_every "
-            "validation_episodes patience persona_chunk"
+            "validation_episodes patience persona_chunk max_skipped"
         ).split()
     }
     counts |= dataclasses.asdict(config.model) | {
@@ -196,13 +201,32 @@ def check_config(config: TrainConfig) -> None:
         raise ValueError(f"got --width={config.model.width}, want an even number")
 
 
+def odd_settings(config: TrainConfig) -> list[str]:
+    """Sentences on settings that are allowed and hardly meant."""
+    told = []
+    if config.inner_lr == 0:
+        told.append(
+            "--inner_lr=0 adapts to nobody: all scores after an inner step are those before it"
+        )
+    if config.outer_lr == 0:
+        told.append("--outer_lr=0 trains nothing")
+    if config.strategy == "mtml" and config.alpha == 0:
+        told.append("--alpha=0 trains mtml on persona statements alone, never on a reply")
+    if config.strategy == "mtml" and config.alpha == 1:
+        told.append("--alpha=1 trains mtml without persona statements, which is paml")
+    if config.max_skipped > config.iterations:
+        told.append("--max_skipped is more than --iterations: nothing stops a run without a gradient")
+    return [f"warning: {sentence}" for sentence in told]
+
+
 def start(argv: list[str], example: str) -> None:
     """Begins a command that takes flags only, such as `example`."""
     if len(argv) > 1:
         sys.exit(f"error: got {argv[1]!r}, want flags only, such as {example}")
     start_jax()
-    absl_logging.set_verbosity(absl_logging.ERROR)  # TFDS and Orbax tell of each of their steps
-    logging.getLogger().setLevel(logging.ERROR)
+    # TFDS and Orbax tell of each of their steps, and of an error with all that led to it.
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.getLogger().setLevel(logging.CRITICAL)
 
 
 @contextlib.contextmanager

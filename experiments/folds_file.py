@@ -32,11 +32,11 @@ class FoldsFile:
         self._file = open(path, "a", encoding="utf-8")
 
     def _read(self, path):
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
         torn = lines.pop()  # empty unless the writer was killed within a line
         for number, line in enumerate(lines, start=1):
             try:
-                row = json.loads(line)
+                row = json.loads(line.encode("ascii"))  # as `add` writes it: no letter is replaced
                 self.rows[key(row)] = row
             except (ValueError, KeyError, TypeError):
                 raise ValueError(

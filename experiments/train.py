@@ -21,43 +21,46 @@ settings.define_train_flags()
 
 def main(argv) -> None:
     settings.start(argv, "--strategy=amtml")
-    given = flags.FLAGS
     with contextlib.ExitStack() as stack:
         try:
-            config = settings.resolve_config()
-            mesh = persona_mesh(config.meta_batch)
-            settings.check_chunk(config, mesh.size)
-            data = prepare(
-                config,
-                given.data,
-                given.data_dir,
-                split_seed=given.split_seed,
-                skip_bad=given.skip_bad,
-            )
-            corpus = given.data if given.data in CORPORA else pathlib.Path(given.data).stem
-            workdir = given.workdir or f"runs/{corpus}-{given.preset}-{given.strategy}"
-            stack.enter_context(WorkdirLock(workdir))
-            save_run(
-                workdir,
-                {**dataclasses.asdict(config), **_source(), "preset": given.preset},
-                data.vocabulary.to_text(),
-            )
-            checkpoints = stack.enter_context(Checkpoints(workdir))
-            log = stack.enter_context(RunLog(workdir, checkpoints.latest_step() or 0))
-        except (ValueError, OSError) as error:
+            _train(stack)
+        except (ValueError, OSError, FloatingPointError) as error:
             sys.exit(f"error: {error}")
-        _describe(config, data, mesh, workdir)
-        for note in data.notes:
-            log.note(0, note)
-        try:
-            outcome = train(config, data, log, checkpoints)
-        except FloatingPointError as error:
-            sys.exit(f"error: {error}")
+
+
+def _train(stack) -> None:
+    given = flags.FLAGS
+    config = settings.resolve_config()
+    mesh = persona_mesh(config.meta_batch)
+    settings.check_chunk(config, mesh.size)
+    data = prepare(
+        config,
+        given.data,
+        given.data_dir,
+        split_seed=given.split_seed,
+        skip_bad=given.skip_bad,
+    )
+    corpus = given.data if given.data in CORPORA else pathlib.Path(given.data).stem
+    workdir = given.workdir or f"runs/{corpus}-{given.preset}-{given.strategy}"
+    stack.enter_context(WorkdirLock(workdir))
+    save_run(
+        workdir,
+        {**dataclasses.asdict(config), **_source(), "preset": given.preset},
+        data.vocabulary.to_text(),
+    )
+    checkpoints = stack.enter_context(Checkpoints(workdir))
+    log = stack.enter_context(RunLog(workdir, checkpoints.latest_step() or 0))
+    _describe(config, data, mesh, workdir, checkpoints.notes)
+    for note in [*data.notes, *checkpoints.notes]:
+        log.note(0, note)
+    outcome = train(config, data, log, checkpoints, debug_nans=given.debug_nans)
     step = int(outcome.state.step)
     if outcome.reason == "interrupted":
         print(f"interrupted at step {step:,}; the same command goes on from there")
         return
     counters = outcome.counters
+    if counters["skipped"]:
+        print(f"{counters['skipped']:,} steps were skipped, their gradients not being finite")
     print(
         f"{outcome.reason} at step {step:,}; best valid response PPL "
         f"{counters['best_score']:.1f} at step {counters['best_step']:,}"
@@ -74,7 +77,7 @@ def _source():
     return {"data": path, "split_seed": given.split_seed, "skip_bad": given.skip_bad}
 
 
-def _describe(config, data, mesh, workdir):
+def _describe(config, data, mesh, workdir, found):
     given = flags.FLAGS
     kind = mesh.devices.flat[0].device_kind
     alpha = f", alpha {config.alpha}" if config.strategy == "mtml" else ""
@@ -84,7 +87,7 @@ def _describe(config, data, mesh, workdir):
             "the demo corpus: invented speakers, so that this runs offline; for real dialogues "
             "--data=personachat --data_dir=FOLDER, or your own: --data=PATH.jsonl"
         )
-    for note in data.notes:
+    for note in [*data.notes, *found, *settings.odd_settings(config)]:
         print(note)
     print(
         f"{len(data.vocabulary):,} words; {config.meta_batch} personas a step on {mesh.size} "

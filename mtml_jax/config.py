@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 TASKS = ("response", "persona")  # section 2.2, equations 2 and 5
 
@@ -90,6 +90,7 @@ class TrainConfig:
     validate_every: int = 200  # iterations
     validation_episodes: int = 96
     patience: int = 10  # validations without a better score before stopping
+    max_skipped: int = 10  # steps in a row without a finite gradient before stopping
     persona_chunk: int | None = None  # personas vmapped at a time; None: see `step`
 
     def step(self, platform: str) -> StepConfig:
@@ -110,7 +111,7 @@ def restored_config(saved: Mapping[str, Any]) -> TrainConfig:
     """The settings of a run from its config.json; what else the file holds is left aside.
 
     Raises:
-      ValueError: a setting is missing.
+      ValueError: a setting is missing, or of another type.
     """
     names = [f.name for f in dataclasses.fields(TrainConfig)]
     try:
@@ -119,12 +120,21 @@ def restored_config(saved: Mapping[str, Any]) -> TrainConfig:
         values["shape"] = TileShape(**saved["shape"])
         if small := saved["shape"].get("small"):
             values["shape"] = dataclasses.replace(values["shape"], small=TileShape(**small))
+        for part in (TrainConfig(**values), values["model"], values["shape"]):
+            for name, kind in get_type_hints(type(part)).items():
+                _check_type(name, getattr(part, name), kind)
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"found a run whose config.json does not fit this version ({error}), want one that "
             "experiments.train made; train again"
         ) from None
     return TrainConfig(**values)
+
+
+def _check_type(name: str, value: Any, kind: Any) -> None:
+    wanted = kind | int if kind is float else kind  # JSON has no 1.0 where 1 was given
+    if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError(f"{name} is {str(value)[:40]!r}")
 
 
 # `paper` is the paper's; the others keep its method and shrink what costs time. Their

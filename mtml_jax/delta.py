@@ -30,7 +30,7 @@ def digest(params: Params) -> str:
     for name, leaf in sorted(_named(params).items()):
         array = np.ascontiguousarray(leaf)
         found.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        found.update(array)
+        found.update(array.tobytes())
     return found.hexdigest()
 
 
@@ -58,7 +58,7 @@ def write_delta(
     start, end = _named(base), _named(adapted)
     if {n: x.shape for n, x in start.items()} != {n: x.shape for n, x in end.items()}:
         raise ValueError("found adapted parameters of other shapes than the model's")
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for name in start:
         difference = np.asarray(end[name], np.float32) - np.asarray(start[name], np.float32)
         scale = np.float32(np.abs(difference).max(initial=0.0))

@@ -130,7 +130,7 @@ class Consistency(NamedTuple):
     contradiction: float
 
 
-def consistency_statistics(labels: Iterable[Sequence[int]]) -> np.ndarray:
+def consistency_statistics(labels: Iterable[Sequence[int] | np.ndarray]) -> np.ndarray:
     """Counts what consistency is made of.
 
     Args:
@@ -145,8 +145,8 @@ def consistency_statistics(labels: Iterable[Sequence[int]]) -> np.ndarray:
       ValueError: there is another label.
     """
     rows = []
-    for reply, row in enumerate(labels):
-        row = np.asarray(row)
+    for reply, given in enumerate(labels):
+        row = np.asarray(given)
         if not np.isin(row, (-1, 0, 1)).all():
             raise ValueError(f"found labels {row.tolist()} of reply {reply}, want -1, 0 or 1")
         rows.append((1, row.size, np.sum(row == 1), np.sum(row == -1)))

@@ -114,7 +114,7 @@ class Scorer:
         self, pairs: Sequence[Pair], progress: Callable[[int], object] | None = None
     ) -> np.ndarray:
         """Uncalibrated log-probabilities of the three classes, float32 [N, 3]; see `labels`."""
-        pairs = [tuple(pair) for pair in pairs]
+        pairs = [(reply, statement) for reply, statement in pairs]
         waiting: dict[Pair, int] = {}  # times each is asked for
         for pair in pairs:
             if pair not in self._known:

@@ -43,11 +43,13 @@ class Metrics:
       loss: the meta-objective (eq. 14).
       support: TaskSums at the initial parameters.
       query: TaskSums at the adapted parameters.
+      gradient_norm: of the meta-gradient, before it is clipped; None for a persona's.
     """
 
     loss: jax.Array
     support: TaskSums
     query: TaskSums
+    gradient_norm: jax.Array | None = None
 
 
 def meta_objective(

@@ -31,6 +31,9 @@ def outer_step(
 ) -> tuple[MetaState, Metrics]:
     """One outer update of the initial parameters (eq. 14, with Adam as section 3.2 says).
 
+    Where loss or gradient is not finite, parameters and optimiser stay as they are and
+    the step counts nevertheless, so that the next one reads other episodes.
+
     Args:
       state: MetaState.
       episodes: Episode with a leading persona axis of length M.
@@ -45,6 +48,17 @@ def outer_step(
     grads, metrics = mean_gradient(
         state.params, episodes, rates, phase=phase, config=config, mesh=mesh
     )
+    metrics = metrics.replace(gradient_norm=optax.tree.norm(grads))
     updates, opt_state = _OPTIMISER.update(grads, state.opt_state)
     params = jax.tree.map(lambda p, u: p - rates.outer_lr * u, state.params, updates)
+    params, opt_state = jax.tree.map(
+        lambda new, old: jnp.where(is_finite(metrics), new, old),
+        (params, opt_state),
+        (state.params, state.opt_state),
+    )
     return MetaState(params, opt_state, state.step + 1), metrics
+
+
+def is_finite(metrics: Metrics) -> jax.Array:
+    """Whether loss and gradient are, a bool scalar: `outer_step` updates only then."""
+    return jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.gradient_norm)

@@ -1,16 +1,21 @@
 """What a run leaves behind: rows of numbers, TensorBoard, versions; and its folder's lock."""
 
+import contextlib
 import fcntl
 import importlib.metadata
 import json
 import math
 import os
 import platform
+import secrets
+import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import jax
-import tensorboardX
+from tensorboardX import summary
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import RecordWriter
 
 Kind = Literal["train", "valid", "note"]
 
@@ -51,17 +56,31 @@ class WorkdirLock:
 
     Raises:
       ValueError: on entering, where another process holds the folder.
+      OSError: on entering, where it cannot be written to.
     """
 
     def __init__(self, workdir: str | os.PathLike):
         self._workdir = Path(workdir)
-        self._file = None
+        self._file: IO[str] | None = None
 
     def __enter__(self) -> "WorkdirLock":
-        self._workdir.mkdir(parents=True, exist_ok=True)
-        file = open(self._workdir / "lock", "a+", encoding="utf-8")
+        try:
+            self._workdir.mkdir(parents=True, exist_ok=True)
+            self._file = self._locked(open(self._workdir / "lock", "a+", encoding="utf-8"))
+        except OSError as error:
+            raise OSError(
+                f"{self._workdir}: found a folder that cannot be written to ({error.strerror}), "
+                "want one that can and room on its disk; free some or choose another --workdir"
+            ) from None
+        return self
+
+    def _locked(self, file):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            return file
         except BlockingIOError:
             file.seek(0)
             pid = file.read().strip() or "unknown"
@@ -70,14 +89,14 @@ class WorkdirLock:
                 f"{self._workdir}: found a run in use by process {pid}, "
                 "want that process to end first or another --workdir"
             ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        self._file = file
-        return self
+        except OSError:
+            with contextlib.suppress(OSError):  # closing writes what is left
+                file.close()
+            raise
 
     def __exit__(self, *exception: object) -> None:
-        self._file.close()
+        if self._file:
+            self._file.close()
 
 
 class RunLog:
@@ -96,16 +115,23 @@ class RunLog:
     """
 
     def __init__(self, workdir: str | os.PathLike, first_step: int):
-        path = Path(workdir) / "log.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path = Path(workdir) / "log.jsonl"
+        (path.parent / "tensorboard").mkdir(parents=True, exist_ok=True)
         if path.exists():
             rows = _rows(path)
             kept = (line for line, row in rows if row["step"] <= first_step)
             write_text(path, "".join(f"{line}\n" for line in kept))
         self._file = open(path, "a", encoding="utf-8")
-        self._tensorboard = tensorboardX.SummaryWriter(
-            str(path.parent / "tensorboard"), purge_step=first_step + 1
-        )
+        # Not by its SummaryWriter: there a thread writes, and where that fails, the run hangs.
+        # A name of its own, since the clock may have jumped back.
+        name = f"events.out.tfevents.{int(time.time())}.{secrets.token_hex(4)}"
+        self._events = RecordWriter(str(path.parent / "tensorboard" / name))
+        self._event(file_version="brain.Event:2")
+        started = SessionLog(status=SessionLog.START)  # it drops this step and later ones
+        self._event(step=first_step + 1, session_log=started)
+
+    def _event(self, **parts):
+        self._events.write(Event(wall_time=time.time(), **parts).SerializeToString())
 
     def row(self, step: int, kind: Kind, **numbers: Any) -> None:
         """Adds a row and hands it to the operating system.
@@ -115,29 +141,42 @@ class RunLog:
           kind: "train", "valid" or "note".
           **numbers: numbers of any library, scalar arrays among them; strings go to
             the JSON only.
+
+        Raises:
+          OSError: the disk is full.
         """
         numbers = {name: _scalar(value) for name, value in numbers.items()}
         row = {"step": int(step), "kind": kind, **numbers}
-        self._file.write(json.dumps(_plain(row)) + "\n")
-        self._file.flush()
-        for name, value in numbers.items():
-            if isinstance(value, (int, float)):
-                self._tensorboard.add_scalar(f"{kind}/{name}", value, int(step))
+        try:
+            self._file.write(json.dumps(_plain(row)) + "\n")
+            self._file.flush()
+            for name, value in numbers.items():
+                if isinstance(value, (int, float)):
+                    told = summary.scalar(f"{kind}/{name}", value)
+                    self._event(step=int(step), summary=told)
+            self._events.flush()
+        except OSError as error:
+            raise OSError(
+                f"{self._path}: the row of step {step:,} could not be written ({error.strerror}), "
+                "want a disk with room; free some and give the same command again"
+            ) from None
 
     def note(self, step: int, text: str) -> None:
         """Adds a row of kind "note" that holds a text."""
         self.row(step, "note", text=text)
 
     def close(self) -> None:
-        """Closes the files; scalars reach TensorBoard at the latest now."""
-        self._file.close()
-        self._tensorboard.close()
+        """Closes the files."""
+        with contextlib.closing(self._file), contextlib.closing(self._events):
+            self._events.flush()
 
     def __enter__(self) -> "RunLog":
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        # What ends the block already matters more than what cannot be written at its end.
+        with contextlib.suppress(*() if kind is None else (OSError,)):
+            self.close()
 
 
 def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:

@@ -90,10 +90,11 @@ def count(
     if all(answer.nll is not None for answer in answers):
         found["nll"] = add(rows, [answer.nll for answer in answers])
         found["tokens"] = add(rows, [answer.tokens for answer in answers])
-        ppl = [metrics.perplexity(answer.nll, answer.tokens) for answer in answers]
+        ppl = [metrics.perplexity(a.nll, a.tokens) for a in answers if a.nll is not None]
         found["dialogue_ppl"] = add(rows, ppl)
     if all(test.verdict for test in tests):
-        verdicts = [test.verdict(r) for test, a in zip(tests, answers) for r in a.replies]
+        judged = [(t.verdict, a) for t, a in zip(tests, answers) if t.verdict]
+        verdicts = [verdict(reply) for verdict, a in judged for reply in a.replies]
         found["facts"] = add(turns, [[v == name for name in VERDICTS] for v in verdicts])
     if all(test.statements and test.shuffled for test in tests):
         for name, label in (labels or {}).items():

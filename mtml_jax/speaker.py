@@ -16,7 +16,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -91,7 +91,9 @@ class Adapted(NamedTuple):
     dialogues: int
 
 
-def load_model(workdir: str | os.PathLike, checkpoint: str = "best") -> Model:
+def load_model(
+    workdir: str | os.PathLike, checkpoint: Literal["best", "latest"] = "best"
+) -> Model:
     """Reads a trained model.
 
     Args:

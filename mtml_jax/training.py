@@ -14,9 +14,15 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from mtml_jax import transformer
+from mtml_jax.blame import find_nan, finite_personas
 from mtml_jax.checkpoint import Checkpoints
 from mtml_jax.config import TrainConfig
-from mtml_jax.data.prepare import Prepared, training_batch, validation_batch
+from mtml_jax.data.prepare import (
+    Prepared,
+    training_batch,
+    training_names,
+    validation_batch,
+)
 from mtml_jax.evaluation import validation_sums
 from mtml_jax.metrics import perplexity
 from mtml_jax.objectives import STRATEGIES, Metrics
@@ -33,7 +39,8 @@ class Outcome(NamedTuple):
 
     Attributes:
       state: MetaState after the last step.
-      counters: best_score, best_step, waited (validations since), tokens.
+      counters: best_score, best_step, waited (validations since), tokens, skipped
+        (steps without a finite gradient) and skipped_in_a_row.
       reason: "finished", "no better score" or "interrupted".
     """
 
@@ -61,18 +68,25 @@ def rates_at(config: TrainConfig, step: int) -> Rates:
 
 def compiled_steps(config: TrainConfig, mesh: Mesh) -> list:
     """One jitted outer step a phase; iteration i runs number i modulo their count."""
-    step_config = config.step(mesh.devices.flat[0].platform)
     return [
-        jax.jit(
-            functools.partial(outer_step, phase=phase, config=step_config, mesh=mesh),
-            donate_argnums=0,
-        )
-        for phase in STRATEGIES[config.strategy]
+        jax.jit(functools.partial(outer_step, **phase, mesh=mesh), donate_argnums=0)
+        for phase in _phases(config, mesh)
     ]
 
 
+def _phases(config, mesh):
+    step_config = config.step(mesh.devices.flat[0].platform)
+    return [{"phase": phase, "config": step_config} for phase in STRATEGIES[config.strategy]]
+
+
 def train(
-    config: TrainConfig, data: Prepared, log: RunLog, checkpoints: Checkpoints, say=print
+    config: TrainConfig,
+    data: Prepared,
+    log: RunLog,
+    checkpoints: Checkpoints,
+    say=print,
+    *,
+    debug_nans: bool = False,
 ) -> Outcome:
     """Meta-trains from the latest checkpoint, or from the start, to the end.
 
@@ -85,22 +99,28 @@ def train(
       log: takes a row a step and a row a validation.
       checkpoints: of this run; the latest is gone on from.
       say: takes lines for the user.
+      debug_nans: whether the first step that is skipped is run again, operation by
+        operation, to find the one that made a NaN.
 
     Returns:
       Outcome.
 
     Raises:
-      FloatingPointError: the loss is no longer finite.
+      FloatingPointError: too many steps in a row had no finite loss or gradient; the
+        state before them is saved.
+      OSError: the disk is full.
     """
     mesh = persona_mesh(config.meta_batch)
     state = replicate(initial_state(config, data), mesh)
     counters = {"best_score": math.inf, "best_step": 0, "waited": 0, "tokens": 0}
+    counters |= {"skipped": 0, "skipped_in_a_row": 0}
     if (latest := checkpoints.latest_step()) is not None:
         state, counters = checkpoints.restore(latest, state)
         counters["best_score"] = float(counters["best_score"])
     begin = int(state.step)
     steps = compiled_steps(config, mesh)
     validate = _validator(config, data)
+    blame = _blamer(config, data, mesh, debug_nans)
     saved_at = time.monotonic()
     reason = "finished"
     newest = {}  # the outer loss of each task; a phase of AMTML computes one of them
@@ -126,10 +146,12 @@ def train(
             if interruption.asked:
                 reason = "interrupted"
                 break
+            if counters["skipped_in_a_row"] >= config.max_skipped:
+                break
             clock = time.perf_counter()
             rates = replicate(rates_at(config, step), mesh)
             state, metrics = steps[(step + 1) % len(steps)](state, batch, rates)
-            batch = split_personas(batch_at(step + 1), mesh)
+            used, batch = batch, split_personas(batch_at(step + 1), mesh)
             row = _numbers(jax.device_get(metrics))
             row["seconds"] = time.perf_counter() - clock
             row["tokens_per_second"] = row["tokens"] / row["seconds"]
@@ -143,11 +165,14 @@ def train(
                 f"loss {row['loss']:.3f}, {row['tokens_per_second']:,.0f} tokens/s",
                 refresh=False,
             )
-            if not math.isfinite(row["loss"]):
-                raise FloatingPointError(
-                    f"the loss of iteration {step + 1} is {row['loss']}; "
-                    "lower --outer_lr or --inner_lr, or lengthen --warmup"
-                )
+            if math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"]):
+                counters["skipped_in_a_row"] = 0
+            else:
+                counters["skipped"] += 1
+                counters["skipped_in_a_row"] += 1
+                told = _skipped(row, blame(state.params, used, rates, step))
+                log.note(step + 1, told)
+                bar.write(f"step {step + 1:,}: {told}")
             last = step + 1 == config.iterations
             if (step + 1) % config.validate_every == 0 or last:
                 scores = validate(state.params)
@@ -161,9 +186,17 @@ def train(
                 save(best=better)
             elif time.monotonic() - saved_at > _SAVE_SECONDS:
                 save(best=False)
-    if reason == "interrupted":
+    given_up = counters["skipped_in_a_row"] >= config.max_skipped
+    if reason == "interrupted" or given_up:
         save(best=False)
     checkpoints.wait()
+    if given_up:
+        raise FloatingPointError(
+            f"the last {counters['skipped_in_a_row']} steps up to {int(state.step):,} had no finite "
+            "loss or gradient, and the state before them is saved; lower --outer_lr or --inner_lr or "
+            "lengthen --warmup in another --workdir, find the operation with --debug_nans, or go on "
+            "with a larger --max_skipped"
+        )
     return Outcome(state, counters, reason)
 
 
@@ -186,9 +219,38 @@ def _validator(config, data):
     return validate
 
 
+def _blamer(config, data, mesh, debug_nans):
+    """A function that says of a step that was skipped for whose sake, and where."""
+    phases = _phases(config, mesh)
+    programs = [jax.jit(functools.partial(finite_personas, **p, mesh=mesh)) for p in phases]
+
+    def blame(params, batch, rates, step):
+        number = (step + 1) % len(phases)
+        finite = jax.device_get(programs[number](params, batch, rates))
+        names = training_names(data, config, step, devices=mesh.size)
+        guilty = [name for name, fine in zip(names, finite, strict=True) if not fine]
+        if debug_nans:
+            index = int(finite.argmin())
+            episode = jax.tree.map(lambda x: x[index], jax.device_get(batch))
+            found = find_nan(params, episode, rates, **phases[number])
+            raise FloatingPointError(
+                f"iteration {step + 1}, {names[index]}: {found or 'infinite, and nowhere a NaN'}"
+            )
+        return f"because of {', '.join(guilty)}" if guilty else "though each persona is finite"
+
+    return blame
+
+
+def _skipped(row, who):
+    return (
+        f"skipped, {who}: loss {row['loss']}, norm of the gradient {row['gradient_norm']}; "
+        "parameters and optimiser stay as they were"
+    )
+
+
 def _numbers(metrics: Metrics) -> dict[str, float]:
     """Divides the sums: nats per token of each task that was computed."""
-    row = {"loss": float(metrics.loss), "tokens": 0.0}
+    row = {"loss": float(metrics.loss), "gradient_norm": float(metrics.gradient_norm), "tokens": 0.0}
     for name, sums in (("support", metrics.support), ("query", metrics.query)):
         for task in ("response", "persona"):
             counted = getattr(sums, task)

@@ -1,8 +1,12 @@
 """What a user types: every mistake gets one sentence, before anything is compiled."""
 
 import dataclasses
+import errno
 import itertools
 import json
+import os
+import pathlib
+import re
 
 import pytest
 from absl import flags
@@ -103,6 +107,36 @@ def test_a_wrong_flag_is_named_with_what_is_wanted(tmp_path, argument, parts):
     assert not (tmp_path / "w").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        ("--strategy=mtml --alpha=0", "warning: --alpha=0 .*never on a reply"),
+        ("--strategy=mtml --alpha=1", "warning: --alpha=1 .*which is paml"),
+        ("--inner_lr=0", "warning: --inner_lr=0 adapts to nobody"),
+        ("--outer_lr=0", "warning: --outer_lr=0 trains nothing"),
+        ("--max_skipped=7 --iterations=6", "warning: --max_skipped is more than"),
+        ("--strategy=mtml --alpha=0.5 --max_skipped=6 --iterations=6", "^$"),
+        ("--strategy=amtml --alpha=1", "^$"),
+    ],
+)
+def test_settings_that_are_hardly_meant_are_told(arguments, told):
+    assert re.search(told, "\n".join(settings.odd_settings(resolve(*arguments.split()))))
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    message = refusal(f"--workdir={tmp_path / 'file' / 'w'}")
+    assert "cannot be written to (Not a directory)" in message and "--workdir" in message
+
+    def read_only(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(pathlib.Path, "mkdir", read_only)
+    assert f"{tmp_path / 'w'}: found a folder that cannot be written to (Read-only" in refusal(
+        f"--workdir={tmp_path / 'w'}"
+    )
+
+
 def test_without_a_network_the_folder_is_asked_for(monkeypatch):
     monkeypatch.setattr(personachat, "URL", "http://127.0.0.1:9/personachat.tgz")
     message = refusal("--data=personachat")
@@ -185,7 +219,7 @@ def prepared(monkeypatch, *arguments):
     """What the command trains on."""
     seen = []
 
-    def stop(config, data, *rest):
+    def stop(config, data, *rest, **more):
         seen.append(data)
         raise FloatingPointError("far enough")
 

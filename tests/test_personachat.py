@@ -182,6 +182,36 @@ def test_a_failed_download_says_what_to_do_and_leaves_nothing(serve, home, body,
     assert not list((home / "archives").iterdir())
 
 
+def test_an_archive_follows_no_link_and_has_a_bound(serve, home, tmp_path, monkeypatch):
+    secret = tmp_path / "secret.txt"
+    secret.write_text(TEXT)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, kind, target in [
+            ("train_self_original.txt", tarfile.SYMTYPE, str(secret)),
+            ("valid_self_original.txt", tarfile.LNKTYPE, "../../../secret.txt"),
+            ("test_self_original.txt", tarfile.FIFOTYPE, ""),
+        ]:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, target
+            tar.addfile(member)
+    big = archive({"train_self_original.txt": TEXT})
+    address, _ = serve({"/links.tgz": buffer.getvalue(), "/big.tgz": big})
+    with pytest.raises(FileNotFoundError, match="without any of the files"):
+        download(f"{address}/links.tgz")
+    monkeypatch.setattr(personachat, "_MOST", len(big) - 1)
+    with pytest.raises(FileNotFoundError, match="has more than"):
+        download(f"{address}/big.tgz")
+    monkeypatch.setattr(personachat, "_MOST", len(TEXT))
+    big = archive({"train_self_original.txt": TEXT * 2})
+    assert len(big) < len(TEXT) * 2
+    address, _ = serve({"/big.tgz": big})
+    monkeypatch.setattr(personachat, "_MOST", max(len(big), len(TEXT)))
+    with pytest.raises(FileNotFoundError, match="unpacks to more than"):
+        download(f"{address}/big.tgz")
+    assert not list((home / "archives").iterdir())
+
+
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
 def test_the_real_dialogues_byte_for_byte(shared_data, split):
     source = shared_data / "personachat"

@@ -140,6 +140,21 @@ def test_scalars_reach_tensorboard(tmp_path):
     assert starts == [12]  # what TensorBoard drops: this step and later ones
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+@pytest.mark.parametrize("which", ["log", "scalars"])
+def test_a_full_disk_is_one_sentence(tmp_path, which):
+    with pytest.raises(OSError, match="log.jsonl: the row of step 3 .*No space left.*free some"):
+        with RunLog(tmp_path, 0) as log:
+            log.row(2, "train", loss=1.0)
+            file = log._file if which == "log" else log._events._writer
+            full = os.open("/dev/full", os.O_WRONLY)
+            os.dup2(full, file.fileno())
+            os.close(full)
+            log.row(3, "train", loss=2.0)
+    wanted = [2] if which == "log" else [2, 3]
+    assert [row["step"] for row in read_log(tmp_path / "log.jsonl")] == wanted
+
+
 def test_writing_is_all_or_nothing(tmp_path, monkeypatch):
     path = tmp_path / "value.json"
     write_json(path, {"b": (2, 3), "a": None})

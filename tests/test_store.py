@@ -79,6 +79,19 @@ def test_an_interrupted_preparation_leaves_no_copy(tmp_path, home):
     assert len(stored(path)[0]) == 2
 
 
+def test_what_a_killed_preparation_left_is_removed_and_no_other(tmp_path, home):
+    path = write(tmp_path / "d.jsonl", ["one"])
+    left = home / "dialogues" / ".unfinished-of-a-dead-one"
+    left.mkdir(parents=True)
+    (left / "turns.jsonl").write_text("[[")
+    with store.unfinished(home / "dialogues" / "busy") as busy:
+        stored(path)
+        assert not left.exists() and busy.is_dir()
+        (busy / "it").write_text("goes on")
+    assert (home / "dialogues" / "busy" / "it").read_text() == "goes on"
+    assert not list((home / "dialogues").glob(".unfinished-*"))
+
+
 def test_nothing_left_is_an_error(tmp_path):
     path = write(tmp_path / "d.jsonl", ["one"])
 

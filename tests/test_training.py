@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import signal
+import time
 
 import jax
 import numpy as np
@@ -12,9 +13,10 @@ import pytest
 from mtml_jax import training
 from mtml_jax.checkpoint import Checkpoints
 from mtml_jax.config import ModelConfig, TileShape, TrainConfig
-from mtml_jax.data.prepare import prepare, training_batch, validation_batch
+from mtml_jax.data.prepare import prepare, training_batch, training_names, validation_batch
 from mtml_jax.data.vocab import PAD
 from mtml_jax.runlog import RunLog, read_log
+from mtml_jax.sharding import persona_mesh
 
 CONFIG = TrainConfig(
     model=ModelConfig(
@@ -46,6 +48,7 @@ def compile_once(monkeypatch, quick_compile):
 
 
 _original_steps = training.compiled_steps
+_rates_at = training.rates_at
 
 
 def _compiled_steps(config, mesh):
@@ -158,10 +161,78 @@ def test_training_stops_when_no_score_is_better(tmp_path, data, whole_run):
         assert (checkpoints.best_step(), checkpoints.latest_step()) == (1, 3)
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_setting_to_change(tmp_path, data, whole_run):
-    config = dataclasses.replace(CONFIG, inner_lr=1e30)
-    with pytest.raises(FloatingPointError, match="iteration 1 .*lower --outer_lr or --inner_lr"):
+def test_steps_without_a_finite_gradient_are_skipped_told_and_end_the_run(
+    tmp_path, data, whole_run
+):
+    config = dataclasses.replace(CONFIG, inner_lr=1e30, max_skipped=4)
+    told = "the last 4 steps up to 4 .*state before them is saved; lower --outer_lr or --inner_lr"
+    with pytest.raises(FloatingPointError, match=told):
         run(tmp_path, data, config)
+    template = jax.tree.map(np.array, training.initial_state(config, data))
+    with Checkpoints(tmp_path) as checkpoints:
+        state, counters = checkpoints.restore(checkpoints.latest_step(), template)
+    assert int(state.step) == 4 and int(state.opt_state[1].count) == 0
+    assert_same_bits(state.params, template.params)
+    assert (counters["skipped"], counters["skipped_in_a_row"]) == (4, 4)
+    notes = [row for row in rows(tmp_path) if row["kind"] == "note"]
+    assert [row["step"] for row in notes] == [1, 2, 3, 4]
+    for step, row in enumerate(notes):
+        names = training_names(data, config, step, devices=persona_mesh(config.meta_batch).size)
+        assert f"skipped, because of {', '.join(names)}: loss " in row["text"]
+    with pytest.raises(FloatingPointError, match="up to 4 "):  # it is no better the next time
+        run(tmp_path, data, config)
+
+
+def test_a_run_goes_on_after_a_step_that_was_skipped(tmp_path, data, monkeypatch, whole_run):
+    def poisoned(config, step):
+        rates = _rates_at(config, step)
+        return rates.replace(inner_lr=np.float32(1e30)) if step in (1, 4) else rates
+
+    monkeypatch.setattr(training, "rates_at", poisoned)
+    config = dataclasses.replace(CONFIG, max_skipped=2)
+
+    def stop(step, kind):
+        if (step, kind) == (5, "train"):
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(tmp_path / "killed", data, config, at_row=stop)
+    outcomes = [run(tmp_path / name, data, config) for name in ("killed", "whole")]
+    assert_same_bits(*(outcome.state for outcome in outcomes))
+    assert repr(rows(tmp_path / "killed")) == repr(rows(tmp_path / "whole"))  # NaNs among them
+    for outcome in outcomes:
+        assert (outcome.reason, int(outcome.state.opt_state[1].count)) == ("finished", 5)
+        assert (outcome.counters["skipped"], outcome.counters["skipped_in_a_row"]) == (2, 0)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path, data, whole_run):
+    assert_same_bits(run(tmp_path / "same", data).state, whole_run[1].state)
+    other = run(tmp_path / "other", data, dataclasses.replace(CONFIG, seed=1))
+    assert not np.array_equal(
+        other.state.params["embedding"], whole_run[1].state.params["embedding"]
+    )
+
+
+def test_a_clock_that_jumps_changes_nothing(tmp_path, data, monkeypatch, whole_run):
+    real, ahead = time.time, [0.0]
+    monkeypatch.setattr(time, "time", lambda: real() + ahead[0])
+
+    def jump(step, kind):
+        ahead[0] = {2: -1e9, 3: 1e9, 5: -1e5, 6: 3600.0}.get(step, ahead[0])
+
+    def scalars():
+        return {path: path.read_bytes() for path in (tmp_path / "tensorboard").iterdir()}
+
+    outcome = run(tmp_path, data, at_row=jump)
+    assert_same_bits(outcome.state, whole_run[1].state)
+    assert rows(tmp_path) == rows(whole_run[0])
+    monkeypatch.setattr(time, "time", lambda: 1e9)
+    for _ in range(2):  # nothing is written over what is there
+        before = scalars()
+        run(tmp_path, data)
+        assert len(scalars()) == len(before) + 1 and before.items() <= scalars().items()
+    with Checkpoints(tmp_path) as found, Checkpoints(whole_run[0]) as wanted:
+        assert found.latest_step() == wanted.latest_step() and found.notes == []
 
 
 def test_rates_warm_up_linearly():

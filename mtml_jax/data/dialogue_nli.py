@@ -74,7 +74,7 @@ def unrelated_pairs(
     Raises:
       ValueError: nearly all personas have the same statements.
     """
-    pairs = []
+    pairs: list[LabelledPair] = []
     for _ in range(100 * count):
         if len(pairs) == count:
             break

@@ -6,9 +6,7 @@ import hashlib
 import http.client
 import io
 import os
-import shutil
 import tarfile
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -20,12 +18,13 @@ import array_record.python.array_record_data_source  # noqa: F401
 import tensorflow_datasets as tfds
 
 from mtml_jax.data.corpus import find_split, read_parlai, split_file_names
-from mtml_jax.data.store import store_home
+from mtml_jax.data.store import store_home, unfinished
 from mtml_jax.records import Dialogue, Turn
 
 URL = "http://parl.ai/downloads/personachat/personachat.tgz"
 SPLITS = ("train", "valid", "test")
 _TIMEOUT = 60  # seconds without a byte
+_MOST = 1 << 30  # bytes of an archive, packed or unpacked; the real one has a hundredth
 
 
 @dataclasses.dataclass
@@ -149,42 +148,42 @@ def download(url: str) -> Path:
     folder = store_home() / "archives" / hashlib.sha256(url.encode()).hexdigest()[:16]
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Beside its place, so that the folder is there as a whole or not at all.
-    with tempfile.TemporaryDirectory(dir=folder.parent) as workspace:
-        archive, files = Path(workspace) / "archive", Path(workspace) / "files"
-        try:
-            _fetch(url, archive)
-            _unpack(archive, files)
-        except (OSError, http.client.HTTPException, tarfile.TarError, EOFError) as error:
-            if isinstance(error, urllib.error.HTTPError):
-                error.close()  # it holds the connection
-            reason = " ".join(str(error).split())
-            raise FileNotFoundError(
-                f"{url}: could not be downloaded ({reason}); without a network put "
-                f"{', '.join(split_file_names(split)[0] for split in SPLITS)} into a folder "
-                "and name it with --data_dir"
-            ) from error
-        try:
-            files.rename(folder)
-        except OSError:  # another process was faster
-            if not folder.is_dir():
-                raise
+    try:
+        with unfinished(folder) as workspace:
+            _fetch(url, workspace / "archive")
+            _unpack(workspace / "archive", workspace)
+            (workspace / "archive").unlink()
+    except (OSError, http.client.HTTPException, tarfile.TarError, EOFError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it holds the connection
+        reason = " ".join(str(error).split())
+        raise FileNotFoundError(
+            f"{url}: could not be downloaded ({reason}); without a network put "
+            f"{', '.join(split_file_names(split)[0] for split in SPLITS)} into a folder "
+            "and name it with --data_dir"
+        ) from error
     return folder
 
 
 def _fetch(url: str, path: Path) -> None:
     with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer, open(path, "wb") as file:
-        shutil.copyfileobj(answer, file)
+        while part := answer.read(1 << 20):
+            file.write(part)
+            if file.tell() > _MOST:
+                raise OSError(f"it has more than {_MOST:,} bytes")
         wanted = answer.headers["Content-Length"]
         if wanted is not None and file.tell() != int(wanted):
             raise OSError(f"it broke off after {file.tell():,} of {int(wanted):,} bytes")
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    folder.mkdir()
     with tarfile.open(archive) as tar:
-        files = {Path(m.name).name: m for m in tar.getmembers() if m.isfile()}
+        files = {}
+        for member in tar:  # links are no files: nothing is followed
+            if member.offset_data + member.size > _MOST:
+                raise OSError(f"it unpacks to more than {_MOST:,} bytes")
+            if member.isfile():
+                files[Path(member.name).name] = member
         kept = [
             next((name for name in split_file_names(split) if name in files), None)
             for split in SPLITS

@@ -59,7 +59,8 @@ def require_conversations(
     Returns:
       The usable personas and those left out, each in the order given.
     """
-    usable, left_out = [], []
+    usable: list[Persona] = []
+    left_out: list[Persona] = []
     for persona in personas:
         (usable if len(persona.conversations) >= minimum else left_out).append(persona)
     return usable, left_out

@@ -232,6 +232,17 @@ def training_batch(
     They stand in an order that gives each of `devices` that split them evenly about the same
     work, since all wait for the last.
     """
+    return _training(data, config, step, devices)[1]
+
+
+def training_names(
+    data: Prepared, config: TrainConfig, step: int, *, devices: int = 1
+) -> list[str]:
+    """The personas of `training_batch`, in its order."""
+    return _training(data, config, step, devices)[0]
+
+
+def _training(data, config, step, devices):
     triples = sample_episodes(data.train, config.meta_batch, config.seed, step)
     phases = PHASES[config.strategy]
     inner, outer = phases[(step + 1) % len(phases)]
@@ -246,7 +257,8 @@ def training_batch(
     # A support set is read for the inner gradient and, four times as long, for its derivative.
     work = work + (4 if inner else 1) * occupied_slots(episodes.support)
     order = _dealt(work, devices)
-    return jax.tree.map(lambda x: x[order], episodes)
+    names = [triples[index][0].name for index in order]
+    return names, jax.tree.map(lambda x: x[order], episodes)
 
 
 def _dealt(work, hands):
@@ -258,13 +270,13 @@ def _dealt(work, hands):
         least = int(np.argmin(sums))
         parts[least].append(int(index))
         sums[least] += work[index]
-    return np.concatenate([*parts]).astype(int)
+    return np.concatenate(parts).astype(int)
 
 
 def validation_batch(data: Prepared, config: TrainConfig) -> Episode:
     """The fixed support/query pairs of early stopping, without persona targets."""
-    seed, triples = config.seed + 1, []
-    draw = 0
+    seed, draw = config.seed + 1, 0
+    triples: list = []
     while len(triples) < config.validation_episodes:
         count = min(len(data.valid), config.validation_episodes - len(triples))
         triples += sample_episodes(data.valid, count, seed, draw)

@@ -132,7 +132,7 @@ def _filled(rank: Sequence[int], sizes: tuple[int, int]) -> bool:
 
 def _usable(rank: Sequence[int], conversations: Iterable[Sequence[int]]) -> tuple[bool, int]:
     """Whether train and valid have a usable persona, and how many are usable."""
-    kept = collections.Counter()
+    kept: collections.Counter[int] = collections.Counter()
     for people in conversations:
         held_out = max(rank[p] for p in people)
         kept.update(p for p in people if rank[p] == held_out)

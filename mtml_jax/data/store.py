@@ -1,17 +1,20 @@
 """Dialogues prepared on disk: what is said stays there and is read by random access."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mtml_jax.data.lines import ReadReport
 from mtml_jax.records import Dialogue, Turn
 
 _FORM = 1  # of the prepared files and of what readers make of a text; raise it with either
+_UNFINISHED = ".unfinished-"
 
 
 class _File:
@@ -85,8 +88,8 @@ def load_stored(
       ValueError: the file is malformed, or nothing of it is left.
       OSError: it cannot be read, or the copy cannot be written.
     """
-    with open(path, "rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
+    with open(path, "rb") as whole:
+        content = hashlib.file_digest(whole, "sha256").hexdigest()
     key = f"{_FORM} {content} {skip_bad} {Path(path).resolve()}"
     folder = store_home() / "dialogues" / hashlib.sha256(key.encode()).hexdigest()[:16]
     if not folder.is_dir():
@@ -107,11 +110,50 @@ def load_stored(
     return dialogues, json.loads((folder / "report.json").read_bytes())
 
 
-def _write(folder: Path, dialogues: Iterable[Dialogue], report: ReadReport) -> None:
+@contextlib.contextmanager
+def unfinished(folder: Path) -> Iterator[Path]:
+    """Makes a folder to work in beside `folder`, and gives it that name at the end.
+
+    So `folder` is there as a whole or not at all. What a killed process left of its work
+    is removed: it holds no lock any more.
+
+    Args:
+      folder: what is made; its parent is made too. Where another process was faster, its
+        result stays.
+
+    Yields:
+      The folder to work in.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Beside its place, so that the folder is there as a whole or not at all.
-    workspace = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
+    for leftover in folder.parent.glob(f"{_UNFINISHED}*"):
+        _remove_if_left(leftover)
+    workspace = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_UNFINISHED))
+    held = os.open(workspace, os.O_RDONLY)
     try:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        yield workspace
+        try:
+            workspace.rename(folder)
+        except OSError:  # another process was faster
+            if not folder.is_dir():
+                raise
+    finally:
+        os.close(held)
+        shutil.rmtree(workspace, ignore_errors=True)
+
+
+def _remove_if_left(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # its owner may end it meanwhile
+        held = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(held)
+
+
+def _write(folder: Path, dialogues: Iterable[Dialogue], report: ReadReport) -> None:
+    with unfinished(folder) as workspace:
         with (
             open(workspace / "turns.jsonl", "wb") as turns,
             open(workspace / "dialogues.jsonl", "w", encoding="utf-8") as index,
@@ -131,10 +173,3 @@ def _write(folder: Path, dialogues: Iterable[Dialogue], report: ReadReport) -> N
             for file in (turns, index, told):
                 file.flush()
                 os.fsync(file.fileno())
-        try:
-            workspace.rename(folder)
-        except OSError:  # another process was faster
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(workspace, ignore_errors=True)

@@ -94,7 +94,7 @@ def _messages(records: list, report: ReadReport) -> list[Message]:
                     report.remarks[f"messages cut to {MAX_CHARACTERS:,} characters"] += 1
                 message = Message(seconds, name, text[:MAX_CHARACTERS])
         if message is None:
-            report.skipped[reason] += 1
+            report.skipped[str(reason)] += 1
         else:
             messages.append(message)
     return sorted(messages, key=lambda message: message.seconds)
@@ -126,7 +126,8 @@ def _text(value: Any) -> str | None:
     if not isinstance(value, list):
         return None
     parts = [part.get("text") if isinstance(part, dict) else part for part in value]
-    return "".join(parts) if all(isinstance(part, str) for part in parts) else None
+    texts = [part for part in parts if isinstance(part, str)]
+    return "".join(texts) if len(texts) == len(parts) else None
 
 
 def _seconds(record: Mapping[str, Any]) -> float | None:

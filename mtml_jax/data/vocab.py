@@ -182,7 +182,7 @@ def load_glove(
             i = ids.get(fields[0]) if len(fields) == width + 1 else None
             if i is not None and i not in rows:
                 rows[i] = _numbers(fields[1:], where)
-    if not rows:
+    if not rows or width is None:
         raise ValueError(
             f"{path}: found none of the vocabulary's {len(vocabulary)} words, "
             "want word vectors of the same language at --glove"

@@ -146,7 +146,7 @@ def _said(body: str, report: ReadReport) -> tuple[str, str] | None:
     """(name, text) of what someone wrote; None and a count for the rest."""
     match = _BODY.match(body.lstrip(_MARK))
     name = clean_name(match[1].replace(_MARK, "").lstrip("~")) if match else ""
-    if not name:
+    if not match or not name:
         report.skipped["written by WhatsApp"] += 1
         return None
     text = _EDITED.sub("", match[2])

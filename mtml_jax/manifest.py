@@ -1,0 +1,68 @@
+"""Whether a folder is as it was written, by the SHA-256 of its files in sha256sum's format."""
+
+import hashlib
+import os
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+NAME = "manifest.sha256"
+_LINE = re.compile(r"([0-9a-f]{64})  (.+)\n")
+
+
+def write_manifest(folder: str | os.PathLike, aside: Collection[str] = ()) -> None:
+    """Writes what `find_damage` compares; `sha256sum -c manifest.sha256` reads it, too.
+
+    Args:
+      folder: whose files are complete.
+      aside: names of files in it, not below it, that do not matter.
+    """
+    folder = Path(folder)
+    lines = [f"{_digest(folder / name)}  {name}\n" for name in _files(folder, aside)]
+    with open(folder / NAME, "w", encoding="utf-8") as file:
+        file.writelines(lines)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def find_damage(folder: str | os.PathLike, aside: Collection[str] = ()) -> str | None:
+    """Compares a folder with its manifest.
+
+    Args:
+      folder: of `write_manifest`.
+      aside: as it was given there.
+
+    Returns:
+      What is wrong first, such as "state/d/1 is not there"; None where nothing is.
+    """
+    folder = Path(folder)
+    try:
+        text = (folder / NAME).read_text(encoding="utf-8", errors="replace")
+        there = _files(folder, aside)
+        wanted = {}
+        for line in text.splitlines(keepends=True):
+            if not (match := _LINE.fullmatch(line)):
+                return f"{NAME} is cut off or changed"
+            wanted[match[2]] = match[1]
+        for name in sorted(wanted.keys() | set(there)):
+            if name not in wanted:
+                return f"{NAME} does not list {name}"
+            if name not in there:
+                return f"{name} is not there"
+            if _digest(folder / name) != wanted[name]:
+                return f"{name} is not what was written"
+    except OSError as error:
+        name = os.path.relpath(error.filename, folder) if error.filename else "a file"
+        missing = isinstance(error, FileNotFoundError)
+        return f"{name} {'is not there' if missing else f'cannot be read: {error.strerror}'}"
+    return None
+
+
+def _files(folder: Path, aside: Collection[str]) -> list[str]:
+    names = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    return sorted(name for name in names if name not in aside and name != NAME)
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,84 @@
+"""kill -9 in the midst of steps and of saves: the run ends with the bits of one left alone."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mtml_jax.checkpoint import restore_params
+from mtml_jax.delta import digest
+from mtml_jax.runlog import read_log
+
+pytestmark = pytest.mark.kills
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def _start(workdir, cache):
+    command = [
+        sys.executable, "-m", "experiments.train", "--preset=tiny", "--strategy=std", "--width=8",
+        "--feed_forward=16", "--meta_batch=2", "--validation_episodes=2", "--validate_every=1",
+        "--iterations=9", "--patience=99", f"--workdir={workdir}", f"--compilation_cache={cache}",
+        "--cpu_devices=1",
+    ]  # fmt: skip
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(
+        command, cwd=_ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def _finish(workdir, cache):
+    with _start(workdir, cache) as program:
+        text = program.communicate(timeout=500)[0].decode()
+    assert program.returncode == 0 and "Traceback" not in text, text
+
+
+def _kill_when(workdir, cache, moment):
+    with _start(workdir, cache) as program:
+        while program.poll() is None and not moment():
+            time.sleep(0.002)
+        program.kill()
+        program.communicate(timeout=500)
+    assert program.returncode == -signal.SIGKILL
+
+
+def _end(workdir):
+    timing = {"seconds", "tokens_per_second"}
+    rows = [{k: v for k, v in r.items() if k not in timing} for r in read_log(workdir / "log.jsonl")]
+    rows = [row for row in rows if row["kind"] != "note"]
+    return [digest(restore_params(workdir, which).params) for which in ("latest", "best")], rows
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing happens to, and the cache of its compiled programs."""
+    folder = tmp_path_factory.mktemp("whole")
+    _finish(folder / "run", folder / "cache")
+    return folder / "run", folder / "cache"
+
+
+def test_a_killed_run_ends_with_the_bits_of_a_whole_one(tmp_path, whole):
+    whole, cache = whole
+    killed = tmp_path / "killed"
+    log, checkpoints = killed / "log.jsonl", killed / "checkpoints"
+
+    def stepped():
+        return log.exists() and '"step": 2, "kind": "train"' in log.read_text()
+
+    def saving():
+        return any("tmp" in p.name and int(p.name.split(".")[0]) > 4 for p in checkpoints.glob("*.*"))
+
+    _kill_when(killed, cache, stepped)
+    _kill_when(killed, cache, saving)
+    _finish(killed, cache)
+    assert _end(killed) == _end(whole)
+    assert not (killed / "damaged").exists()
+
+
+def test_the_same_seed_gives_the_same_bits_in_another_process(tmp_path, whole):
+    _finish(tmp_path / "again", tmp_path / "another cache")
+    assert _end(tmp_path / "again") == _end(whole[0])

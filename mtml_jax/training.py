@@ -22,7 +22,14 @@ from mtml_jax.metrics import perplexity
 from mtml_jax.objectives import STRATEGIES, Metrics
 from mtml_jax.outer import init_state, outer_step
 from mtml_jax.runlog import RunLog
-from mtml_jax.sharding import persona_mesh, replicate, split_personas
+from mtml_jax.sharding import (
+    any_process,
+    own_share,
+    persona_mesh,
+    replicate,
+    split_personas,
+    split_params,
+)
 from mtml_jax.types import MetaState, Rates
 
 _SAVE_SECONDS = 600.0  # at most this much work is lost to a power cut
@@ -59,14 +66,22 @@ def rates_at(config: TrainConfig, step: int) -> Rates:
     )
 
 
-def compiled_steps(config: TrainConfig, mesh: Mesh) -> list:
-    """One jitted outer step a phase; iteration i runs number i modulo their count."""
-    step_config = config.step(mesh.devices.flat[0].platform)
+def compiled_steps(config: TrainConfig, mesh: Mesh, shard_params: bool = False) -> list:
+    """One jitted outer step a phase; iteration i runs number i modulo their count.
+
+    Args:
+      config: TrainConfig.
+      mesh: devices that share the personas.
+      shard_params: whether the state is split over them, by `split_params`.
+    """
+    step = functools.partial(
+        outer_step,
+        config=config.step(mesh.devices.flat[0].platform),
+        mesh=mesh,
+        shard_params=shard_params,
+    )
     return [
-        jax.jit(
-            functools.partial(outer_step, phase=phase, config=step_config, mesh=mesh),
-            donate_argnums=0,
-        )
+        jax.jit(functools.partial(step, phase=phase), donate_argnums=0)
         for phase in STRATEGIES[config.strategy]
     ]
 

@@ -5,6 +5,7 @@ import dataclasses
 import pathlib
 import sys
 
+import jax
 from absl import app, flags
 
 from experiments import flags as settings
@@ -12,17 +13,28 @@ from experiments import summary
 from mtml_jax.checkpoint import Checkpoints, save_run
 from mtml_jax.data.prepare import CORPORA, prepare
 from mtml_jax.runlog import RunLog, WorkdirLock
-from mtml_jax.sharding import persona_mesh
+from mtml_jax.sharding import any_process, persona_mesh
 from mtml_jax.training import train
 
 settings.define_common_flags()
 settings.define_train_flags()
+settings.define_process_flags()
+flags.DEFINE_boolean(
+    "shard_params",
+    False,
+    "split parameters and optimiser over the devices, instead of a copy on each: less memory, "
+    "the same result",
+)
+
+INTERRUPTED = 143  # 128 + SIGTERM: tells a scheduler to start the job again
 
 
 def main(argv) -> None:
     settings.start(argv, "--strategy=amtml")
+    settings.join_processes()
     given = flags.FLAGS
-    with contextlib.ExitStack() as stack:
+    first = jax.process_index() == 0  # it writes what is not an array
+    with settings.all_or_none(), contextlib.ExitStack() as stack:
         try:
             config = settings.resolve_config()
             mesh = persona_mesh(config.meta_batch)
@@ -36,33 +48,36 @@ def main(argv) -> None:
             )
             corpus = given.data if given.data in CORPORA else pathlib.Path(given.data).stem
             workdir = given.workdir or f"runs/{corpus}-{given.preset}-{given.strategy}"
-            stack.enter_context(WorkdirLock(workdir))
-            save_run(
-                workdir,
-                {**dataclasses.asdict(config), **_source(), "preset": given.preset},
-                data.vocabulary.to_text(),
-            )
+            if first:
+                stack.enter_context(WorkdirLock(workdir))
+                save_run(
+                    workdir,
+                    {**dataclasses.asdict(config), **_source(), "preset": given.preset},
+                    data.vocabulary.to_text(),
+                )
             checkpoints = stack.enter_context(Checkpoints(workdir))
-            log = stack.enter_context(RunLog(workdir, checkpoints.latest_step() or 0))
+            log = None
+            if first:
+                log = stack.enter_context(RunLog(workdir, checkpoints.latest_step() or 0))
         except (ValueError, OSError) as error:
             sys.exit(f"error: {error}")
         _describe(config, data, mesh, workdir)
-        for note in data.notes:
+        for note in data.notes if log else ():
             log.note(0, note)
         try:
-            outcome = train(config, data, log, checkpoints)
+            outcome = train(config, data, log, checkpoints, shard_params=given.shard_params)
         except FloatingPointError as error:
             sys.exit(f"error: {error}")
     step = int(outcome.state.step)
     if outcome.reason == "interrupted":
-        print(f"interrupted at step {step:,}; the same command goes on from there")
-        return
+        print(f"interrupted at step {step:,}; the same command goes on from there", flush=True)
+        sys.exit(INTERRUPTED)
     counters = outcome.counters
     print(
         f"{outcome.reason} at step {step:,}; best valid response PPL "
         f"{counters['best_score']:.1f} at step {counters['best_step']:,}"
     )
-    summary.show(workdir, config, data)
+    summary.show(workdir, config, data)  # in every process, so that none waits for another
 
 
 def _source():
@@ -90,6 +105,11 @@ def _describe(config, data, mesh, workdir):
         f"{len(data.vocabulary):,} words; {config.meta_batch} personas a step on {mesh.size} "
         f"device{'s' if mesh.size > 1 else ''} ({kind}); workdir {workdir}"
     )
+    if idle := jax.device_count() - mesh.size:
+        print(
+            f"{idle} of {jax.device_count()} devices stay idle, as {config.meta_batch} personas "
+            f"do not divide by more than {mesh.size}; change --meta_batch to use them"
+        )
     print("compiling; the first step takes a minute", flush=True)
 
 

@@ -39,7 +39,7 @@ def _even_mesh(devices, personas):
 
 
 def own_share(personas: int) -> slice:
-    """Which personas of a mesh over all processes this process has to read."""
+    """Which personas of a mesh over all processes are on this process's devices."""
     each = personas // jax.process_count()
     return slice(jax.process_index() * each, (jax.process_index() + 1) * each)
 

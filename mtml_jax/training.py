@@ -6,6 +6,7 @@ import math
 import signal
 import threading
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -87,19 +88,27 @@ def compiled_steps(config: TrainConfig, mesh: Mesh, shard_params: bool = False) 
 
 
 def train(
-    config: TrainConfig, data: Prepared, log: RunLog, checkpoints: Checkpoints, say=print
+    config: TrainConfig,
+    data: Prepared,
+    log: RunLog | None,
+    checkpoints: Checkpoints,
+    say: Callable[[str], None] = print,
+    shard_params: bool = False,
 ) -> Outcome:
     """Meta-trains from the latest checkpoint, or from the start, to the end.
 
     Every step is a function of the state and of (seed, step), so that an
-    interrupted run ends with the same parameters as one that was not.
+    interrupted run ends with the same parameters as one that was not. Several
+    processes call it alike; each packs the episodes of its own devices only.
 
     Args:
       config: TrainConfig.
       data: from `prepare`.
-      log: takes a row a step and a row a validation.
+      log: takes a row a step and a row a validation; None where another process logs.
       checkpoints: of this run; the latest is gone on from.
       say: takes lines for the user.
+      shard_params: whether parameters and optimiser are split over the devices, instead
+        of whole on each.
 
     Returns:
       Outcome.
@@ -108,14 +117,16 @@ def train(
       FloatingPointError: the loss is no longer finite.
     """
     mesh = persona_mesh(config.meta_batch)
-    state = replicate(initial_state(config, data), mesh)
+    place = split_params if shard_params else replicate
+    state = place(initial_state(config, data), mesh)
     counters = {"best_score": math.inf, "best_step": 0, "waited": 0, "tokens": 0}
     if (latest := checkpoints.latest_step()) is not None:
         state, counters = checkpoints.restore(latest, state)
         counters["best_score"] = float(counters["best_score"])
     begin = int(state.step)
-    steps = compiled_steps(config, mesh)
-    validate = _validator(config, data)
+    steps = compiled_steps(config, mesh, shard_params)
+    validate = _validator(config, data, mesh)
+    share = own_share(config.meta_batch)
     saved_at = time.monotonic()
     reason = "finished"
     newest = {}  # the outer loss of each task; a phase of AMTML computes one of them
@@ -132,23 +143,24 @@ def train(
         _Interruption() as interruption,
         tqdm(total=config.iterations, initial=begin, unit="step", disable=None) as bar,
     ):
-        batch = split_personas(training_batch(data, config, begin), mesh)
+        batch = split_personas(training_batch(data, config, begin, share), mesh)
         for step in range(begin, config.iterations):
             if counters["waited"] >= config.patience:
                 reason = "no better score"
                 break
-            if interruption.asked:
+            if any_process(interruption.asked):
                 reason = "interrupted"
                 break
             clock = time.perf_counter()
             rates = replicate(rates_at(config, step), mesh)
             state, metrics = steps[(step + 1) % len(steps)](state, batch, rates)
-            batch = split_personas(training_batch(data, config, step + 1), mesh)
+            batch = split_personas(training_batch(data, config, step + 1, share), mesh)
             row = _numbers(jax.device_get(metrics))
             row["seconds"] = time.perf_counter() - clock
             row["tokens_per_second"] = row["tokens"] / row["seconds"]
             counters["tokens"] += int(row["tokens"])
-            log.row(step + 1, "train", **row)
+            if log:
+                log.row(step + 1, "train", **row)
             for task in ("response", "persona"):
                 if (name := f"query_{task}_loss") in row:
                     newest[task] = row[name]
@@ -170,10 +182,11 @@ def train(
                     counters["best_score"] = scores["adapted_response_ppl"]
                     counters["best_step"] = step + 1
                 counters["waited"] = 0 if better else counters["waited"] + 1
-                log.row(step + 1, "valid", **scores)
+                if log:
+                    log.row(step + 1, "valid", **scores)
                 bar.write(_validation_line(step + 1, newest, scores, better))
                 save(best=better)
-            elif time.monotonic() - saved_at > _SAVE_SECONDS:
+            elif any_process(time.monotonic() - saved_at > _SAVE_SECONDS):
                 save(best=False)
     if reason == "interrupted":
         save(best=False)
@@ -181,17 +194,15 @@ def train(
     return Outcome(state, counters, reason)
 
 
-def _validator(config, data):
+def _validator(config, data, mesh):
     """A function of parameters that scores the fixed pairs of valid personas."""
-    episodes = validation_batch(data, config)
-    mesh = persona_mesh(config.validation_episodes)
-    episodes = split_personas(episodes, mesh)
-    inner_lr = jnp.float32(config.inner_lr)
+    padded = -(-config.validation_episodes // mesh.size) * mesh.size
+    episodes = split_personas(validation_batch(data, config, padded, own_share(padded)), mesh)
+    inner_lr = replicate(jnp.float32(config.inner_lr), mesh)
     sums = jax.jit(functools.partial(validation_sums, config=config.loss(), mesh=mesh))
 
     def validate(params):
-        params = replicate(params, mesh)
-        initial, adapted = jax.device_get(sums(params, episodes, replicate(inner_lr, mesh)))
+        initial, adapted = jax.device_get(sums(params, episodes, inner_lr))
         return {
             "initial_response_ppl": perplexity(initial.response.nll, initial.response.tokens),
             "adapted_response_ppl": perplexity(adapted.response.nll, adapted.response.tokens),

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -215,23 +216,41 @@ def _untold(persona: Persona) -> Persona:
     return Persona(persona.name, tuple(told_nothing))
 
 
-def training_batch(data: Prepared, config: TrainConfig, step: int) -> Episode:
-    """The episodes of outer step `step`, counted from 0: a function of (seed, step)."""
+def training_batch(
+    data: Prepared, config: TrainConfig, step: int, share: slice = slice(None)
+) -> Episode:
+    """The episodes of outer step `step`, counted from 0: a function of (seed, step).
+
+    All are drawn, and those of `share` read and packed.
+    """
     triples = sample_episodes(data.train, config.meta_batch, config.seed, step)
     return stack_episodes(
-        triples, config.shape, data.tiles, distinct_start=config.distinct_start
+        triples[share], config.shape, data.tiles, distinct_start=config.distinct_start
     )
 
 
-def validation_batch(data: Prepared, config: TrainConfig) -> Episode:
-    """The fixed support/query pairs of early stopping, without persona targets."""
+def validation_batch(
+    data: Prepared, config: TrainConfig, padded: int | None = None, share: slice = slice(None)
+) -> Episode:
+    """The fixed support/query pairs of early stopping, without persona targets.
+
+    Args:
+      data: from `prepare`.
+      config: TrainConfig.
+      padded: with so many pairs in all; those beyond `validation_episodes` have an empty
+        query, which counts no tokens.
+      share: which of them to read and pack.
+    """
     seed, triples = config.seed + 1, []
     draw = 0
     while len(triples) < config.validation_episodes:
         count = min(len(data.valid), config.validation_episodes - len(triples))
         triples += sample_episodes(data.valid, count, seed, draw)
         draw += 1
-    episode = stack_episodes(triples, config.shape, data.tiles)
-    return Episode(
-        episode.support.replace(persona=None), episode.query.replace(persona=None)
-    )
+    own = np.arange(padded or len(triples))[share]
+    chosen = [triples[i % len(triples)] for i in own]
+    episode = stack_episodes(chosen, config.shape, data.tiles)
+    query = episode.query.replace(persona=None)
+    for array in jax.tree.leaves(query):
+        array[own >= len(triples)] = 0
+    return Episode(episode.support.replace(persona=None), query)

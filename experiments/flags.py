@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import faulthandler
 import logging
 import math
 import os
@@ -266,6 +267,7 @@ def join_processes() -> None:
         heartbeat_timeout_seconds=DEAD_SECONDS,
         shutdown_timeout_seconds=DEAD_SECONDS,
     )
+    faulthandler.disable()  # its stacks would hide JAX's message that another process died
     if jax.process_index():
         sys.stdout = open(os.devnull, "w", encoding="utf-8")
     print(

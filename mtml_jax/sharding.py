@@ -91,6 +91,11 @@ def fetch(tree):
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
+def from_first(tree):
+    """Process 0's numpy arrays, in every process."""
+    return multihost_utils.broadcast_one_to_all(tree)
+
+
 def any_process(flag: bool) -> bool:
     """Whether any process says so: all of them get the same answer, at the same place."""
     if jax.process_count() == 1:

@@ -13,7 +13,7 @@ from experiments import summary
 from mtml_jax.checkpoint import Checkpoints, save_run
 from mtml_jax.data.prepare import CORPORA, prepare
 from mtml_jax.runlog import RunLog, WorkdirLock
-from mtml_jax.sharding import any_process, persona_mesh
+from mtml_jax.sharding import persona_mesh
 from mtml_jax.training import train
 
 settings.define_common_flags()

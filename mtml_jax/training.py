@@ -28,8 +28,8 @@ from mtml_jax.sharding import (
     own_share,
     persona_mesh,
     replicate,
-    split_personas,
     split_params,
+    split_personas,
 )
 from mtml_jax.types import MetaState, Rates
 
@@ -137,6 +137,13 @@ def train(
         stored = {**counters, "best_score": str(counters["best_score"])}
         checkpoints.save(int(state.step), state, stored, best)
 
+    if shard_params:
+        leaves = jax.tree.leaves(state.params)
+        split = sum(x.size for x in leaves if not x.sharding.is_fully_replicated)
+        say(
+            f"{split:,} of {sum(x.size for x in leaves):,} parameters are split over {mesh.size} "
+            "devices; an array without an axis that they divide stays whole"
+        )
     if begin:
         say(f"going on from step {begin:,} of {config.iterations:,}")
     with (

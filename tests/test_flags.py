@@ -185,7 +185,7 @@ def prepared(monkeypatch, *arguments):
     """What the command trains on."""
     seen = []
 
-    def stop(config, data, *rest):
+    def stop(config, data, *rest, **settings):
         seen.append(data)
         raise FloatingPointError("far enough")
 

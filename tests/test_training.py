@@ -48,7 +48,7 @@ def compile_once(monkeypatch, quick_compile):
 _original_steps = training.compiled_steps
 
 
-def _compiled_steps(config, mesh):
+def _compiled_steps(config, mesh, shard_params):
     # Rates and counts are not compiled in, so that all runs here share two programs.
     return _shared_steps(dataclasses.replace(CONFIG, strategy=config.strategy), mesh)
 

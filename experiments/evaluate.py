@@ -32,7 +32,14 @@ from mtml_jax.nli import load_scorer
 from mtml_jax.records import Persona
 from mtml_jax.runlog import WorkdirLock, versions, write_json, write_text
 from mtml_jax.scores import Answer, HeldOut, count, differences, summarise
-from mtml_jax.sharding import persona_mesh, replicate, split_personas
+from mtml_jax.sharding import (
+    fetch,
+    from_first,
+    own_share,
+    persona_mesh,
+    replicate,
+    split_personas,
+)
 
 EPOCHS = (1, 3, 5, 7, 10)  # after which an adapted model is scored; 0 is the unadapted one
 DECODERS = {
@@ -71,6 +78,7 @@ class Run(NamedTuple):
 def define_flags() -> None:
     settings.define_common_flags()
     settings.define_data_flags()
+    settings.define_process_flags()
     flags.FLAGS.set_default("data", None)  # that of the run
     flags.DEFINE_list("shots", ["0", "5", "10"], "numbers k of dialogues to adapt to")
     flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "whose personas are tested")
@@ -100,12 +108,18 @@ def define_flags() -> None:
 
 def main(argv) -> None:
     settings.start(argv, "--workdir=runs/x")
-    with settings.one_sentence("interrupted; the same command goes on from the last finished fold"):
+    settings.join_processes()
+    interrupted = "interrupted; the same command goes on from the last finished fold"
+    with settings.all_or_none(), settings.one_sentence(interrupted):
         evaluate(flags.FLAGS)
 
 
-def evaluate(given) -> dict:
-    """Runs the whole command; `given` has the flags as attributes. Returns the report."""
+def evaluate(given) -> dict | None:
+    """Runs the whole command; `given` has the flags as attributes.
+
+    Returns:
+      The report; None in processes other than the first, which only share its folds.
+    """
     if not given.workdir:
         raise ValueError("got no --workdir, want the folder of a training run")
     shots = _shots(given.shots)
@@ -116,6 +130,8 @@ def evaluate(given) -> dict:
             k: choose_folds(run.encoded, k, given.seed, given.max_folds)
             for k in sorted({0, *shots})
         }
+        if jax.process_index():
+            return run_folds(given, run, plans, None)
         stack.enter_context(WorkdirLock(output))
         scorer = load_scorer(given.nli, output / "nli.jsonl") if given.nli else None
         _describe(given, run, plans)
@@ -190,14 +206,21 @@ def load(given) -> Run:
     )
 
 
-def run_folds(given, run: Run, plans: dict[int, list[FoldPlan]], done: FoldsFile) -> None:
-    """Adapts, scores and decodes whatever fold is not done yet."""
+def run_folds(
+    given, run: Run, plans: dict[int, list[FoldPlan]], done: FoldsFile | None
+) -> None:
+    """Adapts, scores and decodes whatever fold is not done yet.
+
+    All processes share every group of folds. The first one keeps the results in `done`,
+    which the others have not, and goes on alone from here.
+    """
     work = [("unadapted", 0)]
     work += [(system, k) for k in plans if k for system in ("own", "other")]
-    waiting = {
-        (system, k): [p for p in plans[k] if (system, k, p.persona, p.dialogue) not in done.rows]
-        for system, k in work
-    }
+    rows = done.rows if done else {}
+    waiting = {}
+    for system, k in work:
+        missing = [(system, k, p.persona, p.dialogue) not in rows for p in plans[k]]
+        waiting[system, k] = [plans[k][i] for i in np.flatnonzero(from_first(np.array(missing)))]
     shape, longest = run.config.shape, max(plans)
     total = sum(len(plans[k]) for _, k in work)
     left = sum(map(len, waiting.values()))
@@ -216,7 +239,7 @@ def run_folds(given, run: Run, plans: dict[int, list[FoldPlan]], done: FoldsFile
                 bar.set_description(f"{system}, {k}-shot" if k else system)
                 for some in _cut(waiting[system, k], at_once):
                     packed = pack_folds(
-                        [some[i % len(some)] for i in range(at_once)],
+                        [some[i % len(some)] for i in range(at_once)][own_share(at_once)],
                         shape,
                         sizes,
                         control=system == "other",
@@ -224,8 +247,11 @@ def run_folds(given, run: Run, plans: dict[int, list[FoldPlan]], done: FoldsFile
                         seed=given.seed,
                     )
                     found = stages(split_personas(packed, mesh))
-                    done.add(_rows(run, system, k, some, found))
+                    if done:
+                        done.add(_rows(run, system, k, some, found))
                     bar.update(len(some))
+    if jax.process_count() > 1:
+        jax.distributed.shutdown()
 
 
 def _cut(plans, size):
@@ -233,7 +259,7 @@ def _cut(plans, size):
 
 
 def _compiled(given, run, stages):
-    """(mesh, folds at once, function of folds); the function returns numpy arrays."""
+    """(mesh, folds at once, function of folds); the function returns whole numpy arrays."""
     devices = jax.devices()
     on_cpu = devices[0].platform == "cpu"
     each = given.folds_at_once or (2 if on_cpu else 16)
@@ -256,7 +282,7 @@ def _compiled(given, run, stages):
     inner_lr = replicate(jnp.float32(_inner_lr(given, run)), mesh)
 
     def score_folds(folds):
-        return jax.device_get(program(params, folds, inner_lr))
+        return fetch(program(params, folds, inner_lr))
 
     return mesh, each * mesh.size, score_folds
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import faulthandler
 import logging
 import math
 import os
@@ -17,6 +18,8 @@ from mtml_jax.config import PRESETS, TrainConfig
 from mtml_jax.data.prepare import CORPORA
 from mtml_jax.inner import GRADIENTS
 from mtml_jax.objectives import STRATEGIES
+
+DEAD_SECONDS = 30  # a process that was not heard of for so long is dead
 
 
 def define_common_flags() -> None:
@@ -40,6 +43,20 @@ def define_device_flags() -> None:
         "without an accelerator, how many devices the CPU's cores count as; the personas "
         "or pairs of a step are shared among them",
         lower_bound=1,
+    )
+
+
+def define_process_flags() -> None:
+    """What `join_processes` reads."""
+    flags.DEFINE_string(
+        "coordinator",
+        None,
+        "HOST:PORT at which process 0 of several is found by the others; auto where JAX finds "
+        "them itself, as on a Cloud TPU (srun, mpirun and GKE's TPUs need no such flag)",
+    )
+    flags.DEFINE_integer("num_processes", None, "with --coordinator: of the job", lower_bound=1)
+    flags.DEFINE_integer(
+        "process_id", None, "with --coordinator: of this process, from 0", lower_bound=0
     )
 
 
@@ -248,6 +265,68 @@ def start_jax() -> None:
     jax.config.update("jax_num_cpu_devices", flags.FLAGS.cpu_devices)
     if flags.FLAGS.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", flags.FLAGS.compilation_cache)
+
+
+def join_processes() -> None:
+    """Becomes one of several processes, where flags or the launcher's environment say so.
+
+    Only process 0 prints from then on. Where one dies, the others end too.
+    """
+    given = flags.FLAGS
+    place = (given.coordinator, given.num_processes, given.process_id)
+    if place == (None, None, None) and not _launched_with_others(os.environ):
+        return
+    told = given.coordinator not in (None, "auto")
+    if (None in place) if told else (place[1:] != (None, None)):
+        sys.exit(
+            f"error: got --coordinator={place[0]}, --num_processes={place[1]} and "
+            f"--process_id={place[2]}, want HOST:PORT and two numbers, or only --coordinator=auto"
+        )
+    if told and given.process_id >= given.num_processes:
+        sys.exit(
+            f"error: got --process_id={place[2]}, want one from 0 to {given.num_processes - 1} "
+            f"(--num_processes={given.num_processes})"
+        )
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(
+        *(place if told else ()),
+        cluster_detection_method="deactivate" if told else None,
+        heartbeat_timeout_seconds=DEAD_SECONDS,
+        shutdown_timeout_seconds=DEAD_SECONDS,
+    )
+    faulthandler.disable()  # its stacks would hide JAX's message that another process died
+    if jax.process_index():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")
+    print(
+        f"{jax.process_count()} processes; if one dies, the others end within {DEAD_SECONDS} "
+        "seconds, and the same command goes on from the last checkpoint",
+        flush=True,
+    )
+
+
+def _launched_with_others(environment) -> bool:
+    """Whether srun, mpirun or GKE, for TPUs, started more than this process."""
+    count = environment.get("OMPI_COMM_WORLD_SIZE", 1)
+    if "SLURM_STEP_NODELIST" in environment:  # within srun, not just within a job's shell
+        count = environment.get("SLURM_NTASKS", 1)
+    return int(count) > 1 or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
+
+
+@contextlib.contextmanager
+def all_or_none():
+    """Ends this process at once, with one sentence, where another one is gone."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        print(
+            f"error: process {jax.process_index()} lost another one or failed "
+            f"({str(error).splitlines()[0]}); the same command goes on from the last checkpoint",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)  # leaving by the front door would wait for the others
 
 
 def check_chunk(config: TrainConfig, devices: int) -> None:

@@ -15,7 +15,7 @@ from mtml_jax.data.vocab import START, START_PERSONA
 from mtml_jax.decoding import MAX_TOKENS, greedy
 from mtml_jax.evaluation import adapt_to, score_stages
 from mtml_jax.metrics import perplexity
-from mtml_jax.sharding import persona_mesh, replicate, split_personas
+from mtml_jax.sharding import local_mesh, replicate, split_personas
 
 SHOTS, FOLDS, EPOCHS = 5, 8, 10  # k-shot and epochs as in section 3.4; folds are a sample
 _SEED = 0
@@ -36,7 +36,7 @@ def show(workdir: str, config: TrainConfig, data: Prepared) -> None:
         for control in (False, True)
     )
     folds = jax.tree.map(lambda *both: np.concatenate(both), own, other)
-    mesh = persona_mesh(2 * len(plans))
+    mesh = local_mesh(2 * len(plans))
     score = jax.jit(
         functools.partial(
             score_stages, stages=(0, EPOCHS), config=config.loss(), mesh=mesh

@@ -5,6 +5,7 @@ import dataclasses
 import pathlib
 import sys
 
+import jax
 from absl import app, flags
 
 from experiments import flags as settings
@@ -17,11 +18,21 @@ from mtml_jax.training import train
 
 settings.define_common_flags()
 settings.define_train_flags()
+settings.define_process_flags()
+flags.DEFINE_boolean(
+    "shard_params",
+    False,
+    "split parameters and optimiser over the devices, instead of a copy on each: less memory, "
+    "the same result",
+)
+
+INTERRUPTED = 143  # 128 + SIGTERM: tells a scheduler to start the job again
 
 
 def main(argv) -> None:
     settings.start(argv, "--strategy=amtml")
-    with contextlib.ExitStack() as stack:
+    settings.join_processes()
+    with settings.all_or_none(), contextlib.ExitStack() as stack:
         try:
             _train(stack)
         except (ValueError, OSError, FloatingPointError) as error:
@@ -30,6 +41,7 @@ def main(argv) -> None:
 
 def _train(stack) -> None:
     given = flags.FLAGS
+    first = jax.process_index() == 0  # it writes what is not an array
     config = settings.resolve_config()
     mesh = persona_mesh(config.meta_batch)
     settings.check_chunk(config, mesh.size)
@@ -42,22 +54,32 @@ def _train(stack) -> None:
     )
     corpus = given.data if given.data in CORPORA else pathlib.Path(given.data).stem
     workdir = given.workdir or f"runs/{corpus}-{given.preset}-{given.strategy}"
-    stack.enter_context(WorkdirLock(workdir))
-    save_run(
-        workdir,
-        {**dataclasses.asdict(config), **_source(), "preset": given.preset},
-        data.vocabulary.to_text(),
-    )
+    if first:
+        stack.enter_context(WorkdirLock(workdir))
+        save_run(
+            workdir,
+            {**dataclasses.asdict(config), **_source(), "preset": given.preset},
+            data.vocabulary.to_text(),
+        )
     checkpoints = stack.enter_context(Checkpoints(workdir))
-    log = stack.enter_context(RunLog(workdir, checkpoints.latest_step() or 0))
+    log = None
+    if first:
+        log = stack.enter_context(RunLog(workdir, checkpoints.latest_step() or 0))
     _describe(config, data, mesh, workdir, checkpoints.notes)
-    for note in [*data.notes, *checkpoints.notes]:
+    for note in [*data.notes, *checkpoints.notes] if log else ():
         log.note(0, note)
-    outcome = train(config, data, log, checkpoints, debug_nans=given.debug_nans)
+    outcome = train(
+        config,
+        data,
+        log,
+        checkpoints,
+        debug_nans=given.debug_nans,
+        shard_params=given.shard_params,
+    )
     step = int(outcome.state.step)
     if outcome.reason == "interrupted":
-        print(f"interrupted at step {step:,}; the same command goes on from there")
-        return
+        print(f"interrupted at step {step:,}; the same command goes on from there", flush=True)
+        sys.exit(INTERRUPTED)
     counters = outcome.counters
     if counters["skipped"]:
         print(f"{counters['skipped']:,} steps were skipped, their gradients not being finite")
@@ -65,7 +87,7 @@ def _train(stack) -> None:
         f"{outcome.reason} at step {step:,}; best valid response PPL "
         f"{counters['best_score']:.1f} at step {counters['best_step']:,}"
     )
-    summary.show(workdir, config, data)
+    summary.show(workdir, config, data)  # in every process, so that none waits for another
 
 
 def _source():
@@ -93,6 +115,11 @@ def _describe(config, data, mesh, workdir, found):
         f"{len(data.vocabulary):,} words; {config.meta_batch} personas a step on {mesh.size} "
         f"device{'s' if mesh.size > 1 else ''} ({kind}); workdir {workdir}"
     )
+    if idle := jax.device_count() - mesh.size:
+        print(
+            f"{idle} of {jax.device_count()} devices stay idle, as {config.meta_batch} personas "
+            f"do not divide by more than {mesh.size}; change --meta_batch to use them"
+        )
     print("compiling; the first step takes a minute", flush=True)
 
 

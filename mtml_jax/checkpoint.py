@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 
 from mtml_jax.manifest import find_damage, write_manifest
 from mtml_jax.runlog import versions, write_json, write_text
+from mtml_jax.sharding import wait_for_all
 from mtml_jax.types import MetaState, Params
 
 # Settings that may change when a run is continued: how long it goes on, when it gives up,
@@ -61,10 +62,12 @@ class Checkpoints:
         self._workdir = Path(workdir)
         self._folder = self._workdir / "checkpoints"
         self._saving = 0
+        self._first = jax.process_index() == 0  # it alone moves and removes
         self._clean()
-        found = _step_folders(self._folder)
+        found = _step_folders(self._folder) if self._first else []
         damaged = {n: harm for n in found if (harm := find_damage(self._folder / str(n), _ASIDE))}
         moved = {step: self._move_away(step) for step in damaged}
+        wait_for_all("damaged checkpoints are moved away")
         policies = ocp.checkpoint_managers
         self._manager = _open(
             self._workdir,
@@ -78,8 +81,10 @@ class Checkpoints:
             async_options=ocp.options.AsyncOptions(post_finalization_callback=self._seal),
         )
         later = self._judged_by_lost()
-        for step in later:
+        wait_for_all("all checkpoints are judged")
+        for step in later if self._first else []:
             self._move_away(step)
+        wait_for_all("later checkpoints are moved away")
         if later:
             self._manager.reload()
         self._best = _best_step(self._manager)
@@ -200,11 +205,14 @@ class Checkpoints:
 
     def _seal(self) -> None:
         """Writes the manifest into the folder of a save, before that gets its name."""
+        if not self._first:
+            return
         for folder in self._folder.glob(f"{self._saving}.*"):
             write_manifest(folder, _ASIDE)
 
     def _clean(self) -> None:
-        shutil.rmtree(self._folder / _REMOVED, ignore_errors=True)
+        if self._first:
+            shutil.rmtree(self._folder / _REMOVED, ignore_errors=True)
 
     def _move_away(self, step: int) -> Path:
         (self._workdir / _DAMAGED).mkdir(exist_ok=True)

@@ -101,11 +101,11 @@ def weighted_loss(
 
 def count_tokens(examples: Examples, task: str) -> jax.Array:
     """Counts the real target tokens of a task, a float scalar."""
-    real = [
+    real = (
         (tiles.targets.inputs.segment > 0) & (tiles.targets.task == TASKS.index(task))
         for tiles in examples
-    ]
-    return sum(jnp.sum(x, dtype=jnp.result_type(float)) for x in real)
+    )
+    return sum((jnp.sum(x, dtype=jnp.result_type(float)) for x in real), jnp.zeros(()))
 
 
 def _share(weight, examples, task, config):

@@ -38,7 +38,7 @@ from mtml_jax.bert_folder import (
 )
 from mtml_jax.data.dialogue_nli import CLASSES
 from mtml_jax.runlog import write_text
-from mtml_jax.sharding import PERSONAS, persona_mesh, replicate, split_personas
+from mtml_jax.sharding import PERSONAS, local_mesh, replicate, split_personas
 
 CALIBRATION = "calibration.json"
 SIGNS = np.array([1, 0, -1], np.int8)  # of entailment, neutral, contradiction
@@ -87,7 +87,7 @@ class Scorer:
         self.digest = digest
         self.bias = bias
         self._model = model
-        self._mesh = persona_mesh(min(_ROWS))
+        self._mesh = local_mesh(min(_ROWS))
         self._params = replicate(model.params, self._mesh)
         self._forward = _compiled(model.config, self._mesh)
         self._cache = cache

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 
 from mtml_jax import losses
 from mtml_jax.config import PHASES, TASKS, StepConfig
 from mtml_jax.inner import adapt
-from mtml_jax.sharding import PERSONAS
+from mtml_jax.sharding import split_specs, sum_personas
 from mtml_jax.types import Episode, Params, Rates, TaskSums
 
 
@@ -23,7 +23,7 @@ class Phase(NamedTuple):
     outer: Callable
 
 
-_LOSSES = {
+_LOSSES: dict[tuple[str, ...] | None, Callable | None] = {
     None: None,
     ("response",): losses.response_loss,
     ("persona",): losses.persona_loss,
@@ -118,6 +118,7 @@ def mean_gradient(
     phase: Phase,
     config: StepConfig,
     mesh: Mesh | None = None,
+    shard_params: bool = False,
 ) -> tuple[Params, Metrics]:
     """The gradient of (1/M) sum over personas of the meta-objective (eq. 14).
 
@@ -132,6 +133,7 @@ def mean_gradient(
       phase: the two losses.
       config: model sizes, gradient mode, chunk.
       mesh: from `sharding.persona_mesh`; None for one device.
+      shard_params: whether parameters are split over it (`sharding.split_specs`).
 
     Returns:
       (gradient shaped like params, Metrics: loss averaged over personas, sums summed).
@@ -149,13 +151,7 @@ def mean_gradient(
         objective = functools.partial(meta_objective, phase=phase, config=config)
     total = functools.partial(_summed_gradient, objective, config.persona_chunk)
     if mesh is not None and mesh.size > 1:
-        total = jax.shard_map(
-            lambda *args, total=total: jax.lax.psum(total(*args), PERSONAS),
-            mesh=mesh,
-            in_specs=(PartitionSpec(), PartitionSpec(PERSONAS), PartitionSpec()),
-            out_specs=PartitionSpec(),
-            check_vma=False,  # the custom derivatives of `tiles` do not carry the types it wants
-        )
+        total = sum_personas(total, mesh, split_specs(params, mesh) if shard_params else None)
     grads, metrics = total(params, episodes, shared)
     grads = jax.tree.map(lambda g: g / personas, grads)
     return grads, metrics.replace(loss=metrics.loss / personas)

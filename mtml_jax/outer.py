@@ -28,6 +28,7 @@ def outer_step(
     phase: Phase,
     config: StepConfig,
     mesh: Mesh | None = None,
+    shard_params: bool = False,
 ) -> tuple[MetaState, Metrics]:
     """One outer update of the initial parameters (eq. 14, with Adam as section 3.2 says).
 
@@ -41,12 +42,19 @@ def outer_step(
       phase: the two losses, from `objectives.STRATEGIES`.
       config: StepConfig.
       mesh: devices that share the personas; None for one.
+      shard_params: whether the state is split over them too (`sharding.split_specs`).
 
     Returns:
       (new state, Metrics of this step).
     """
     grads, metrics = mean_gradient(
-        state.params, episodes, rates, phase=phase, config=config, mesh=mesh
+        state.params,
+        episodes,
+        rates,
+        phase=phase,
+        config=config,
+        mesh=mesh,
+        shard_params=shard_params,
     )
     metrics = metrics.replace(gradient_norm=optax.tree.norm(grads))
     updates, opt_state = _OPTIMISER.update(grads, state.opt_state)

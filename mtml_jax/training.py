@@ -6,6 +6,7 @@ import math
 import signal
 import threading
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -28,7 +29,15 @@ from mtml_jax.metrics import perplexity
 from mtml_jax.objectives import STRATEGIES, Metrics
 from mtml_jax.outer import init_state, outer_step
 from mtml_jax.runlog import RunLog
-from mtml_jax.sharding import persona_mesh, replicate, split_personas
+from mtml_jax.sharding import (
+    any_process,
+    fetch,
+    own_share,
+    persona_mesh,
+    replicate,
+    split_params,
+    split_personas,
+)
 from mtml_jax.types import MetaState, Rates
 
 _SAVE_SECONDS = 600.0  # at most this much work is lost to a power cut
@@ -66,10 +75,17 @@ def rates_at(config: TrainConfig, step: int) -> Rates:
     )
 
 
-def compiled_steps(config: TrainConfig, mesh: Mesh) -> list:
-    """One jitted outer step a phase; iteration i runs number i modulo their count."""
+def compiled_steps(config: TrainConfig, mesh: Mesh, shard_params: bool = False) -> list:
+    """One jitted outer step a phase; iteration i runs number i modulo their count.
+
+    Args:
+      config: TrainConfig.
+      mesh: devices that share the personas.
+      shard_params: whether the state is split over them, by `split_params`.
+    """
+    step = functools.partial(outer_step, mesh=mesh, shard_params=shard_params)
     return [
-        jax.jit(functools.partial(outer_step, **phase, mesh=mesh), donate_argnums=0)
+        jax.jit(functools.partial(step, **phase), donate_argnums=0)
         for phase in _phases(config, mesh)
     ]
 
@@ -82,25 +98,29 @@ def _phases(config, mesh):
 def train(
     config: TrainConfig,
     data: Prepared,
-    log: RunLog,
+    log: RunLog | None,
     checkpoints: Checkpoints,
-    say=print,
+    say: Callable[[str], None] = print,
     *,
     debug_nans: bool = False,
+    shard_params: bool = False,
 ) -> Outcome:
     """Meta-trains from the latest checkpoint, or from the start, to the end.
 
     Every step is a function of the state and of (seed, step), so that an
-    interrupted run ends with the same parameters as one that was not.
+    interrupted run ends with the same parameters as one that was not. Several
+    processes call it alike; each packs the episodes of its own devices only.
 
     Args:
       config: TrainConfig.
       data: from `prepare`.
-      log: takes a row a step and a row a validation.
+      log: takes a row a step and a row a validation; None where another process logs.
       checkpoints: of this run; the latest is gone on from.
       say: takes lines for the user.
       debug_nans: whether the first step that is skipped is run again, operation by
         operation, to find the one that made a NaN.
+      shard_params: whether parameters and optimiser are split over the devices, instead
+        of whole on each.
 
     Returns:
       Outcome.
@@ -111,16 +131,18 @@ def train(
       OSError: the disk is full.
     """
     mesh = persona_mesh(config.meta_batch)
-    state = replicate(initial_state(config, data), mesh)
+    place = split_params if shard_params else replicate
+    state = place(initial_state(config, data), mesh)
     counters = {"best_score": math.inf, "best_step": 0, "waited": 0, "tokens": 0}
     counters |= {"skipped": 0, "skipped_in_a_row": 0}
     if (latest := checkpoints.latest_step()) is not None:
         state, counters = checkpoints.restore(latest, state)
         counters["best_score"] = float(counters["best_score"])
     begin = int(state.step)
-    steps = compiled_steps(config, mesh)
-    validate = _validator(config, data)
+    steps = compiled_steps(config, mesh, shard_params)
+    validate = _validator(config, data, mesh)
     blame = _blamer(config, data, mesh, debug_nans)
+    share = own_share(config.meta_batch)
     saved_at = time.monotonic()
     reason = "finished"
     newest = {}  # the outer loss of each task; a phase of AMTML computes one of them
@@ -131,19 +153,28 @@ def train(
         stored = {**counters, "best_score": str(counters["best_score"])}
         checkpoints.save(int(state.step), state, stored, best)
 
+    if shard_params:
+        leaves = jax.tree.leaves(state.params)
+        split = sum(x.size for x in leaves if not x.sharding.is_fully_replicated)
+        say(
+            f"{split:,} of {sum(x.size for x in leaves):,} parameters are split over {mesh.size} "
+            "devices; an array without an axis that they divide stays whole"
+        )
     if begin:
         say(f"going on from step {begin:,} of {config.iterations:,}")
     with (
         _Interruption() as interruption,
         tqdm(total=config.iterations, initial=begin, unit="step", disable=None) as bar,
     ):
-        batch_at = functools.partial(training_batch, data, config, devices=mesh.size)
+        batch_at = functools.partial(
+            training_batch, data, config, share=share, devices=len(mesh.local_devices)
+        )
         batch = split_personas(batch_at(begin), mesh)
         for step in range(begin, config.iterations):
             if counters["waited"] >= config.patience:
                 reason = "no better score"
                 break
-            if interruption.asked:
+            if any_process(interruption.asked):
                 reason = "interrupted"
                 break
             if counters["skipped_in_a_row"] >= config.max_skipped:
@@ -156,7 +187,8 @@ def train(
             row["seconds"] = time.perf_counter() - clock
             row["tokens_per_second"] = row["tokens"] / row["seconds"]
             counters["tokens"] += int(row["tokens"])
-            log.row(step + 1, "train", **row)
+            if log:
+                log.row(step + 1, "train", **row)
             for task in ("response", "persona"):
                 if (name := f"query_{task}_loss") in row:
                     newest[task] = row[name]
@@ -171,7 +203,8 @@ def train(
                 counters["skipped"] += 1
                 counters["skipped_in_a_row"] += 1
                 told = _skipped(row, blame(state.params, used, rates, step))
-                log.note(step + 1, told)
+                if log:
+                    log.note(step + 1, told)
                 bar.write(f"step {step + 1:,}: {told}")
             last = step + 1 == config.iterations
             if (step + 1) % config.validate_every == 0 or last:
@@ -181,10 +214,11 @@ def train(
                     counters["best_score"] = scores["adapted_response_ppl"]
                     counters["best_step"] = step + 1
                 counters["waited"] = 0 if better else counters["waited"] + 1
-                log.row(step + 1, "valid", **scores)
+                if log:
+                    log.row(step + 1, "valid", **scores)
                 bar.write(_validation_line(step + 1, newest, scores, better))
                 save(best=better)
-            elif time.monotonic() - saved_at > _SAVE_SECONDS:
+            elif any_process(time.monotonic() - saved_at > _SAVE_SECONDS):
                 save(best=False)
     given_up = counters["skipped_in_a_row"] >= config.max_skipped
     if reason == "interrupted" or given_up:
@@ -200,17 +234,15 @@ def train(
     return Outcome(state, counters, reason)
 
 
-def _validator(config, data):
+def _validator(config, data, mesh):
     """A function of parameters that scores the fixed pairs of valid personas."""
-    episodes = validation_batch(data, config)
-    mesh = persona_mesh(config.validation_episodes)
-    episodes = split_personas(episodes, mesh)
-    inner_lr = jnp.float32(config.inner_lr)
+    padded = -(-config.validation_episodes // mesh.size) * mesh.size
+    episodes = split_personas(validation_batch(data, config, padded, own_share(padded)), mesh)
+    inner_lr = replicate(jnp.float32(config.inner_lr), mesh)
     sums = jax.jit(functools.partial(validation_sums, config=config.loss(), mesh=mesh))
 
     def validate(params):
-        params = replicate(params, mesh)
-        initial, adapted = jax.device_get(sums(params, episodes, replicate(inner_lr, mesh)))
+        initial, adapted = jax.device_get(sums(params, episodes, inner_lr))
         return {
             "initial_response_ppl": perplexity(initial.response.nll, initial.response.tokens),
             "adapted_response_ppl": perplexity(adapted.response.nll, adapted.response.tokens),
@@ -226,13 +258,23 @@ def _blamer(config, data, mesh, debug_nans):
 
     def blame(params, batch, rates, step):
         number = (step + 1) % len(phases)
-        finite = jax.device_get(programs[number](params, batch, rates))
-        names = training_names(data, config, step, devices=mesh.size)
+        finite = fetch(programs[number](params, batch, rates))
+        names = [
+            name
+            for process in range(jax.process_count())
+            for name in training_names(
+                data,
+                config,
+                step,
+                own_share(config.meta_batch, process),
+                devices=len(mesh.local_devices),
+            )
+        ]
         guilty = [name for name, fine in zip(names, finite, strict=True) if not fine]
         if debug_nans:
             index = int(finite.argmin())
-            episode = jax.tree.map(lambda x: x[index], jax.device_get(batch))
-            found = find_nan(params, episode, rates, **phases[number])
+            episode = jax.tree.map(lambda x: x[index], fetch(batch))
+            found = find_nan(fetch(params), episode, rates, **phases[number])
             raise FloatingPointError(
                 f"iteration {step + 1}, {names[index]}: {found or 'infinite, and nowhere a NaN'}"
             )

@@ -205,7 +205,9 @@ def decode_step(params: Params, cache, memory_segment_S, token, position, config
     one = Tokens(token[None], jnp.ones((1,), jnp.int32), position[None])
     hidden_TD = embed(params, one, config)
     own = []
-    for weights, memory, past in zip(params["decoder"], cache["memory"], cache["own"]):
+    for weights, (memory_key, memory_value), past in zip(
+        params["decoder"], cache["memory"], cache["own"]
+    ):
         attention = weights["self_attention"]
         query_TD, *new = _self_projections(attention, hidden_TD)
         own_key, own_value = (
@@ -217,7 +219,7 @@ def decode_step(params: Params, cache, memory_segment_S, token, position, config
         attention = weights["cross_attention"]
         normal_TD = _layer_norm(attention["norm"], hidden_TD)
         query_TD = _dense(normal_TD, attention["query"], attention["query_bias"])
-        mixed_TD = _attention(query_TD, *memory, memory_mask, config)
+        mixed_TD = _attention(query_TD, memory_key, memory_value, memory_mask, config)
         hidden_TD += _dense(mixed_TD, attention["output"], attention["output_bias"])
         hidden_TD = _feed_forward(weights["feed_forward"], hidden_TD, config)
         own.append((own_key, own_value))

@@ -51,7 +51,7 @@ _original_steps = training.compiled_steps
 _rates_at = training.rates_at
 
 
-def _compiled_steps(config, mesh):
+def _compiled_steps(config, mesh, shard_params):
     # Rates and counts are not compiled in, so that all runs here share two programs.
     return _shared_steps(dataclasses.replace(CONFIG, strategy=config.strategy), mesh)
 

@@ -225,25 +225,35 @@ def _untold(persona: Persona) -> Persona:
 
 
 def training_batch(
-    data: Prepared, config: TrainConfig, step: int, *, devices: int = 1
+    data: Prepared,
+    config: TrainConfig,
+    step: int,
+    share: slice = slice(None),
+    *,
+    devices: int = 1,
 ) -> Episode:
     """The episodes of outer step `step`, counted from 0: a function of (seed, step).
 
-    They stand in an order that gives each of `devices` that split them evenly about the same
-    work, since all wait for the last.
+    All are drawn, and those of `share` read and packed. They stand in an order that gives
+    each of `devices` that split them evenly about the same work, since all wait for the last.
     """
-    return _training(data, config, step, devices)[1]
+    return _training(data, config, step, share, devices)[1]
 
 
 def training_names(
-    data: Prepared, config: TrainConfig, step: int, *, devices: int = 1
+    data: Prepared,
+    config: TrainConfig,
+    step: int,
+    share: slice = slice(None),
+    *,
+    devices: int = 1,
 ) -> list[str]:
     """The personas of `training_batch`, in its order."""
-    return _training(data, config, step, devices)[0]
+    return _training(data, config, step, share, devices)[0]
 
 
-def _training(data, config, step, devices):
-    triples = sample_episodes(data.train, config.meta_batch, config.seed, step)
+def _training(data, config, step, share, devices):
+    triples = sample_episodes(data.train, config.meta_batch, config.seed, step)[share]
     phases = PHASES[config.strategy]
     inner, outer = phases[(step + 1) % len(phases)]
     episodes = stack_episodes(
@@ -273,15 +283,30 @@ def _dealt(work, hands):
     return np.concatenate(parts).astype(int)
 
 
-def validation_batch(data: Prepared, config: TrainConfig) -> Episode:
-    """The fixed support/query pairs of early stopping, without persona targets."""
+def validation_batch(
+    data: Prepared, config: TrainConfig, padded: int | None = None, share: slice = slice(None)
+) -> Episode:
+    """The fixed support/query pairs of early stopping, without persona targets.
+
+    Args:
+      data: from `prepare`.
+      config: TrainConfig.
+      padded: with so many pairs in all; those beyond `validation_episodes` have an empty
+        query, which counts no tokens.
+      share: which of them to read and pack.
+    """
     seed, draw = config.seed + 1, 0
     triples: list = []
     while len(triples) < config.validation_episodes:
         count = min(len(data.valid), config.validation_episodes - len(triples))
         triples += sample_episodes(data.valid, count, seed, draw)
         draw += 1
-    return stack_episodes(triples, config.shape, data.tiles, tasks=(_SCORED, _SCORED))
+    own = np.arange(padded or len(triples))[share]
+    chosen = [triples[i % len(triples)] for i in own]
+    episodes = stack_episodes(chosen, config.shape, data.tiles, tasks=(_SCORED, _SCORED))
+    for array in jax.tree.leaves(episodes.query):
+        array[own >= len(triples)] = 0
+    return episodes
 
 
 def _tasks(config):

@@ -1,0 +1,140 @@
+"""What one training step sends between devices: `python -m experiments.communication`."""
+
+import dataclasses
+import math
+import re
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from absl import app, flags
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from experiments import flags as settings
+from mtml_jax.config import PRESETS, TrainConfig
+from mtml_jax.data.prepare import Prepared, prepare, training_batch
+from mtml_jax.objectives import STRATEGIES
+from mtml_jax.sharding import PERSONAS, split_specs
+from mtml_jax.training import compiled_steps, initial_state, rates_at
+
+_COLLECTIVE = re.compile(
+    r"= (?P<shape>.*?) (?P<name>all-reduce|all-gather|reduce-scatter|all-to-all|"
+    r"collective-permute|collective-broadcast)\("
+)
+_HOST = re.compile(r" (infeed|outfeed|send|recv)\(|custom_call_target=\"[^\"]*callback[^\"]*\"")
+_ARRAY = re.compile(r"\b[a-z]+(?P<bits>\d+)\[(?P<sizes>[\d,]*)\]")
+
+
+class Traffic(NamedTuple):
+    """What a compiled step sends.
+
+    Attributes:
+      payload: name of the collective -> bytes of its whole arrays, once a step.
+      looped: collectives within a loop, which run more than once a step.
+      host: transfers to or from the host within the step.
+    """
+
+    payload: dict[str, int]
+    looped: int
+    host: int
+
+    def sent(self, devices: int) -> float:
+        """Bytes that each device sends a step, where collectives run around a ring."""
+        rounds = {"all-reduce": 2}  # a sum into parts, then a gather of them
+        return sum(
+            rounds.get(name, 1) * (devices - 1) / devices * payload
+            for name, payload in self.payload.items()
+        )
+
+
+def traffic(hlo: str, devices: int) -> Traffic:
+    """Reads the text of a compiled program, as XLA writes it for a CPU."""
+    payload, looped, host, within = {}, 0, 0, ""
+    for line in hlo.splitlines():
+        if line and not line[0].isspace():
+            within = line.split(" ")[0]
+        host += bool(_HOST.search(line))
+        if not (found := _COLLECTIVE.search(line)):
+            continue
+        looped += within != "ENTRY"
+        size = sum(
+            int(array["bits"]) // 8 * math.prod(map(int, filter(None, array["sizes"].split(","))))
+            for array in _ARRAY.finditer(found["shape"])
+        )
+        if found["name"] == "reduce-scatter":
+            size *= devices  # its result is a device's part
+        payload[found["name"]] = payload.get(found["name"], 0) + size
+    return Traffic(payload, looped, host)
+
+
+def compiled_text(
+    config: TrainConfig, data: Prepared, mesh: Mesh, shard_params: bool, phase: int = 0
+) -> str:
+    """Compiles one phase of the training step from shapes alone, and returns its text."""
+    whole = NamedSharding(mesh, PartitionSpec())
+    split = NamedSharding(mesh, PartitionSpec(PERSONAS))
+    state = jax.eval_shape(lambda: initial_state(config, data))
+    lying = jax.tree.map(lambda _: whole, state)
+    if shard_params:
+        lying = jax.tree.map(lambda spec: NamedSharding(mesh, spec), split_specs(state, mesh))
+
+    def shapes(tree, shardings):
+        return jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=s), tree, shardings
+        )
+
+    batch, rates = training_batch(data, config, 0), rates_at(config, 0)
+    step = compiled_steps(config, mesh, shard_params)[phase]
+    lowered = step.lower(
+        shapes(state, lying),
+        shapes(batch, jax.tree.map(lambda _: split, batch)),
+        shapes(rates, jax.tree.map(lambda _: whole, rates)),
+    )
+    return lowered.compile().as_text()
+
+
+def define_flags() -> None:
+    settings.define_device_flags()
+    settings.define_data_flags()
+    flags.FLAGS.set_default("cpu_devices", 8)
+    flags.DEFINE_enum("preset", "tiny", list(PRESETS), "sizes of the model")
+    flags.DEFINE_enum("strategy", "mtml", list(STRATEGIES), "whose step is compiled")
+
+
+def main(argv) -> None:
+    given = flags.FLAGS
+    settings.start(argv, "--preset=paper")
+    # Which collectives there are does not depend on it, and compiling takes half as long.
+    jax.config.update("jax_disable_most_optimizations", True)
+    with settings.one_sentence("interrupted"):
+        config = dataclasses.replace(PRESETS[given.preset], strategy=given.strategy)
+        data = prepare(
+            config, given.data, given.data_dir, split_seed=given.split_seed, skip_bad=given.skip_bad
+        )
+        show(config, data)
+
+
+def show(config: TrainConfig, data: Prepared) -> None:
+    """Prints a table: strong scaling with 16 personas in all, weak with 2 a device."""
+    params = jax.eval_shape(lambda: initial_state(config, data)).params
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    print(f"{config.strategy}, {count:,} parameters, {4 * count / 1e6:.3f} MB in float32\n")
+    print("| parameters | devices | personas | a step | sent by each device | loops | host |")
+    print("|---|---|---|---|---|---|---|")
+    sizes = [n for n in (2, 4, 8) if n <= len(jax.devices())]
+    for shard_params in (False, True):
+        for devices, personas in sorted({(n, m) for n in sizes for m in (16, 2 * n)}):
+            mesh = Mesh(np.array(jax.devices()[:devices]), (PERSONAS,))
+            some = dataclasses.replace(config, meta_batch=personas)
+            found = traffic(compiled_text(some, data, mesh, shard_params), devices)
+            what = ", ".join(f"{k} {v / 1e6:.3f} MB" for k, v in sorted(found.payload.items()))
+            print(
+                f"| {'split' if shard_params else 'whole'} | {devices} | {personas} | {what} | "
+                f"{found.sent(devices) / 1e6:.3f} MB | {found.looped} | {found.host} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

@@ -1,0 +1,95 @@
+"""Twenty outer steps of a strategy on some of eight virtual devices: a program for its tests.
+
+python tests/twenty_steps.py STRATEGY DTYPE PLACEMENT... where a placement is a number of
+devices, with an s behind it where parameters are split: 1 2 4 8 8s. Prints one JSON object:
+for each placement the losses, the parameters and what the compiled steps send.
+"""
+
+import json
+import sys
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from experiments.communication import traffic
+from mtml_jax import transformer
+from mtml_jax.config import ModelConfig, TileShape, TrainConfig
+from mtml_jax.data.episodes import Example, pack, stack
+from mtml_jax.data.vocab import END, SPECIALS
+from mtml_jax.outer import init_state
+from mtml_jax.sharding import PERSONAS, replicate, split_params, split_personas
+from mtml_jax.training import compiled_steps, rates_at
+from mtml_jax.types import Episode
+
+STEPS, VOCABULARY = 20, 23
+SHAPE, TILES = TileShape(rows=2, context=11, response=7, persona=13), 2
+
+
+def draw_batch(step: int, personas: int) -> Episode:
+    """Dialogues of two turns, drawn from the number of the step."""
+    rng = np.random.default_rng(step)
+
+    def words(most):
+        return tuple(map(int, rng.integers(len(SPECIALS), VOCABULARY, rng.integers(1, most + 1))))
+
+    def side():
+        persona = words(4) + (END,)
+        turns = [Example(words(8), words(3) + (END,), persona) for _ in range(2)]
+        return pack(turns, SHAPE, TILES)
+
+    return Episode(*(stack([side() for _ in range(personas)]) for _ in range(2)))
+
+
+def train(config: TrainConfig, params, placement: str) -> dict:
+    split = placement.endswith("s")
+    devices = jax.devices()[: int(placement.rstrip("s"))]
+    mesh = Mesh(np.array(devices), (PERSONAS,))
+    state = (split_params if split else replicate)(init_state(params), mesh)
+    whole = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    held = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state))
+    steps, texts, losses = compiled_steps(config, mesh, split), {}, []
+    for step in range(STEPS):
+        batch = split_personas(draw_batch(step, config.meta_batch), mesh)
+        arguments = (state, batch, replicate(rates_at(config, step), mesh))
+        phase = (step + 1) % len(steps)
+        if phase not in texts:
+            before = jax.tree.map(lambda leaf: leaf.sharding, state)
+            steps[phase] = steps[phase].lower(*arguments).compile()
+            texts[phase] = traffic(steps[phase].as_text(), len(devices))
+        state, metrics = steps[phase](*arguments)
+        losses.append(float(metrics.loss))
+    assert jax.tree.map(lambda leaf: leaf.sharding, state) == before  # where it was, it stays
+    return {
+        "losses": losses,
+        "params": np.concatenate([np.ravel(x) for x in jax.tree.leaves(state.params)]).tolist(),
+        "traffic": [found._asdict() for _, found in sorted(texts.items())],
+        "params_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
+        "state_bytes": whole,
+        "state_bytes_a_device": held,
+    }
+
+
+def main() -> None:
+    strategy, dtype, *placements = sys.argv[1:]
+    jax.config.update("jax_num_cpu_devices", 8)
+    jax.config.update("jax_enable_x64", dtype == "float64")
+    jax.config.update("jax_default_matmul_precision", "highest")
+    jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
+    model = ModelConfig(
+        encoder_layers=1, decoder_layers=1, heads=2, width=16, feed_forward=24, dtype=dtype
+    )
+    config = TrainConfig(model=model, shape=SHAPE, strategy=strategy, inner_lr=0.1, warmup=5)
+    shapes = jax.eval_shape(lambda: transformer.init(jax.random.key(0), VOCABULARY, model))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map_with_path(
+        lambda path, leaf: (
+            0.3 * rng.standard_normal(leaf.shape) + (path[-1].key == "scale")
+        ).astype(dtype),
+        shapes,
+    )
+    print(json.dumps({placement: train(config, params, placement) for placement in placements}))
+
+
+if __name__ == "__main__":
+    main()

@@ -18,9 +18,8 @@ def benchmark_tables(rows: Sequence[dict[str, Any]], markdown: bool) -> str:
             parts.append(table(list(columns), cells, markdown))
         if shown and kinds == ("steps",):
             ceiling = next(row for row in rows if row["row"] == "ceiling")
-            parts.append(
-                f"Ceiling: {ceiling['operations_per_second'] / 1e9:,.0f} GFLOP/s, {ceiling['what']}."
-            )
+            speed = ceiling["operations_per_second"] / 1e9
+            parts.append(f"Ceiling: {speed:,.0f} GFLOP/s, {ceiling['what']}.")
     return "\n\n".join(parts)
 
 
@@ -80,7 +79,7 @@ _STEPS = {
 _CALLS = {
     "row": lambda row: row["row"],
     "what": lambda row: row["what"],
-    "rate": lambda row: f"{row["rate"]:,.1f} {row['unit']}",
+    "rate": lambda row: f"{row['rate']:,.1f} {row['unit']}",
     "seconds": spread,
     "temporary MB": lambda row: megabytes(row["temporary_bytes"]),
     "compiled in s": lambda row: f"{row['compile']:.1f}",

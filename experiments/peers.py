@@ -1,4 +1,4 @@
-"""The same meta-gradient here and in PyTorch, in processes of its own: agreement first, then times."""
+"""The same meta-gradient here and in PyTorch processes: agreement first, then times."""
 
 import dataclasses
 import functools

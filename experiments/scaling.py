@@ -21,7 +21,6 @@ from mtml_jax.data.episodes import EncodedDialogue, EncodedPersona, Example, til
 from mtml_jax.data.prepare import Prepared, prepare, training_batch
 from mtml_jax.data.vocab import UNK
 from mtml_jax.inner import GRADIENTS
-from mtml_jax.objectives import STRATEGIES
 from mtml_jax.outer import init_state
 from mtml_jax.runlog import write_json
 from mtml_jax.sharding import persona_mesh, replicate, split_personas

@@ -53,7 +53,7 @@ def draw(
             scale.set_ylim(bottom=0, top=1.1 * max(scale.dataLim.y1, 1e-9))
         panel.set_xlabel(label)
         panel.set_xlim(left=0)
-        panel.set_xticks(values, [f"{value:,}" for value in values])
+        panel.set_xticks(values, [f"{v // 1000}k" if v >= 1000 else str(v) for v in values])
         panel.grid(alpha=0.3)
     for panel in panels:
         panel.set_visible(False)

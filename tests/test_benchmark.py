@@ -84,7 +84,8 @@ def test_a_step_that_copies_from_the_host_is_refused(data, quick_compile, monkey
 def test_tables_are_text_or_markdown(rows):
     text = benchmark_tables(rows, markdown=False)
     assert "amtml, mean" in text and "Ceiling: 1,000 GFLOP/s" in text
-    assert table(["a", "b"], [["1", "22"]], markdown=True) == "| a | b |\n| --- | --- |\n| 1 | 22 |"
+    marked = table(["a", "b"], [["1", "22"]], markdown=True)
+    assert marked == "| a | b |\n| --- | --- |\n| 1 | 22 |"
     assert table(["a", "b"], [["123", "4"]], markdown=False) == "a    b\n123  4"
 
 

@@ -159,8 +159,8 @@ def adaptation(config: TrainConfig, data: Prepared, params, repeats: int):
         split_personas(folds, mesh),
         replicate(jnp.float32(config.inner_lr), mesh),
     )
-    segment = folds.batches.response.inputs.segment
-    steps = int(np.any(segment, axis=(-1, -2)).sum())
+    used = [np.any(tiles.targets.inputs.segment, axis=(-1, -2)) for tiles in folds.batches]
+    steps = int(np.any(used, axis=0).sum())
     times = measured(score, arguments, repeats, "adaptation")
     yield {
         "what": f"{_SHOTS}-shot, {_EPOCHS} epoch, {steps / len(plans):.1f} SGD steps a fold",

@@ -139,16 +139,19 @@ def resolve_config() -> TrainConfig:
 
     same = {f.name: f.name for f in dataclasses.fields(TrainConfig)}
     same.pop("model"), same.pop("shape")
+    shape = changed(
+        base.shape,
+        rows="tile_rows",
+        context="context_tokens",
+        response="response_tokens",
+        persona="persona_tokens",
+    )
+    if shape != base.shape:
+        shape = dataclasses.replace(shape, small=None)  # it goes with the preset's own
     config = dataclasses.replace(
         changed(base, **same),
         model=changed(base.model, **{f.name: f.name for f in dataclasses.fields(base.model)}),
-        shape=changed(
-            base.shape,
-            rows="tile_rows",
-            context="context_tokens",
-            response="response_tokens",
-            persona="persona_tokens",
-        ),
+        shape=shape,
     )
     check_config(config)
     return config

@@ -4,6 +4,18 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+TASKS = ("response", "persona")  # section 2.2, equations 2 and 5
+
+# Which tasks' losses adapt on the support set (None: supervised, no inner step) and judge on
+# the query set. Iteration i runs phase i modulo their number; iterations count from 1.
+PHASES: dict[str, tuple[tuple[tuple[str, ...] | None, tuple[str, ...]], ...]] = {
+    "std": ((None, ("response",)),),
+    "std_p": ((None, ("response",)),),
+    "paml": ((("response",), ("response",)),),
+    "mtml": ((TASKS, TASKS),),
+    "amtml": ((("response",), ("persona",)), (("persona",), ("response",))),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
@@ -48,8 +60,9 @@ class TileShape:
 
     rows: int
     context: int  # tokens a row
-    response: int  # target tokens of all responses in the tile
-    persona: int  # target tokens of all personas in the tile
+    response: int  # target tokens a tile, where responses are learnt; also the longest of them
+    persona: int  # the same where personas are reconstructed; a tile with both shares the sum
+    small: "TileShape | None" = None  # a second kind, for what does not fill one of these
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +70,9 @@ class TrainConfig:
     """Everything that decides what a training run computes."""
 
     model: ModelConfig = ModelConfig()
-    shape: TileShape = TileShape(rows=1, context=256, response=48, persona=112)
+    shape: TileShape = TileShape(
+        rows=1, context=256, response=40, persona=96, small=TileShape(1, 160, 32, 72)
+    )
     strategy: str = "amtml"
     alpha: float = 0.8  # section 3.5 finds it best
     meta_batch: int = 16  # section 3.2, M
@@ -102,6 +117,8 @@ def restored_config(saved: Mapping[str, Any]) -> TrainConfig:
         values = {name: saved[name] for name in names}
         values["model"] = ModelConfig(**saved["model"])
         values["shape"] = TileShape(**saved["shape"])
+        if small := saved["shape"].get("small"):
+            values["shape"] = dataclasses.replace(values["shape"], small=TileShape(**small))
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"found a run whose config.json does not fit this version ({error}), want one that "

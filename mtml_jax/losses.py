@@ -10,12 +10,11 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mtml_jax import transformer
-from mtml_jax.config import LossConfig
+from mtml_jax.config import TASKS, LossConfig
 from mtml_jax.tiles import sum_over_tiles
-from mtml_jax.types import Examples, Params, Targets, TaskSums, TokenSums
+from mtml_jax.types import Examples, Params, TaskSums, TokenSums
 
 
 def response_loss(params: Params, examples: Examples, alpha, *, config: LossConfig):
@@ -23,7 +22,7 @@ def response_loss(params: Params, examples: Examples, alpha, *, config: LossConf
 
     Args:
       params: the model's parameters.
-      examples: Examples of one persona; `persona` is not read.
+      examples: Examples of one persona; targets of the other task count nothing.
       alpha: not read.
       config: model sizes, and whether the loss is a mean over tokens or a sum.
 
@@ -31,29 +30,23 @@ def response_loss(params: Params, examples: Examples, alpha, *, config: LossConf
       (loss, TaskSums): nats per token or nats; sums in nats without gradient.
     """
     del alpha
-    return weighted_loss(
-        params,
-        examples.replace(persona=None),
-        _share(1.0, examples.response, config),
-        0.0,
-        config=config,
+    loss, sums = weighted_loss(
+        params, examples, _share(1.0, examples, "response", config), 0.0, config=config
     )
+    return loss, sums.replace(persona=jax.tree.map(jnp.zeros_like, sums.persona))
 
 
 def persona_loss(params: Params, examples: Examples, alpha, *, config: LossConfig):
     """L_rec, the negative log-likelihood of all persona statements given a context (eq. 5).
 
     Every turn's context must produce all of them. Arguments and results as for
-    `response_loss`, with `response` not read.
+    `response_loss`.
     """
     del alpha
-    return weighted_loss(
-        params,
-        examples.replace(response=None),
-        0.0,
-        _share(1.0, examples.persona, config),
-        config=config,
+    loss, sums = weighted_loss(
+        params, examples, 0.0, _share(1.0, examples, "persona", config), config=config
     )
+    return loss, sums.replace(response=jax.tree.map(jnp.zeros_like, sums.response))
 
 
 def multi_task_loss(params: Params, examples: Examples, alpha, *, config: LossConfig):
@@ -65,8 +58,8 @@ def multi_task_loss(params: Params, examples: Examples, alpha, *, config: LossCo
     return weighted_loss(
         params,
         examples,
-        _share(alpha, examples.response, config),
-        _share(1.0 - alpha, examples.persona, config),
+        _share(alpha, examples, "response", config),
+        _share(1.0 - alpha, examples, "persona", config),
         config=config,
     )
 
@@ -83,7 +76,7 @@ def weighted_loss(
 
     Args:
       params: the model's parameters.
-      examples: Examples of one persona; a task that is None is not computed.
+      examples: Examples of one persona.
       response_weight: float scalar, per token of the responses.
       persona_weight: float scalar, per token of the personas.
       config: model sizes.
@@ -93,60 +86,66 @@ def weighted_loss(
     """
     dtype = params["encoder_norm"]["scale"].dtype
     weights = (jnp.asarray(response_weight, dtype), jnp.asarray(persona_weight, dtype))
-    occupied = jnp.sum(jnp.any(examples.context.segment > 0, axis=(1, 2)))
-    return sum_over_tiles(
-        functools.partial(_tile_loss, config.model),
-        config.forward_over_reverse,
-        (params, weights),
-        examples,
-        occupied,
-    )
+    kinds = [
+        sum_over_tiles(
+            functools.partial(_tile_loss, config.model),
+            config.forward_over_reverse,
+            (params, weights),
+            tiles,
+            jnp.sum(jnp.any(tiles.context.segment > 0, axis=(1, 2))),
+        )
+        for tiles in examples
+    ]
+    return functools.reduce(lambda one, other: jax.tree.map(jnp.add, one, other), kinds)
 
 
-def count_tokens(targets: Targets | None) -> jax.Array:
-    """Counts the real target tokens, a float scalar."""
-    if targets is None:
-        return jnp.zeros(())
-    return jnp.sum(targets.inputs.segment > 0, dtype=jnp.result_type(float))
+def count_tokens(examples: Examples, task: str) -> jax.Array:
+    """Counts the real target tokens of a task, a float scalar."""
+    real = [
+        (tiles.targets.inputs.segment > 0) & (tiles.targets.task == TASKS.index(task))
+        for tiles in examples
+    ]
+    return sum(jnp.sum(x, dtype=jnp.result_type(float)) for x in real)
 
 
-def _share(weight, targets, config):
+def _share(weight, examples, task, config):
     """The weight of one token, so that `weight` times the mean, or the sum, comes out."""
     if config.reduction == "sum":
         return weight
-    return weight / jnp.maximum(count_tokens(targets), 1.0)
+    return weight / jnp.maximum(count_tokens(examples, task), 1.0)
 
 
 def _tile_loss(config, operands, tile):
-    params, (response_weight, persona_weight) = operands
+    params, weights = operands
     rows = [jax.tree.map(lambda x: x[r], tile.context) for r in range(tile.context.ids.shape[0])]
     memory_SD = jnp.concatenate([transformer.encode(params, row, config) for row in rows])
-    segment_S = tile.context.segment.reshape(-1)
     # Both tasks in one stream: one pass of the decoder, one product with the output matrix.
-    tasks = [task for task in (tile.response, tile.persona) if task is not None]
-    stream = jax.tree.map(lambda *fields: jnp.concatenate(fields), *tasks)
-    task_T = np.repeat(np.arange(len(tasks)), [task.ids.shape[0] for task in tasks])
     hidden_TD = transformer.decode(
-        params, memory_SD, segment_S, stream.inputs, config, task_T=task_T
+        params,
+        memory_SD,
+        tile.context.segment.reshape(-1),
+        tile.targets.inputs,
+        config,
+        task_T=tile.targets.task,
     )
-    nll_T = _token_losses(params, hidden_TD, stream, config)
-    sums, begin = [], 0
-    for task in (tile.response, tile.persona):
-        end = begin + (0 if task is None else task.ids.shape[0])
-        real_T = stream.inputs.segment[begin:end] > 0
-        sums.append(TokenSums(jnp.sum(nll_T[begin:end]), jnp.sum(real_T, dtype=nll_T.dtype)))
-        begin = end
-    loss = response_weight * sums[0].nll + persona_weight * sums[1].nll
+    nll_T = _token_losses(params, hidden_TD, tile.targets, config)
+    real_T = tile.targets.inputs.segment > 0
+    sums = []
+    for number in range(len(TASKS)):
+        mine_T = real_T & (tile.targets.task == number)
+        sums.append(
+            TokenSums(jnp.sum(jnp.where(mine_T, nll_T, 0.0)), jnp.sum(mine_T, dtype=nll_T.dtype))
+        )
+    loss = sum(weight * task.nll for weight, task in zip(weights, sums))
     return loss, jax.lax.stop_gradient(TaskSums(*sums))
 
 
 def _token_losses(params, hidden_TD, targets, config):
-    """-log p of each target, in at least float32; 0 where there is none."""
+    """-log p of each target, in at least float32; nonsense where there is none."""
     matrix_VD = transformer.output_matrix(params, config)
     wide = jnp.promote_types(hidden_TD.dtype, jnp.float32)
     logits_TV = (hidden_TD @ matrix_VD.T).astype(wide)
     # The target's logit is a product of its own, because picking it out of logits_TV
     # would cost a pass over all of them a derivative.
     picked_T = jnp.sum(hidden_TD.astype(wide) * matrix_VD[targets.ids].astype(wide), axis=-1)
-    nll_T = jax.nn.logsumexp(logits_TV, axis=-1) - picked_T
-    return jnp.where(targets.inputs.segment > 0, nll_T, 0.0)
+    return jax.nn.logsumexp(logits_TV, axis=-1) - picked_T

@@ -10,7 +10,7 @@ from flax import struct
 from jax.sharding import Mesh, PartitionSpec
 
 from mtml_jax import losses
-from mtml_jax.config import StepConfig
+from mtml_jax.config import PHASES, TASKS, StepConfig
 from mtml_jax.inner import adapt
 from mtml_jax.sharding import PERSONAS
 from mtml_jax.types import Episode, Params, Rates, TaskSums
@@ -23,16 +23,15 @@ class Phase(NamedTuple):
     outer: Callable
 
 
-# Iteration i runs phase i modulo the number of phases; iterations count from 1.
+_LOSSES = {
+    None: None,
+    ("response",): losses.response_loss,
+    ("persona",): losses.persona_loss,
+    TASKS: losses.multi_task_loss,
+}
 STRATEGIES: dict[str, tuple[Phase, ...]] = {
-    "std": (Phase(None, losses.response_loss),),
-    "std_p": (Phase(None, losses.response_loss),),
-    "paml": (Phase(losses.response_loss, losses.response_loss),),
-    "mtml": (Phase(losses.multi_task_loss, losses.multi_task_loss),),
-    "amtml": (
-        Phase(losses.response_loss, losses.persona_loss),
-        Phase(losses.persona_loss, losses.response_loss),
-    ),
+    name: tuple(Phase(_LOSSES[inner], _LOSSES[outer]) for inner, outer in phases)
+    for name, phases in PHASES.items()
 }
 
 
@@ -101,7 +100,7 @@ def supervised_objective(
     """
     sums = [
         losses.weighted_loss(
-            params, examples.replace(persona=None), token_weight, 0.0, config=config.loss()
+            params, examples, token_weight, 0.0, config=config.loss()
         )
         for examples in (episode.support, episode.query)
     ]
@@ -140,9 +139,7 @@ def mean_gradient(
     """
     personas = jax.tree.leaves(episodes)[0].shape[0]
     if phase.inner is None:
-        tokens = losses.count_tokens(episodes.support.response) + losses.count_tokens(
-            episodes.query.response
-        )
+        tokens = losses.count_tokens(episodes.support + episodes.query, "response")
         shared = jnp.asarray(1.0) if config.reduction == "sum" else personas / tokens
         objective = functools.partial(supervised_objective, config=config)
     else:

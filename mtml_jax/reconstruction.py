@@ -143,8 +143,9 @@ def pack_cases(
                     [Example(context, (), case.example.persona)],
                     single,
                     1,
+                    tasks=("persona",),
                     distinct_start=distinct_start,
-                ).replace(response=None)
+                )
                 for context in (case.example.context, case.other)
             ]
         )
@@ -178,7 +179,7 @@ def reconstruct(
     """
 
     def one(params, group):
-        contexts = jax.tree.map(lambda x: x[:, 0, 0, 0], group.context)
+        contexts = jax.tree.map(lambda x: x[:, 0, 0, 0], group[0].context)
         flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), group)
 
         def force(example):

@@ -43,8 +43,8 @@ from mtml_jax.responder import (
 from mtml_jax.types import Params
 
 __all__ = [
-    "Adapted",
     "EPOCHS",
+    "Adapted",
     "Model",
     "Responder",
     "adapt_to_dialogues",
@@ -273,7 +273,7 @@ def _examples(model, dialogue):
 
 def _packed(model, examples: Sequence[Example]):
     """A batch in the tiles that 16 turns never exceed: each turn fits one."""
-    return pack(examples, model.config.shape, TURNS_A_BATCH)
+    return pack(examples, model.config.shape, TURNS_A_BATCH, tasks=("response",))
 
 
 def _epoch(model, params, turns, rate, config):

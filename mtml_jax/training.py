@@ -117,7 +117,8 @@ def train(
         _Interruption() as interruption,
         tqdm(total=config.iterations, initial=begin, unit="step", disable=None) as bar,
     ):
-        batch = split_personas(training_batch(data, config, begin), mesh)
+        batch_at = functools.partial(training_batch, data, config, devices=mesh.size)
+        batch = split_personas(batch_at(begin), mesh)
         for step in range(begin, config.iterations):
             if counters["waited"] >= config.patience:
                 reason = "no better score"
@@ -128,7 +129,7 @@ def train(
             clock = time.perf_counter()
             rates = replicate(rates_at(config, step), mesh)
             state, metrics = steps[(step + 1) % len(steps)](state, batch, rates)
-            batch = split_personas(training_batch(data, config, step + 1), mesh)
+            batch = split_personas(batch_at(step + 1), mesh)
             row = _numbers(jax.device_get(metrics))
             row["seconds"] = time.perf_counter() - clock
             row["tokens_per_second"] = row["tokens"] / row["seconds"]

@@ -27,34 +27,37 @@ class Tokens:
 
 @struct.dataclass
 class Targets:
-    """Target sequences laid side by side, for teacher forcing.
+    """Target sequences of both tasks laid side by side, for teacher forcing.
 
     Attributes:
       inputs: Tokens [..., T], the decoder's inputs, start token first.
       ids: int32 [..., T], the tokens to predict, end-of-sequence last.
+      task: int32 [..., T], whose target it is, an index into `config.TASKS`.
     """
 
     inputs: Tokens
     ids: jax.Array
+    task: jax.Array
 
 
 @struct.dataclass
-class Examples:
-    """Turns of one persona, packed into tiles: context -> response, context -> persona.
+class Tiles:
+    """Turns of one persona, packed into tiles of one shape: context -> response, persona.
 
     A tile (axis N) is the unit of work: contexts in R rows of S slots each, so
-    that attention among them stays short; targets of each task in one stream.
+    that attention among them stays short; targets of all tasks in one stream.
     Tiles in use come first.
 
     Attributes:
       context: Tokens [N, R, S].
-      response: Targets [N, T].
-      persona: Targets [N, Q], or None where no statements are used.
+      targets: Targets [N, T].
     """
 
     context: Tokens
-    response: Targets
-    persona: Targets | None
+    targets: Targets
+
+
+Examples = tuple[Tiles, ...]  # the turns of one persona, in tiles of one or of two shapes
 
 
 @struct.dataclass

@@ -160,7 +160,7 @@ def save_tiny_run():
     from mtml_jax.data.vocab import Vocabulary
     from mtml_jax.outer import init_state
 
-    def save(folder, seed=0, **changed):
+    def save(folder, seed=3, **changed):
         config = TrainConfig(
             model=ModelConfig(
                 encoder_layers=1, decoder_layers=1, heads=2, width=6, feed_forward=10

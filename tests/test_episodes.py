@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -15,12 +16,21 @@ from mtml_jax.data.episodes import (
     Example,
     encode_dialogue,
     encode_personas,
+    occupied_slots,
     pack,
     sample_episodes,
+    stack,
     tiles_needed,
 )
 from mtml_jax.data.personas import group_personas
-from mtml_jax.data.vocab import END, SILENCE, START, START_PERSONA, UNK, build_vocabulary
+from mtml_jax.data.vocab import (
+    END,
+    SILENCE,
+    START,
+    START_PERSONA,
+    UNK,
+    build_vocabulary,
+)
 from mtml_jax.records import Dialogue, Turn
 
 WIDE = TileShape(rows=2, context=64, response=32, persona=32)
@@ -100,7 +110,7 @@ def test_std_p_puts_the_persona_in_front_and_cuts_the_context_behind_it():
 
 
 def unpack(examples):
-    """Reads the examples back from the tiles, as (context, response, persona)."""
+    """Reads the examples back from tiles of one kind, as (context, response, persona)."""
     found = []
     for n in range(examples.context.ids.shape[0]):
         segments = examples.context.segment[n]
@@ -112,8 +122,9 @@ def unpack(examples):
             assert (position == np.arange(place.sum())).all()
             assert (np.diff(np.flatnonzero(place)) == 1).all()
             parts = [tuple(examples.context.ids[n, row][place].tolist())]
-            for targets in (examples.response, examples.persona):
-                here = targets.inputs.segment[n] == segment
+            targets = examples.targets
+            for task in range(2):
+                here = (targets.inputs.segment[n] == segment) & (targets.task[n] == task)
                 inputs, ids = targets.inputs.ids[n][here], targets.ids[n][here]
                 assert (targets.inputs.position[n][here] == np.arange(here.sum())).all()
                 assert (inputs[1:] == ids[:-1]).all()
@@ -136,19 +147,39 @@ def test_packing_loses_nothing(seed):
     shape = TileShape(rows=3, context=37, response=23, persona=29)
     dialogue = EncodedDialogue("c", tuple(examples))
     needed = tiles_needed([dialogue], shape)
-    packed = pack(examples, shape, needed + 2)
+    (packed,) = pack(examples, shape, needed + 2)
     want = collections.Counter((e.context, e.response, e.persona) for e in examples)
     assert collections.Counter(unpack(packed)) == want
     occupied = packed.context.segment.max(axis=(1, 2)) > 0
     assert occupied.tolist() == [True] * needed + [False] * 2
 
 
+@pytest.mark.parametrize("tasks", [("response",), ("persona",), ("response", "persona")])
+def test_two_kinds_of_tiles_hold_all_with_less_work(tasks):
+    rng = np.random.default_rng(3)
+    large = TileShape(rows=1, context=37, response=15, persona=17)
+    shape = dataclasses.replace(large, small=TileShape(1, 19, 11, 13))
+    saved = 0
+    for _ in range(20):
+        examples = random_examples(rng, 7)
+        kinds = pack(examples, shape, 7, tasks=tasks)
+        (alone,) = pack(examples, large, 7, tasks=tasks)
+        kept = [dataclasses.replace(e, **{t: () for t in ("response", "persona") if t not in tasks})
+                for e in examples]  # fmt: skip
+        want = collections.Counter((e.context, e.response, e.persona) for e in kept)
+        assert collections.Counter(itertools.chain(*map(unpack, kinds))) == want
+        both, one = occupied_slots(stack([kinds])), occupied_slots(stack([(alone,)]))
+        assert (both <= 1.1 * one).all()  # in slots; what is made least weighs those of targets more
+        saved += int(both.sum() < one.sum())
+    assert saved > 10
+
+
 def test_start_tokens_of_the_two_tasks():
     example = Example((7,), (8, END), (9, END))
     for distinct, start in ((False, START), (True, START_PERSONA)):
-        packed = pack([example], WIDE, 1, distinct_start=distinct)
-        assert packed.response.inputs.ids[0, 0] == START
-        assert packed.persona.inputs.ids[0, 0] == start
+        (packed,) = pack([example], WIDE, 1, distinct_start=distinct)
+        assert packed.targets.inputs.ids[0, :4].tolist() == [START, 8, start, 9]
+        assert packed.targets.task[0, :4].tolist() == [0, 0, 1, 1]
 
 
 def test_too_few_tiles_are_refused():

@@ -65,11 +65,11 @@ def test_stages_equal_a_plain_loop_of_gradient_steps(params, folds, quick_compil
     for n in range(2):
         held = jax.tree.map(lambda x, n=n: x[n], folds.held_out)
         contexts = jax.tree.map(lambda x, n=n: x[n, :10], folds.contexts)
-        tokens = int((held.response.inputs.segment > 0).sum())
+        tokens = int((held[0].targets.inputs.segment > 0).sum())
         assert found.response.tokens[n].tolist() == [tokens] * 3
         adapted, want, replies = params, [loss(params, held)], [decode(params, contexts)]
         for epoch in range(2):
-            for batch in range(folds.batches.context.ids.shape[2]):
+            for batch in range(folds.batches[0].context.ids.shape[2]):
                 at = (n, epoch, batch)
                 examples = jax.tree.map(lambda x, at=at: x[at], folds.batches)
                 grads = slope(adapted, examples)

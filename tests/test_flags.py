@@ -10,7 +10,7 @@ from absl.testing import flagsaver
 
 from experiments import flags as settings
 from experiments import train
-from mtml_jax.config import PRESETS, TrainConfig
+from mtml_jax.config import PRESETS, TileShape, TrainConfig
 from mtml_jax.data import personachat
 from mtml_jax.data.prepare import training_batch
 from mtml_jax.runlog import WorkdirLock
@@ -67,7 +67,7 @@ def test_every_setting_has_a_flag_that_changes_it():
     base = PRESETS["small"]
     for group, holder in (("", base), ("model", base.model), ("shape", base.shape)):
         for field in dataclasses.fields(holder):
-            if field.name in ("model", "shape"):
+            if field.name in ("model", "shape", "small"):
                 continue
             name = renamed.get(field.name, field.name)
             value = values.get(name, 7 if group != "model" else 8)
@@ -203,7 +203,7 @@ def test_three_speakers_without_statements_train(tmp_path, monkeypatch, strategy
     names = [persona.name for persona in (*data.train, *data.valid)]
     assert sorted(names) == ["ann", "bo", "cy"] and len(data.train) == 2
     batch = training_batch(data, TrainConfig(meta_batch=2, shape=PRESETS["tiny"].shape), 0)
-    assert batch.support.persona is None
+    assert not any(tiles.targets.task.any() for tiles in batch.support)
     assert any("join two splits" in note for note in data.notes)
 
 
@@ -279,3 +279,8 @@ def test_a_wrong_corpus_is_named(data, parts):
     message = refusal(f"--data={data}")
     for part in parts.split():
         assert part in message
+
+
+def test_a_tile_of_ones_own_has_no_small_kind_beside_it():
+    assert resolve("--preset=paper").shape.small
+    assert resolve("--preset=paper", "--context_tokens=300").shape == TileShape(1, 300, 40, 96)

@@ -93,23 +93,24 @@ def test_the_held_out_words_and_the_statements_are_never_in_a_batch():
         for fold in choose_folds(people, 3, seed=2):
             arrays = packed([fold], control=control)
             word = fold.held_out.examples[0].response[0]
-            assert arrays.batches.persona is None and arrays.held_out.persona is None
-            adapted_to = {*arrays.batches.context.ids.flat, *arrays.batches.response.ids.flat}
+            (batches,), (held_out,) = arrays.batches, arrays.held_out
+            assert not batches.targets.task.any() and not held_out.targets.task.any()
+            adapted_to = {*batches.context.ids.flat, *batches.targets.ids.flat}
             whose = fold.others if control else fold.own
             assert adapted_to == {0} | {d.examples[0].response[0] for d in whose}
             assert word not in adapted_to
-            assert word in arrays.held_out.response.ids and word in arrays.contexts.ids
+            assert word in held_out.targets.ids and word in arrays.contexts.ids
 
 
 def test_every_epoch_reads_every_turn_once_in_an_order_of_its_own(personas):
     fold = next(f for f in choose_folds(personas, 4, seed=0) if f.persona == 0)
-    batches = packed([fold]).batches
+    (batches,) = packed([fold]).batches
     want = sorted(len(e.response) for d in fold.own for e in d.examples)
     orders = []
     for epoch in range(3):
         sizes, batch_turns = [], []
         for batch in range(2):  # 20 turns: 16 and 4
-            segment = batches.response.inputs.segment[0, epoch, batch]
+            segment = batches.targets.inputs.segment[0, epoch, batch]
             turns = [
                 int((segment[n] == s).sum())
                 for n in range(segment.shape[0])

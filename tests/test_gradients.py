@@ -16,7 +16,13 @@ from jax.test_util import check_grads
 from mtml_jax import losses
 from mtml_jax.config import LossConfig, ModelConfig, StepConfig, TileShape
 from mtml_jax.data.episodes import pack, stack
-from mtml_jax.objectives import STRATEGIES, Metrics, Phase, mean_gradient, meta_objective
+from mtml_jax.objectives import (
+    STRATEGIES,
+    Metrics,
+    Phase,
+    mean_gradient,
+    meta_objective,
+)
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
 from mtml_jax.types import Episode, Rates
 
@@ -296,15 +302,17 @@ def test_contents_of_padding_do_not_matter(params, episodes):
     def spoil_targets(targets):
         free = targets.inputs.segment == 0
         return targets.replace(
+            task=np.where(free, rng.integers(0, 2, free.shape), targets.task),
             inputs=spoil_tokens(targets.inputs),
             ids=np.where(free, rng.integers(0, VOCABULARY, free.shape), targets.ids),
         )
 
     def spoil(examples):
-        return examples.replace(
-            context=spoil_tokens(examples.context),
-            response=spoil_targets(examples.response),
-            persona=spoil_targets(examples.persona),
+        return tuple(
+            tiles.replace(
+                context=spoil_tokens(tiles.context), targets=spoil_targets(tiles.targets)
+            )
+            for tiles in examples
         )
 
     spoiled = Episode(spoil(episodes.support), spoil(episodes.query))
@@ -317,8 +325,12 @@ def test_contents_of_padding_do_not_matter(params, episodes):
 
 @pytest.mark.parametrize(
     "shape, tiles",
-    [(TileShape(rows=1, context=7, response=4, persona=5), 7), (TileShape(1, 37, 23, 29), 1)],
-    ids=["one example a tile and tiles of padding", "all in one row"],
+    [
+        (TileShape(rows=1, context=7, response=4, persona=5), 7),
+        (TileShape(1, 37, 23, 29), 1),
+        (TileShape(1, 13, 7, 9, small=TileShape(1, 7, 4, 5)), 5),
+    ],
+    ids=["one example a tile and tiles of padding", "all in one row", "two kinds"],
 )
 def test_packing_does_not_matter(params, episodes, dialogues, shape, tiles):
     assert_close(

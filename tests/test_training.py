@@ -183,6 +183,7 @@ def test_batches_are_functions_of_seed_and_step(data):
 
 def test_validation_has_no_persona_targets_and_is_fixed(data):
     episode = validation_batch(data, dataclasses.replace(CONFIG, validation_episodes=19))
-    assert episode.support.persona is None and episode.query.persona is None
-    assert episode.query.response.ids.shape[0] == 19  # more than there are personas
-    assert (episode.query.response.ids != PAD).any(axis=(1, 2)).all()
+    (support,), (query,) = episode.support, episode.query
+    assert not support.targets.task.any() and not query.targets.task.any()
+    assert query.targets.ids.shape[0] == 19  # more than there are personas
+    assert (query.targets.ids != PAD).any(axis=(1, 2)).all()

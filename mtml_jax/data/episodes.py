@@ -7,10 +7,19 @@ from collections.abc import Iterable, Sequence
 import jax
 import numpy as np
 
-from mtml_jax.config import TileShape
-from mtml_jax.data.vocab import END, SILENCE, START, START_PERSONA, Vocabulary, persona_text
+from mtml_jax.config import TASKS, TileShape
+from mtml_jax.data.vocab import (
+    END,
+    SILENCE,
+    START,
+    START_PERSONA,
+    Vocabulary,
+    persona_text,
+)
 from mtml_jax.records import Dialogue, Persona
-from mtml_jax.types import Episode, Examples, Targets, Tokens
+from mtml_jax.types import Episode, Examples, Targets, Tiles, Tokens
+
+SMALL_TILES = 4  # of the second kind, at most, for one dialogue
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +62,13 @@ class Encoding:
       vocabulary: words and ids.
       shape: the tile that an example has to fit into.
       persona_in_context: whether statements stand in front of the context (std_p).
+      tasks: the sets of tasks that examples will be packed for.
     """
 
     vocabulary: Vocabulary
     shape: TileShape
     persona_in_context: bool = False
+    tasks: tuple[tuple[str, ...], ...] = (TASKS,)
 
 
 class _Examples(Sequence):
@@ -88,8 +99,8 @@ def encode_personas(
 
     Returns:
       (encoded personas, how many of "contexts", "responses" and "personas" were
-      truncated to fit, beside "examples", the number of all, and "tiles", the number
-      that the largest dialogue takes).
+      truncated to fit, beside "examples", the number of all, and "tiles", the most
+      that a dialogue takes).
     """
     counts: collections.Counter = collections.Counter()
     encoded, tiles = [], 0
@@ -97,7 +108,8 @@ def encode_personas(
         for dialogue in persona.dialogues:
             examples, cut = encode_dialogue(dialogue, encoding)
             counts.update(cut)
-            tiles = max(tiles, len(_layout(examples, encoding.shape)))
+            for tasks in encoding.tasks:
+                tiles = max(tiles, len(_fill(examples, encoding.shape, tasks)))
         late = (EncodedDialogue(d.conversation, _Examples(d, encoding)) for d in persona.dialogues)
         encoded.append(EncodedPersona(persona.name, tuple(late)))
     counts["tiles"] = tiles
@@ -173,11 +185,16 @@ def stack_episodes(
     shape: TileShape,
     tiles: int,
     *,
+    tasks: tuple[Sequence[str], Sequence[str]] = (TASKS, TASKS),
     distinct_start: bool = False,
 ) -> Episode:
-    """Packs support and query of each triple; fields get a leading persona axis."""
+    """Packs support and query of each triple, for the tasks of each of the two; fields get a
+    leading persona axis."""
     packed = [
-        [pack(d.examples, shape, tiles, distinct_start=distinct_start) for d in sides]
+        [
+            pack(d.examples, shape, tiles, tasks=some, distinct_start=distinct_start)
+            for d, some in zip(sides, tasks)
+        ]
         for _, *sides in triples
     ]
     support, query = (stack(column) for column in zip(*packed))
@@ -190,48 +207,62 @@ def stack(examples: Sequence[Examples]) -> Examples:
 
 
 def pack(
-    examples: Sequence[Example], shape: TileShape, tiles: int, *, distinct_start: bool = False
+    examples: Sequence[Example],
+    shape: TileShape,
+    tiles: int,
+    *,
+    tasks: Sequence[str] = TASKS,
+    distinct_start: bool = False,
 ) -> Examples:
     """Lays examples into tiles, longest context first, each where it fits tightest.
+
+    Where the shape has a second, small kind of tile, the cheapest mixture of both is taken.
 
     Args:
       examples: each fits a tile.
       shape: slots of a tile.
-      tiles: number of tiles N, at least `tiles_needed`.
+      tiles: number of tiles N, at least `tiles_needed`; there are `SMALL_TILES` small ones.
+      tasks: whose targets are laid in.
       distinct_start: whether the persona task has a start token of its own.
 
     Returns:
-      Examples of int32 arrays; `persona` is None if no example has one.
+      Examples of int32 arrays.
 
     Raises:
       ValueError: if they need more than `tiles`.
     """
-    layout = _layout(examples, shape)
-    if len(layout) > tiles:
-        raise ValueError(f"got examples for {len(layout)} tiles, there is room for {tiles}")
-    context = np.zeros((3, tiles, shape.rows, shape.context), np.int32)
-    response = np.zeros((4, tiles, shape.response), np.int32)
-    persona = np.zeros((4, tiles, shape.persona), np.int32)
-    persona_start = START_PERSONA if distinct_start else START
-    for n, tile in enumerate(layout):
-        row_ends = [0] * shape.rows
-        response_end = persona_end = 0
-        for segment, (row, example) in enumerate(tile, start=1):
-            row_ends[row] = _write(
-                context[:, n, row], row_ends[row], segment, example.context
-            )
-            response_end = _write_target(
-                response[:, n], response_end, segment, START, example.response
-            )
-            persona_end = _write_target(
-                persona[:, n], persona_end, segment, persona_start, example.persona
-            )
-    has_persona = any(example.persona for example in examples)
-    return Examples(
-        context=Tokens(*context),
-        response=Targets(Tokens(*response[:3]), response[3]),
-        persona=Targets(Tokens(*persona[:3]), persona[3]) if has_persona else None,
-    )
+    layout = _layout(examples, shape, tasks)
+    kinds = [(shape, tiles)] + ([(shape.small, SMALL_TILES)] if shape.small else [])
+    starts = {"response": START, "persona": START_PERSONA if distinct_start else START}
+    packed = []
+    for kind, (size, count) in enumerate(kinds):
+        mine = [members for n, members in layout if n == kind]
+        if len(mine) > count:
+            raise ValueError(f"got examples for {len(mine)} tiles, there is room for {count}")
+        context = np.zeros((3, count, size.rows, size.context), np.int32)
+        targets = np.zeros((5, count, _target_slots(size, tasks)), np.int32)
+        for n, members in enumerate(mine):
+            row_ends, end = [0] * size.rows, 0
+            for segment, (row, example) in enumerate(members, start=1):
+                row_ends[row] = _write(context[:, n, row], row_ends[row], segment, example.context)
+                for task in tasks:
+                    ids, begin = getattr(example, task), end
+                    end = _write_target(targets[:, n], begin, segment, starts[task], ids)
+                    targets[4, n, begin:end] = TASKS.index(task)
+        packed.append(
+            Tiles(Tokens(*context), Targets(Tokens(*targets[:3]), targets[3], targets[4]))
+        )
+    return tuple(packed)
+
+
+def occupied_slots(examples: Examples) -> np.ndarray:
+    """Slots of tiles in use, for each entry of the leading axis: what is worked on."""
+    slots = 0
+    for tiles in examples:
+        *_, rows, width = tiles.context.ids.shape
+        used = np.any(tiles.context.segment, axis=(-1, -2)).sum(axis=-1)
+        slots = slots + used * (rows * width + tiles.targets.ids.shape[-1])
+    return slots
 
 
 def pack_rows(contexts: Sequence[Sequence[int]], slots: int, rows: int) -> Tokens:
@@ -243,36 +274,65 @@ def pack_rows(contexts: Sequence[Sequence[int]], slots: int, rows: int) -> Token
     return Tokens(ids, segment, np.tile(np.arange(slots, dtype=np.int32), (rows, 1)))
 
 
-def tiles_needed(dialogues: Iterable[EncodedDialogue], shape: TileShape) -> int:
-    """The largest number of tiles that one of the dialogues takes."""
-    return max(len(_layout(dialogue.examples, shape)) for dialogue in dialogues)
+def tiles_needed(
+    dialogues: Iterable[EncodedDialogue], shape: TileShape, tasks: Sequence[str] = TASKS
+) -> int:
+    """The largest number of tiles of `shape` that one of the dialogues takes."""
+    return max(len(_fill(d.examples, shape, tasks)) for d in dialogues)
 
 
-def _layout(examples, shape):
-    """Tiles as lists of (row, example)."""
-    tiles: list = []
-    room: list = []  # per tile: [free slots of each row], free response, free persona
-    for example in sorted(examples, key=lambda e: -len(e.context)):
-        size = len(example.context)
-        for n, (rows, response, persona) in enumerate(room):
-            fitting = [free for free in rows if free >= size]
-            if (
-                fitting
-                and response >= len(example.response)
-                and persona >= len(example.persona)
-            ):
-                break
+def _layout(examples, shape, tasks):
+    """Tiles as (kind, list of (row, example)): the mixture of both kinds of the least work."""
+    kinds = (shape, shape.small)
+    counts = range(SMALL_TILES + 1 if shape.small else 1)
+    return min(
+        (_fill(examples, shape, tasks, count) for count in counts),
+        key=lambda tiles: sum(_work(kinds[kind], tasks) for kind, _ in tiles),
+    )
+
+
+def _fill(examples, shape, tasks, small=0):
+    """Fills up to `small` small tiles, and as many of the other kind as it takes."""
+    kinds = (shape, shape.small)
+    tiles, room = [], []  # room: free slots of each row, and of the targets
+
+    def open_tile(kind):
+        tiles.append((kind, []))
+        rows = [kinds[kind].context] * kinds[kind].rows
+        room.append((rows, [_target_slots(kinds[kind], tasks)]))
+
+    def wanted(example):
+        return len(example.context), sum(len(getattr(example, task)) for task in tasks)
+
+    for _ in range(small):
+        open_tile(1)
+    for example in sorted(examples, key=wanted, reverse=True):
+        context, targets = wanted(example)
+        fitting = [
+            (free, sum(rows) + left[0], n, row)
+            for n, (rows, left) in enumerate(room)
+            for row, free in enumerate(rows)
+            if free >= context and left[0] >= targets
+        ]
+        if fitting:
+            *_, n, row = min(fitting)
         else:
-            n = len(tiles)
-            tiles.append([])
-            room.append([[shape.context] * shape.rows, shape.response, shape.persona])
-            fitting = room[n][0]
-        row = room[n][0].index(min(fitting))
-        room[n][0][row] -= size
-        room[n][1] -= len(example.response)
-        room[n][2] -= len(example.persona)
-        tiles[n].append((row, example))
-    return tiles
+            n, row = len(tiles), 0
+            open_tile(0)
+        rows, left = room[n]
+        rows[row] -= context
+        left[0] -= targets
+        tiles[n][1].append((row, example))
+    return [tile for tile in tiles if tile[1]]
+
+
+def _target_slots(shape, tasks):
+    return sum(getattr(shape, task) for task in tasks)
+
+
+def _work(shape, tasks):
+    """Of one tile; a target passes cross-attention and the output matrix beside the rest."""
+    return shape.rows * shape.context + 1.4 * _target_slots(shape, tasks)
 
 
 def _write(slots, begin, segment, ids):

@@ -9,7 +9,6 @@ from mtml_jax.config import TileShape
 from mtml_jax.data.episodes import (
     EncodedDialogue,
     EncodedPersona,
-    Example,
     pack,
     pack_rows,
     stack,
@@ -18,6 +17,7 @@ from mtml_jax.data.episodes import (
 from mtml_jax.types import Examples, Tokens
 
 TURNS_A_BATCH = 16  # test-time fine-tuning, as the paper's predecessor does
+_TASKS = ("response",)  # persona statements are not used at test
 ROWS_A_DECODE = 8  # contexts that are decoded side by side
 
 
@@ -140,8 +140,8 @@ def measure_folds(
         batches = [EncodedDialogue("", b) for s in schedules for epoch in s for b in epoch]
         found = FoldShape(
             max((len(epoch) for s in schedules for epoch in s), default=1),
-            tiles_needed(batches, shape) if batches else 1,
-            tiles_needed([_mute(plan.held_out)], shape),
+            tiles_needed(batches, shape, _TASKS) if batches else 1,
+            tiles_needed([plan.held_out], shape, _TASKS),
             -(-len(plan.held_out.examples) // ROWS_A_DECODE) * ROWS_A_DECODE,
         )
         largest = FoldShape(*map(max, largest, found))
@@ -172,15 +172,19 @@ def pack_folds(
     Returns:
       Fold with a leading fold axis.
     """
+
+    def lay(examples, tiles):
+        return pack(examples, shape, tiles, tasks=_TASKS)
+
     folds = []
     for plan in plans:
         schedule = _schedule(plan, plan.others if control else plan.own, epochs, seed)
         padded = [epoch + [()] * (sizes.batches - len(epoch)) for epoch in schedule]
-        held_out = _mute(plan.held_out).examples
+        held_out = plan.held_out.examples
         folds.append(
             Fold(
-                stack([stack([pack(b, shape, sizes.batch_tiles) for b in e]) for e in padded]),
-                pack(held_out, shape, sizes.held_out_tiles),
+                stack([stack([lay(b, sizes.batch_tiles) for b in e]) for e in padded]),
+                lay(held_out, sizes.held_out_tiles),
                 pack_rows([e.context for e in held_out], shape.context, sizes.turns),
             )
         )
@@ -189,7 +193,7 @@ def pack_folds(
 
 def _schedule(plan, dialogues, epochs, seed):
     """Each epoch's batches of turns; the last of an epoch may be partial."""
-    turns = [example for d in dialogues for example in _mute(d).examples]
+    turns = [example for d in dialogues for example in d.examples]
     schedule = []
     for epoch in range(epochs):
         rng = np.random.default_rng([seed, plan.persona, plan.dialogue, epoch])
@@ -198,10 +202,3 @@ def _schedule(plan, dialogues, epochs, seed):
             [shuffled[i : i + TURNS_A_BATCH] for i in range(0, len(turns), TURNS_A_BATCH)]
         )
     return schedule
-
-
-def _mute(dialogue: EncodedDialogue) -> EncodedDialogue:
-    return EncodedDialogue(
-        dialogue.conversation,
-        tuple(Example(e.context, e.response, ()) for e in dialogue.examples),
-    )

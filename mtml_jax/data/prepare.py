@@ -6,21 +6,27 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
-from mtml_jax.config import TrainConfig
+from mtml_jax.config import PHASES, TrainConfig
 from mtml_jax.data.corpus import read_parlai
 from mtml_jax.data.demo import demo_corpus
 from mtml_jax.data.episodes import (
     EncodedPersona,
     Encoding,
     encode_personas,
+    occupied_slots,
     sample_episodes,
     stack_episodes,
 )
 from mtml_jax.data.jsonl import iterate_jsonl
-from mtml_jax.data.personas import group_personas, require_conversations, require_statements
+from mtml_jax.data.personas import (
+    group_personas,
+    require_conversations,
+    require_statements,
+)
 from mtml_jax.data.splits import split_by_persona
 from mtml_jax.data.store import load_stored
 from mtml_jax.data.vocab import Vocabulary, build_vocabulary, load_glove
@@ -29,6 +35,7 @@ from mtml_jax.types import Episode
 
 CORPORA = ("demo", "personachat")
 _FILES = (".jsonl", ".txt")
+_SCORED = ("response",)  # the task of validation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +166,9 @@ def prepare(
             f"word vectors of width {embedding.shape[1]} cover {covered:,} of "
             f"{len(vocabulary):,} words"
         )
-    encoding = Encoding(vocabulary, config.shape, config.strategy == "std_p")
+    encoding = Encoding(
+        vocabulary, config.shape, config.strategy == "std_p", tuple({_SCORED, *_tasks(config)})
+    )
     grouped, alone = {}, {}
     for split in dialogues:
         grouped[split], alone[split] = require_conversations(group_personas(dialogues[split]))
@@ -169,7 +178,7 @@ def prepare(
         notes.append(f"{len(twice):,} speakers of valid are in train too, {min(twice)!r} first")
     everyone = [p for personas in grouped.values() for p in personas]
     if not all(d.statements for p in everyone for d in p.dialogues):
-        # Examples of a batch have persona targets all or none.
+        # Personas are reconstructed by all speakers or by none.
         grouped = {split: [_untold(p) for p in personas] for split, personas in grouped.items()}
         if any(d.statements for p in everyone for d in p.dialogues):
             notes.append("some dialogues have no statements, so those of the others are unused")
@@ -215,12 +224,41 @@ def _untold(persona: Persona) -> Persona:
     return Persona(persona.name, tuple(told_nothing))
 
 
-def training_batch(data: Prepared, config: TrainConfig, step: int) -> Episode:
-    """The episodes of outer step `step`, counted from 0: a function of (seed, step)."""
+def training_batch(
+    data: Prepared, config: TrainConfig, step: int, *, devices: int = 1
+) -> Episode:
+    """The episodes of outer step `step`, counted from 0: a function of (seed, step).
+
+    They stand in an order that gives each of `devices` that split them evenly about the same
+    work, since all wait for the last.
+    """
     triples = sample_episodes(data.train, config.meta_batch, config.seed, step)
-    return stack_episodes(
-        triples, config.shape, data.tiles, distinct_start=config.distinct_start
+    phases = PHASES[config.strategy]
+    inner, outer = phases[(step + 1) % len(phases)]
+    episodes = stack_episodes(
+        triples,
+        config.shape,
+        data.tiles,
+        tasks=(inner or outer, outer),
+        distinct_start=config.distinct_start,
     )
+    work = occupied_slots(episodes.query)
+    # A support set is read for the inner gradient and, four times as long, for its derivative.
+    work = work + (4 if inner else 1) * occupied_slots(episodes.support)
+    order = _dealt(work, devices)
+    return jax.tree.map(lambda x: x[order], episodes)
+
+
+def _dealt(work, hands):
+    """An order in which equal parts, side by side, have about equal sums; largest work first."""
+    parts: list[list[int]] = [[] for _ in range(hands)]
+    sums = np.zeros(hands)
+    for index in np.argsort(-work, kind="stable"):
+        sums[[len(part) == len(work) // hands for part in parts]] = np.inf  # it is full
+        least = int(np.argmin(sums))
+        parts[least].append(int(index))
+        sums[least] += work[index]
+    return np.concatenate([*parts]).astype(int)
 
 
 def validation_batch(data: Prepared, config: TrainConfig) -> Episode:
@@ -231,7 +269,9 @@ def validation_batch(data: Prepared, config: TrainConfig) -> Episode:
         count = min(len(data.valid), config.validation_episodes - len(triples))
         triples += sample_episodes(data.valid, count, seed, draw)
         draw += 1
-    episode = stack_episodes(triples, config.shape, data.tiles)
-    return Episode(
-        episode.support.replace(persona=None), episode.query.replace(persona=None)
-    )
+    return stack_episodes(triples, config.shape, data.tiles, tasks=(_SCORED, _SCORED))
+
+
+def _tasks(config):
+    """The sets of tasks that a strategy packs."""
+    return {tasks for phase in PHASES[config.strategy] for tasks in phase if tasks}

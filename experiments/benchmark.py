@@ -1,9 +1,11 @@
 """Measures the speed of what runs long: `python -m experiments.benchmark`."""
 
+import dataclasses
 import functools
 import pathlib
 import statistics
 import subprocess
+import sys
 import time
 
 import jax
@@ -13,6 +15,9 @@ from absl import app, flags
 from tqdm import tqdm
 
 from experiments import flags as settings
+from experiments.benchmark_tables import benchmark_tables
+from experiments.peers import WAYS, compare_with_peers
+from experiments.steps import measure_steps, variants
 from mtml_jax import decoding, transformer
 from mtml_jax.config import PRESETS, TrainConfig
 from mtml_jax.data.episodes import pack_rows
@@ -20,6 +25,8 @@ from mtml_jax.data.folds import choose_folds, measure_folds, pack_folds
 from mtml_jax.data.prepare import Prepared, prepare
 from mtml_jax.data.vocab import START
 from mtml_jax.evaluation import score_stages
+from mtml_jax.inner import GRADIENTS
+from mtml_jax.objectives import STRATEGIES
 from mtml_jax.runlog import versions, write_json
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
 from mtml_jax.training import initial_state
@@ -32,10 +39,27 @@ _CONTEXTS = 16  # decoded side by side
 def define_flags() -> None:
     settings.define_common_flags()
     settings.define_data_flags()
+    # Seconds to compile would be those of a look into the cache.
+    flags.FLAGS.set_default("compilation_cache", "")
     flags.DEFINE_enum("preset", "small", list(PRESETS), "sizes of the model")
-    flags.DEFINE_list("rows", list(ROWS), f"what is measured, of {', '.join(ROWS)}")
+    flags.DEFINE_list(
+        "rows", ["steps", *CALLS], f"what is measured, of steps, {', '.join(CALLS)}; or none"
+    )
+    flags.DEFINE_list("strategies", ["std", "paml", "mtml", "amtml"], "of steps")
+    flags.DEFINE_list("gradients", ["first_order", "mixed", "exact"], "of steps")
+    flags.DEFINE_list(
+        "chunks", ["default"], "of steps: personas vmapped at a time on a device, or default"
+    )
+    flags.DEFINE_list("remat", ["no"], "of steps: whether layers are recomputed; no, yes or both")
+    flags.DEFINE_integer("batches", 2, "of steps: real batches", lower_bound=2)
+    flags.DEFINE_list(
+        "peers", [], f"compare with PyTorch, of {', '.join(WAYS)}; pip install -e '.[peers]'"
+    )
+    flags.DEFINE_string("peers_python", sys.executable, "interpreter that has PyTorch")
+    flags.DEFINE_integer("peers_chunk", 4, "personas at a time in func", lower_bound=1)
     flags.DEFINE_integer("repeats", 7, "timings a row; the median is shown", lower_bound=2)
     flags.DEFINE_string("json", None, "also write all numbers to this file")
+    flags.DEFINE_boolean("markdown", False, "print the tables as Markdown")
 
 
 def main(argv) -> None:
@@ -47,25 +71,76 @@ def main(argv) -> None:
 
 def benchmark(given) -> None:
     """Runs the whole command; `given` has the flags as attributes."""
-    if unknown := set(given.rows) - set(ROWS):
-        raise ValueError(f"got --rows={min(unknown)}, want some of {', '.join(ROWS)}")
+    kinds = [kind for kind in given.rows if kind != "none"]
+    check_among("rows", kinds, ("steps", *CALLS))
+    check_among("strategies", given.strategies, STRATEGIES)
+    check_among("gradients", given.gradients, GRADIENTS)
+    check_among("remat", given.remat, ("no", "yes"))
+    check_among("peers", given.peers, WAYS)
+    chunks = [_chunk(text) for text in given.chunks]
     config = PRESETS[given.preset]
-    data = prepare(
-        config, given.data, given.data_dir, split_seed=given.split_seed, skip_bad=given.skip_bad
-    )
-    params = initial_state(config, data).params
-    print(
+    for chunk in chunks:
+        settings.check_chunk(
+            dataclasses.replace(config, persona_chunk=chunk), persona_mesh(config.meta_batch).size
+        )
+    corpora = {}
+
+    def data_of(config):
+        """The corpus; std_p has statements in front of the contexts."""
+        told = config.strategy == "std_p"
+        if told not in corpora:
+            corpora[told] = prepare(
+                config, given.data, given.data_dir, split_seed=given.split_seed,
+                skip_bad=given.skip_bad,
+            )  # fmt: skip
+        return corpora[told]
+
+    data = data_of(config)
+    say(
         f"preset {given.preset}, data {given.data}, {len(data.vocabulary):,} words, random "
-        f"parameters, {len(jax.devices())} x {jax.devices()[0].device_kind}",
-        flush=True,
+        f"parameters, {len(jax.devices())} x {jax.devices()[0].device_kind}"
     )
     rows = []
-    for name in given.rows:
-        for row in ROWS[name](config, data, params, given.repeats):
-            rows.append({"row": name, **row})
-            print(_line(rows[-1]), flush=True)
+    if "steps" in kinds:
+        configs = variants(
+            config, given.strategies, given.gradients, chunks, [w == "yes" for w in given.remat]
+        )
+        rows += measure_steps(configs, data_of, given.batches, given.repeats, say)
+    params = initial_state(config, data).params
+    for name in kinds:
+        if name in CALLS:
+            rows += [
+                {"row": name, **row} for row in CALLS[name](config, data, params, given.repeats)
+            ]
+    if given.peers:
+        rows += compare_with_peers(
+            config, data, given.peers, given.peers_python, given.repeats, given.peers_chunk, say
+        )
+    say("\n" + benchmark_tables(rows, given.markdown))
     if given.json:
-        write_json(given.json, {"rows": rows, **_circumstances(given)})
+        write_json(given.json, {"rows": rows, **circumstances(given)})
+
+
+def check_among(flag: str, given, allowed) -> None:
+    """Checks the values of a flag that takes a list.
+
+    Raises:
+      ValueError: one is not allowed.
+    """
+    if unknown := set(given) - set(allowed):
+        raise ValueError(f"got --{flag}={min(unknown)}, want some of {', '.join(allowed)}")
+
+
+def _chunk(text: str) -> int | None:
+    if text == "default":
+        return None
+    if not text.isdigit() or not int(text):
+        raise ValueError(f"got --chunks={text}, want numbers from 1, or default")
+    return int(text)
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
 
 
 def adaptation(config: TrainConfig, data: Prepared, params, repeats: int):
@@ -136,7 +211,7 @@ def uncached_greedy(params, context, start, *, max_tokens=decoding.MAX_TOKENS, c
     return jax.vmap(one)(context)
 
 
-ROWS = {"adaptation": adaptation, "decoding": decoded}
+CALLS = {"adaptation": adaptation, "decoding": decoded}
 
 
 def measured(function, arguments, repeats: int, what: str) -> dict[str, float]:
@@ -159,15 +234,8 @@ def measured(function, arguments, repeats: int, what: str) -> dict[str, float]:
     }
 
 
-def _line(row):
-    return (
-        f"{row['row']:<11} {row['what']:<44} {row['rate']:>8.2f} {row['unit']:<10}"
-        f"{row['median']:>8.3f} s ({row['least']:.3f} to {row['most']:.3f}), "
-        f"{row['temporary_bytes'] / 1e6:,.0f} MB, compiled in {row['compile']:.1f} s"
-    )
-
-
-def _circumstances(given):
+def circumstances(given) -> dict:
+    """Where and with what the numbers were measured."""
     root = pathlib.Path(__file__).resolve().parents[1]
     git = ["git", "-C", str(root), "describe", "--always", "--dirty"]
     try:

@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from experiments.memory import most_resident
+
 WAYS = ("loop", "higher", "func")
 _MASKED = -1e9
 
@@ -108,7 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--way", choices=WAYS, default="loop")
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=2, help="after one to warm up")
     parser.add_argument("--chunk", type=int, default=4, help="personas at a time in `func`")
     given = parser.parse_args()
     problem = json.loads((given.folder / "problem.json").read_text())
@@ -123,30 +125,23 @@ def main() -> None:
     episodes = _episodes(flat, problem["personas"], together=given.way == "func")
     step = {"loop": _loop, "higher": _higher, "func": _func}[given.way]
     seconds = []
-    for _ in range(given.repeats):
+    for number in range(given.repeats + 1):
+        print(f"{given.way}: step {number + 1} of {given.repeats + 1}", flush=True)
         clock = time.perf_counter()
         loss, grads = step(model, episodes, problem["alpha"], problem["inner_lr"], given.chunk)
         seconds.append(time.perf_counter() - clock)
-        print(f"{given.way}: {seconds[-1]:.1f} s, loss {loss:.4f}", flush=True)
     np.savez(
         given.folder / f"{given.way}.npz",
         loss=np.float32(loss),
         **{f"grads/{n.replace('-', '/')}": g.detach().numpy() for n, g in grads.items()},
     )
     report = {
-        "seconds": seconds,
-        "resident_bytes": _most_resident(),
+        "seconds": seconds[1:],  # the first one warmed up
+        "resident_bytes": most_resident(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
     (given.folder / f"{given.way}.json").write_text(json.dumps(report))
-
-
-def _most_resident():
-    """Bytes; `ru_maxrss` would count what the process that started this one held, too."""
-    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
 
 
 def _episodes(flat, personas, together):

@@ -1,87 +1,163 @@
-"""The same outer step in PyTorch, in processes of their own: agreement first, then times."""
+"""The same meta-gradient here and in PyTorch processes: agreement first, then times."""
 
 import dataclasses
+import functools
 import json
 import math
 import pathlib
+import statistics
 import subprocess
 import tempfile
+import time
 
 import jax
 import numpy as np
 
+from experiments.memory import most_resident, reset_most_resident
 from mtml_jax.config import TrainConfig
 from mtml_jax.data.episodes import EncodedDialogue, sample_episodes
-from mtml_jax.data.prepare import Prepared
+from mtml_jax.data.prepare import Prepared, training_batch
 from mtml_jax.data.vocab import START, START_PERSONA
+from mtml_jax.objectives import STRATEGIES, mean_gradient
+from mtml_jax.sharding import persona_mesh, replicate, split_personas
+from mtml_jax.training import initial_state, rates_at
 
-_TOLERANCE = 1e-4  # of the meta-gradient, relative to its norm: float32 in two orders of summing
-
-
-@dataclasses.dataclass(frozen=True)
-class PeerTimes:
-    """One way's seconds of each step, and the most memory that its process held."""
-
-    way: str
-    seconds: tuple[float, ...]
-    resident_bytes: int
-    difference: float
-    versions: str
+_TOLERANCE = 1e-4  # of loss and meta-gradient, relative: float32 in two orders of summing
 
 
-def run_peers(
-    ways,
-    python: str,
-    config: TrainConfig,
-    data: Prepared,
-    step: int,
-    params,
-    loss: float,
-    grads,
-    repeats: int,
-    say=print,
-):
-    """Yields PeerTimes of each way of `experiments.peer_torch`.
+_STEP = 0  # the batch
+WAYS = {
+    "loop": "loop with create_graph",
+    "higher": "higher",
+    "func": "torch.func, vmap of grad",
+}
+
+
+def compare_with_peers(
+    config: TrainConfig, data: Prepared, ways, python: str, repeats: int, chunk: int, say
+) -> list[dict]:
+    """Times the meta-gradient of one batch of mtml, here in two settings and in PyTorch.
 
     Args:
-      ways: of "loop", "higher" and "func".
-      python: interpreter that has PyTorch.
-      config: of an mtml step.
+      config: sizes and rates; the fastest setting is its default, the smallest one persona
+        at a time, rematerialised, forward over reverse.
       data: prepared corpus.
-      step: number of the batch.
-      params: the initial parameters, on the host.
-      loss: our meta-objective at them.
-      grads: our meta-gradient, shaped like params.
-      repeats: timed steps.
-      say: takes lines for the user.
+      ways: of `WAYS`.
+      python: interpreter that has PyTorch.
+      repeats: timed steps of each, after one to warm up.
+      chunk: personas at a time of the way "func".
+      say: takes lines for the user, without times.
+
+    Returns:
+      A row each; all of them agree.
 
     Raises:
-      ValueError: a peer does not run, or its loss or meta-gradient is another.
+      ValueError: no peer runs, or a loss or meta-gradient is another than ours.
     """
+    config = dataclasses.replace(config, strategy="mtml")
+    smallest = dataclasses.replace(
+        config,
+        gradient="mixed",
+        persona_chunk=1,
+        model=dataclasses.replace(config.model, remat=True),
+    )
+    params = jax.device_get(initial_state(config, data).params)
+    rows, agreed = [], None
+    for what, ours in (("ours, smallest", smallest), ("ours, fastest", config)):
+        say(f"{what}: compiling and {repeats + 1} steps")
+        row, loss, grads = _time_ours(ours, data, params, repeats)
+        if agreed:
+            row["difference"] = _compare(what, *agreed, loss, grads)
+        agreed = agreed or (loss, grads)
+        rows.append({"row": "peers", "what": what, "difference": 0.0, **row})
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        _write_problem(folder, config, data, step, params)
+        _write_problem(folder, config, data, _STEP, params)
         for way in ways:
-            command = [python, "-m", "experiments.peer_torch", str(folder), f"--way={way}"]
-            done = subprocess.run(
-                [*command, f"--repeats={repeats}"],
-                capture_output=True,
-                text=True,
-                cwd=pathlib.Path(__file__).resolve().parents[1],
-            )
-            if done.returncode:
-                last = (done.stderr.strip() or "killed, perhaps for memory").splitlines()[-1]
-                say(f"PyTorch {way}: did not run ({last}); see --peers_python")
+            command = [python, "-u", "-m", "experiments.peer_torch", str(folder), f"--way={way}"]
+            if not _run([*command, f"--repeats={repeats}", f"--chunk={chunk}"], way, say):
                 continue
             report = json.loads((folder / f"{way}.json").read_text())
-            difference = _compare(way, folder / f"{way}.npz", loss, grads)
-            yield PeerTimes(
-                way,
-                tuple(report["seconds"]),
-                report["resident_bytes"],
-                difference,
-                f"torch {report['torch']}, {report['threads']} threads",
+            with np.load(folder / f"{way}.npz") as theirs:
+                prefix = "grads/"
+                named = {n.removeprefix(prefix): theirs[n] for n in theirs if n.startswith(prefix)}
+                loss = float(theirs["loss"])
+            rows.append(
+                {
+                    "row": "peers",
+                    "what": f"PyTorch {report['torch']}, {WAYS[way]}",
+                    "difference": _compare(f"PyTorch {way}", loss, named, *agreed),
+                    "resident_bytes": report["resident_bytes"],
+                    "threads": report["threads"],
+                    **_times(report["seconds"]),
+                }
             )
+    if len(rows) == 2:
+        raise ValueError("no PyTorch way ran, so there is nothing to compare; see --peers_python")
+    for row in rows:
+        row["to_smallest"] = row["median"] / rows[0]["median"]
+        row["to_fastest"] = row["median"] / rows[1]["median"]
+    return rows
+
+
+def _time_ours(config, data, params, repeats):
+    """(times and memory, loss, meta-gradient by name) of this process."""
+    mesh = persona_mesh(config.meta_batch)
+    gradient = jax.jit(
+        functools.partial(
+            mean_gradient,
+            phase=STRATEGIES[config.strategy][0],
+            config=config.step(mesh.devices.flat[0].platform),
+            mesh=mesh,
+        )
+    )
+    arguments = (
+        replicate(params, mesh),
+        split_personas(training_batch(data, config, _STEP), mesh),
+        replicate(rates_at(config, _STEP), mesh),
+    )
+    compiled = gradient.lower(*arguments).compile()
+    reset_most_resident()
+    seconds = []
+    for _ in range(repeats + 1):
+        clock = time.perf_counter()
+        grads, metrics = jax.block_until_ready(compiled(*arguments))
+        seconds.append(time.perf_counter() - clock)
+    times = {
+        **_times(seconds[1:]),
+        "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
+        "resident_bytes": most_resident(),
+    }
+    return times, float(metrics.loss), named_leaves(grads)
+
+
+def _times(seconds):
+    return {
+        "seconds": seconds,
+        "median": statistics.median(seconds),
+        "least": min(seconds),
+        "most": max(seconds),
+    }
+
+
+def _run(command, way, say) -> bool:
+    """Whether the way ran; its lines are said as they come."""
+    with tempfile.TemporaryFile("w+") as errors:
+        with subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            cwd=pathlib.Path(__file__).resolve().parents[1],
+        ) as running:
+            for line in running.stdout:
+                say(f"PyTorch {line.rstrip()}")
+        if not running.returncode:
+            return True
+        errors.seek(0)
+        last = (errors.read().strip() or "killed, perhaps for memory").splitlines()[-1]
+    say(f"PyTorch {way}: did not run ({last}); see --peers_python")
+    return False
 
 
 def named_leaves(tree) -> dict[str, np.ndarray]:
@@ -129,22 +205,20 @@ def _padded(dialogue: EncodedDialogue, distinct_start: bool) -> dict[str, np.nda
     return padded
 
 
-def _compare(way, path, loss, grads):
-    """How far the two meta-gradients are apart, relative to the norm of ours."""
-    ours = named_leaves(grads)
-    with np.load(path) as theirs:
-        if abs(theirs["loss"] - loss) > 1e-4 * abs(loss):
-            raise ValueError(
-                f"PyTorch {way} got loss {theirs['loss']:.6f}, we got {loss:.6f}: not the same "
-                "step, so its time says nothing"
-            )
-        apart = {name: theirs[f"grads/{name}"] - mine for name, mine in ours.items()}
+def _compare(who, loss, grads, our_loss, ours):
+    """How far two meta-gradients are apart, relative to the norm of ours."""
+    if not abs(loss - our_loss) <= _TOLERANCE * abs(our_loss):
+        raise ValueError(
+            f"{who} got loss {loss:.6f}, we got {our_loss:.6f}: not the same step, so its time "
+            "says nothing"
+        )
+    apart = {name: grads[name] - mine for name, mine in ours.items()}
     difference = _norm(apart) / _norm(ours)
-    if difference > _TOLERANCE:
+    if not difference <= _TOLERANCE:
         worst = max(apart, key=lambda name: _norm({name: apart[name]}))
         raise ValueError(
-            f"PyTorch {way} got another meta-gradient than we did: {difference:.1e} of its norm "
-            f"apart, want at most {_TOLERANCE:.0e}; most of it in {worst}"
+            f"{who} got another meta-gradient than we did: {difference:.1e} of its norm apart, "
+            f"want at most {_TOLERANCE:.0e}; most of it in {worst}"
         )
     return difference
 

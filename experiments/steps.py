@@ -1,0 +1,225 @@
+"""Rows of the benchmark for outer steps: time, memory, and both against what is counted."""
+
+import dataclasses
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+from tqdm import tqdm
+
+from experiments.ceiling import product_ceiling
+from experiments.operations import StepCount, count_step
+from experiments.slots import real_shares
+from mtml_jax.config import TrainConfig
+from mtml_jax.data.episodes import sample_episodes
+from mtml_jax.data.prepare import Prepared, training_batch
+from mtml_jax.objectives import STRATEGIES
+from mtml_jax.sharding import persona_mesh, replicate, split_personas
+from mtml_jax.training import compiled_steps, initial_state, rates_at
+
+
+@dataclasses.dataclass
+class Setting:
+    """One phase of one setting, compiled, with the batches that it is timed on."""
+
+    config: TrainConfig
+    phase: int
+    step: Any  # compiled: (state, batch, rates) -> (state, metrics)
+    compile_seconds: float
+    batches: list
+    counts: list[StepCount]
+    shares: list[dict[str, float]]
+    seconds: list[list[float]] = dataclasses.field(default_factory=list)  # round by round
+
+    @property
+    def name(self) -> str:
+        phases = len(STRATEGIES[self.config.strategy])
+        return self.config.strategy + (f", phase {self.phase + 1}" if phases > 1 else "")
+
+    @property
+    def price(self) -> str:
+        """Its key in `operations.PRICES`."""
+        supervised = STRATEGIES[self.config.strategy][self.phase].inner is None
+        return "supervised" if supervised else self.config.gradient
+
+
+def variants(
+    config: TrainConfig,
+    strategies: Iterable[str],
+    gradients: Iterable[str],
+    chunks: Iterable[int | None],
+    remats: Iterable[bool],
+) -> Iterator[TrainConfig]:
+    """All settings; strategies without an inner step have no gradient mode to choose."""
+    for strategy in strategies:
+        adapts = STRATEGIES[strategy][0].inner is not None
+        for gradient, chunk, remat in itertools.product(
+            gradients if adapts else [config.gradient], chunks, remats
+        ):
+            yield dataclasses.replace(
+                config,
+                strategy=strategy,
+                gradient=gradient,
+                persona_chunk=chunk,
+                model=dataclasses.replace(config.model, remat=remat),
+            )
+
+
+def measure_steps(
+    configs: Iterable[TrainConfig],
+    data_of: Callable[[TrainConfig], Prepared],
+    batches: int,
+    repeats: int,
+    say: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """Times all settings in turn, round by round, so that a slow minute meets them all.
+
+    Args:
+      configs: settings.
+      data_of: the prepared corpus for the strategy of a setting.
+      batches: real batches of training, from step 0; phases share them in turn.
+      repeats: rounds.
+      say: takes lines for the user.
+
+    Returns:
+      One row a setting, see `_row`; first that of the ceiling.
+    """
+    configs = list(configs)
+    mesh = persona_mesh(configs[0].meta_batch)
+    settings = []
+    for config in configs:
+        for setting in _compile(config, data_of(config), mesh, batches):
+            memory = setting.step.memory_analysis().temp_size_in_bytes
+            say(
+                f"{_label(setting)}: compiled in {setting.compile_seconds:.1f} s, "
+                f"{memory / 1e6:,.0f} MB of temporary memory"
+            )
+            settings.append(setting)
+    rates = replicate(rates_at(configs[0], 0), mesh)
+    ceilings = [product_ceiling(mesh, configs[0].model.dtype)]
+    rounds = repeats + 1  # the first one warms up
+    total = rounds * sum(len(setting.batches) for setting in settings)
+    with tqdm(total=total, desc="steps", unit="step", leave=False, disable=None) as bar:
+        for _ in range(rounds):
+            for setting in settings:
+                # Fresh, because a step takes over its state's memory, and the same for all.
+                state = replicate(initial_state(setting.config, data_of(setting.config)), mesh)
+                seconds = []
+                for batch in setting.batches:
+                    jax.block_until_ready((state, batch))
+                    clock = time.perf_counter()
+                    with jax.transfer_guard("disallow"):
+                        state, metrics = setting.step(state, batch, rates)
+                    jax.block_until_ready((state, metrics))
+                    seconds.append(time.perf_counter() - clock)
+                    bar.update()
+                setting.seconds.append(seconds)
+    ceilings.append(product_ceiling(mesh, configs[0].model.dtype))
+    ceiling = max(ceilings)
+    rows = [
+        {
+            "row": "ceiling",
+            "what": f"products of large square matrices, {configs[0].model.dtype}, "
+            f"one on each of {mesh.size} devices at once",
+            "operations_per_second": ceiling,
+            "before_and_after": ceilings,
+        }
+    ]
+    for _, group in itertools.groupby(settings, key=lambda setting: setting.config):
+        phases = list(group)
+        rows += [_row(setting.name, [setting], ceiling) for setting in phases]
+        if len(phases) > 1:
+            rows.append(_row(f"{phases[0].config.strategy}, mean", phases, ceiling))
+    _compare(rows)
+    return rows
+
+
+def _compile(config, data, mesh, batches):
+    phases = STRATEGIES[config.strategy]
+    state = replicate(initial_state(config, data), mesh)
+    rates = replicate(rates_at(config, 0), mesh)
+    words = len(data.vocabulary)
+    for number, (phase, step) in enumerate(zip(phases, compiled_steps(config, mesh))):
+        steps = [s for s in range(batches) if (s + 1) % len(phases) == number]
+        packed = [training_batch(data, config, s) for s in steps]
+        triples = [sample_episodes(data.train, config.meta_batch, config.seed, s) for s in steps]
+        placed = [split_personas(batch, mesh) for batch in packed]
+        clock = time.perf_counter()
+        compiled = step.lower(state, placed[0], rates).compile()
+        yield Setting(
+            config,
+            number,
+            compiled,
+            time.perf_counter() - clock,
+            placed,
+            [count_step(some, phase, config.model, words) for some in triples],
+            [real_shares(batch, phase, config.model, words) for batch in packed],
+        )
+
+
+def _label(setting):
+    config = setting.config
+    chunk = config.persona_chunk or "default"
+    remat = ", remat" if config.model.remat else ""
+    return f"{setting.name}, {setting.price}, chunk {chunk}{remat}"
+
+
+def _row(name, phases, ceiling):
+    """A row from the seconds of one phase, or of all phases of a setting in turn."""
+    config = phases[0].config
+    rounds = [[s for p in phases for s in p.seconds[n]] for n in range(len(phases[0].seconds))]
+    means = [statistics.fmean(seconds) for seconds in rounds[1:]]
+    median = statistics.median(means)
+    counts = [count for p in phases for count in p.counts]
+    shares = [share for p in phases for share in p.shares]
+    operations = statistics.fmean(
+        count.operations(p.price) for p in phases for count in p.counts
+    )
+    memory = [p.step.memory_analysis() for p in phases]
+    return {
+        "row": "steps",
+        "what": name,
+        "strategy": config.strategy,
+        "gradient": phases[0].price,
+        "persona_chunk": config.persona_chunk,
+        "remat": config.model.remat,
+        "median": median,
+        "least": min(means),
+        "most": max(means),
+        "seconds": rounds[1:],
+        "batches": len(rounds[0]),
+        "tokens_per_second": statistics.fmean(c.tokens for c in counts) / median,
+        "temporary_bytes": max(m.temp_size_in_bytes for m in memory),
+        "compile": max(p.compile_seconds for p in phases),
+        "operations": operations,
+        "achieved": operations / median,
+        "achieved_share": operations / median / ceiling,
+        "real_shares": {
+            part: statistics.fmean(share[part] for share in shares) for part in shares[0]
+        },
+    }
+
+
+def _compare(rows):
+    """Adds to a row its ratio to first order of the same setting, and amtml's to mtml."""
+
+    def find(row, **changed):
+        same = ("strategy", "gradient", "persona_chunk", "remat", "what")
+        wanted = {name: row[name] for name in same} | changed
+        for other in rows:
+            if all(other.get(name) == value for name, value in wanted.items()):
+                return other
+
+    for row in rows[1:]:
+        for name, other in (
+            ("to_first_order", find(row, gradient="first_order")),
+            ("to_mtml", find(row, strategy="mtml", what="mtml")),
+        ):
+            if other and other is not row:
+                row[name] = {
+                    "measured": row["median"] / other["median"],
+                    "counted": row["operations"] / other["operations"],
+                }

@@ -83,17 +83,19 @@ def benchmark(given) -> None:
         settings.check_chunk(
             dataclasses.replace(config, persona_chunk=chunk), persona_mesh(config.meta_batch).size
         )
-    corpora = {}
+
+    @functools.cache
+    def prepared(strategy):
+        return prepare(
+            dataclasses.replace(config, strategy=strategy),
+            given.data,
+            given.data_dir,
+            split_seed=given.split_seed,
+            skip_bad=given.skip_bad,
+        )
 
     def data_of(config):
-        """The corpus; std_p has statements in front of the contexts."""
-        told = config.strategy == "std_p"
-        if told not in corpora:
-            corpora[told] = prepare(
-                config, given.data, given.data_dir, split_seed=given.split_seed,
-                skip_bad=given.skip_bad,
-            )  # fmt: skip
-        return corpora[told]
+        return prepared(config.strategy)
 
     data = data_of(config)
     say(
@@ -113,8 +115,15 @@ def benchmark(given) -> None:
                 {"row": name, **row} for row in CALLS[name](config, data, params, given.repeats)
             ]
     if given.peers:
+        mtml = dataclasses.replace(config, strategy="mtml")
         rows += compare_with_peers(
-            config, data, given.peers, given.peers_python, given.repeats, given.peers_chunk, say
+            mtml,
+            data_of(mtml),
+            given.peers,
+            given.peers_python,
+            given.repeats,
+            given.peers_chunk,
+            say,
         )
     say("\n" + benchmark_tables(rows, given.markdown))
     if given.json:

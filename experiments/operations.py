@@ -28,22 +28,13 @@ Attention's scores and mixing, where both factors are activations, take 9 for th
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from mtml_jax import losses
 from mtml_jax.config import ModelConfig
 from mtml_jax.data.episodes import EncodedDialogue, Example
-from mtml_jax.objectives import Phase
-
-# Which targets a loss reads.
-TASKS = {
-    losses.response_loss: ("response",),
-    losses.persona_loss: ("persona",),
-    losses.multi_task_loss: ("response", "persona"),
-}
 
 # Forward passes over (support, query), without rematerialisation.
 PRICES: Mapping[str, tuple[int, int]] = {
@@ -67,7 +58,7 @@ class Work(NamedTuple):
         return Work(*(a + b for a, b in zip(self, other)))
 
 
-def work_of(examples: Iterable[Example], tasks: Iterable[str]) -> Work:
+def work_of(examples: Iterable[Example], tasks: Sequence[str]) -> Work:
     """The work of a dialogue's turns without any padding.
 
     Args:
@@ -124,7 +115,7 @@ class StepCount:
 
 def count_step(
     triples: Iterable[tuple[object, EncodedDialogue, EncodedDialogue]],
-    phase: Phase,
+    tasks: tuple[Sequence[str] | None, Sequence[str]],
     model: ModelConfig,
     vocabulary: int,
 ) -> StepCount:
@@ -132,15 +123,15 @@ def count_step(
 
     Args:
       triples: from `sample_episodes`.
-      phase: the two losses, which say what targets are read.
+      tasks: of support and query, one of `config.PHASES`.
       model: sizes.
       vocabulary: number of words V.
     """
+    inner, outer = tasks
     works = [Work(), Work()]
     for _, *sides in triples:
-        both = (phase.inner or phase.outer, phase.outer)
-        for n, (dialogue, loss) in enumerate(zip(sides, both)):
-            works[n] = works[n].plus(work_of(dialogue.examples, TASKS[loss]))
+        for n, (dialogue, learnt) in enumerate(zip(sides, (inner or outer, outer))):
+            works[n] = works[n].plus(work_of(dialogue.examples, learnt))
     return StepCount(
         *(forward_operations(work, model, vocabulary) for work in works),
         tokens=int(sum(work.contexts + work.targets for work in works)),

@@ -39,9 +39,9 @@ def compare_with_peers(
     """Times the meta-gradient of one batch of mtml, here in two settings and in PyTorch.
 
     Args:
-      config: sizes and rates; the fastest setting is its default, the smallest one persona
+      config: of mtml; the fastest setting is its default, the smallest one persona
         at a time, rematerialised, forward over reverse.
-      data: prepared corpus.
+      data: prepared for it.
       ways: of `WAYS`.
       python: interpreter that has PyTorch.
       repeats: timed steps of each, after one to warm up.
@@ -54,7 +54,6 @@ def compare_with_peers(
     Raises:
       ValueError: no peer runs, or a loss or meta-gradient is another than ours.
     """
-    config = dataclasses.replace(config, strategy="mtml")
     smallest = dataclasses.replace(
         config,
         gradient="mixed",
@@ -113,7 +112,7 @@ def _time_ours(config, data, params, repeats):
     )
     arguments = (
         replicate(params, mesh),
-        split_personas(training_batch(data, config, _STEP), mesh),
+        split_personas(training_batch(data, config, _STEP, devices=mesh.size), mesh),
         replicate(rates_at(config, _STEP), mesh),
     )
     compiled = gradient.lower(*arguments).compile()

@@ -125,7 +125,7 @@ def _grown(config: TrainConfig, data: Prepared, axis: str, value: int):
     if axis == "vocabulary":
         # Words beyond are unknown; where there are fewer, the rest of the matrix is never read.
         return config, _with_examples(data, lambda e: _clipped(e, value)), value
-    shape = dataclasses.replace(config.shape, rows=1, context=value)
+    shape = dataclasses.replace(config.shape, rows=1, context=value, small=None)
     data = _with_examples(
         data, lambda e: dataclasses.replace(e, context=_lengthened(e.context, value))
     )
@@ -173,7 +173,7 @@ def _measured(config, data, words, repeats):
     mesh = persona_mesh(config.meta_batch)
     params = transformer.init(jax.random.key(config.seed), words, config.model)
     state = replicate(init_state(params), mesh)
-    batch = split_personas(training_batch(data, config, 0), mesh)
+    batch = split_personas(training_batch(data, config, 0, devices=mesh.size), mesh)
     rates = replicate(rates_at(config, 0), mesh)
     [step] = compiled_steps(config, mesh)
     clock = time.perf_counter()

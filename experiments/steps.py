@@ -13,10 +13,9 @@ from tqdm import tqdm
 from experiments.ceiling import product_ceiling
 from experiments.operations import StepCount, count_step
 from experiments.slots import real_shares
-from mtml_jax.config import TrainConfig
+from mtml_jax.config import PHASES, TrainConfig
 from mtml_jax.data.episodes import sample_episodes
 from mtml_jax.data.prepare import Prepared, training_batch
-from mtml_jax.objectives import STRATEGIES
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
 from mtml_jax.training import compiled_steps, initial_state, rates_at
 
@@ -36,13 +35,13 @@ class Setting:
 
     @property
     def name(self) -> str:
-        phases = len(STRATEGIES[self.config.strategy])
+        phases = len(PHASES[self.config.strategy])
         return self.config.strategy + (f", phase {self.phase + 1}" if phases > 1 else "")
 
     @property
     def price(self) -> str:
         """Its key in `operations.PRICES`."""
-        supervised = STRATEGIES[self.config.strategy][self.phase].inner is None
+        supervised = PHASES[self.config.strategy][self.phase][0] is None
         return "supervised" if supervised else self.config.gradient
 
 
@@ -55,7 +54,7 @@ def variants(
 ) -> Iterator[TrainConfig]:
     """All settings; strategies without an inner step have no gradient mode to choose."""
     for strategy in strategies:
-        adapts = STRATEGIES[strategy][0].inner is not None
+        adapts = PHASES[strategy][0][0] is not None
         for gradient, chunk, remat in itertools.product(
             gradients if adapts else [config.gradient], chunks, remats
         ):
@@ -138,13 +137,13 @@ def measure_steps(
 
 
 def _compile(config, data, mesh, batches):
-    phases = STRATEGIES[config.strategy]
+    phases = PHASES[config.strategy]
     state = replicate(initial_state(config, data), mesh)
     rates = replicate(rates_at(config, 0), mesh)
     words = len(data.vocabulary)
-    for number, (phase, step) in enumerate(zip(phases, compiled_steps(config, mesh))):
+    for number, (tasks, step) in enumerate(zip(phases, compiled_steps(config, mesh))):
         steps = [s for s in range(batches) if (s + 1) % len(phases) == number]
-        packed = [training_batch(data, config, s) for s in steps]
+        packed = [training_batch(data, config, s, devices=mesh.size) for s in steps]
         triples = [sample_episodes(data.train, config.meta_batch, config.seed, s) for s in steps]
         placed = [split_personas(batch, mesh) for batch in packed]
         clock = time.perf_counter()
@@ -155,8 +154,8 @@ def _compile(config, data, mesh, batches):
             compiled,
             time.perf_counter() - clock,
             placed,
-            [count_step(some, phase, config.model, words) for some in triples],
-            [real_shares(batch, phase, config.model, words) for batch in packed],
+            [count_step(some, tasks, config.model, words) for some in triples],
+            [real_shares(batch, config.model, words) for batch in packed],
         )
 
 

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.operations import PRICES, TASKS, Work, count_step, forward_operations, work_of
+from experiments.operations import PRICES, Work, count_step, forward_operations, work_of
 from experiments.slots import real_shares, tile_work
-from mtml_jax import losses, transformer
-from mtml_jax.config import ModelConfig, StepConfig, TileShape
+from mtml_jax import transformer
+from mtml_jax.config import PHASES, TASKS, ModelConfig, StepConfig, TileShape
 from mtml_jax.data.episodes import EncodedDialogue, Example, pack, stack_episodes
 from mtml_jax.objectives import STRATEGIES, mean_gradient
 from mtml_jax.types import Rates, Tokens
@@ -65,7 +65,7 @@ def test_a_step_at_its_price(gradient, quick_compile):
         mean_gradient, phase=phase, config=StepConfig(model, gradient=gradient)
     )
     rates = Rates(jnp.float32(0.8), jnp.float32(0.1), jnp.float32(0.1))
-    forward = forward_operations(work_of([EXAMPLE], TASKS[phase.outer]), model, WORDS)
+    forward = forward_operations(work_of([EXAMPLE], TASKS), model, WORDS)
     # A tile's stream lets both tasks' targets meet, in masked pairs.
     targets = len(response), len(persona)
     forward += forward_operations(Work(target_pairs=2 * targets[0] * targets[1]), model, WORDS)
@@ -82,7 +82,7 @@ def test_a_dialogue_counts_its_tokens_and_pairs():
 def test_a_step_counts_both_sets_with_their_own_targets():
     small = EncodedDialogue("a", [Example((7,) * 5, (8,) * 2, (9,) * 3)])
     large = EncodedDialogue("b", [Example((7,) * 11, (8,) * 13, (9,) * 17)])
-    even, odd = STRATEGIES["amtml"]
+    even, odd = PHASES["amtml"]
     forward = functools.partial(forward_operations, model=MODEL, vocabulary=WORDS)
     found = count_step([(None, small, large)], even, MODEL, WORDS)
     assert found.support == forward(work_of(small.examples, ["response"]))
@@ -100,16 +100,14 @@ def test_packing_keeps_the_work():
     ]
     shape = TileShape(rows=2, context=29, response=13, persona=31)
     packed = pack(examples, shape, 9)
-    target_NT = np.concatenate(
-        [t.inputs.segment for t in (packed.response, packed.persona)], axis=-1
-    )
-    task_T = np.repeat([0, 1], [13, 31])
-    real, executed = tile_work(packed.context.segment, target_NT, task_T)
+    [tiles] = packed
+    targets = tiles.targets
+    real, executed = tile_work(tiles.context.segment, targets.inputs.segment, targets.task)
     assert real == work_of(examples, ["response", "persona"])
-    tiles = int(np.any(packed.context.segment > 0, axis=(1, 2)).sum())
-    assert 1 < tiles < 9
+    used = int(np.any(tiles.context.segment > 0, axis=(1, 2)).sum())
+    assert 1 < used < 9
     assert executed == tuple(
-        tiles * n for n in (2 * 29, 13 + 31, 2 * 29**2, (13 + 31) ** 2, (13 + 31) * 2 * 29)
+        used * n for n in (2 * 29, 13 + 31, 2 * 29**2, (13 + 31) ** 2, (13 + 31) * 2 * 29)
     )
 
 
@@ -118,18 +116,15 @@ def test_a_full_tile_is_all_real():
     side, half = EncodedDialogue("c", [EXAMPLE]), EncodedDialogue("h", [
         Example(EXAMPLE.context[:30], EXAMPLE.response, EXAMPLE.persona)
     ])  # fmt: skip
-    phase = STRATEGIES["paml"][0]
-    full = real_shares(stack_episodes([(None, side, side)], shape, 2), phase, MODEL, WORDS)
-    assert set(full.values()) == {1.0}
-    found = real_shares(stack_episodes([(None, side, half)], shape, 2), phase, MODEL, WORDS)
+    tasks = (("response",), ("response",))
+
+    def shares(query):
+        episodes = stack_episodes([(None, side, query)], shape, 2, tasks=tasks)
+        return real_shares(episodes, MODEL, WORDS)
+
+    assert set(shares(side).values()) == {1.0}
+    found = shares(half)
     assert found["encoder"] == (61 + 30) / (61 + 61)
     assert found["decoder"] == 1.0
     assert found["encoder"] < found["products"] < 1.0
     assert found["attention"] < found["total"] < found["products"]
-
-
-def test_every_loss_says_its_tasks():
-    for phases in STRATEGIES.values():
-        for phase in phases:
-            assert {phase.inner, phase.outer} - {None} <= TASKS.keys()
-    assert TASKS[losses.multi_task_loss] == ("response", "persona")

@@ -59,6 +59,7 @@ def assert_same_run(found, dtype):
             np.testing.assert_allclose(other["params"], one["params"], rtol=0, atol=1e-10)
 
 
+@pytest.mark.long
 def test_eight_devices_give_the_numbers_of_one_and_send_the_gradient_once():
     found = twenty_steps("std", "float64", "1", "8", "8s")
     (whole,), (split,) = found["8"]["traffic"], found["8s"]["traffic"]
@@ -239,6 +240,7 @@ def assert_as_one_process(workdir, data, tmp_path):
         np.testing.assert_allclose(a, b, rtol=0, atol=2e-5)
 
 
+@pytest.mark.long
 def test_two_processes_are_one_run(tmp_path, settled, quick_compile):
     ended = finish(start_two(tmp_path / "w", 5))
     for status, _, errors in ended:

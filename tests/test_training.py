@@ -183,6 +183,7 @@ def test_steps_without_a_finite_gradient_are_skipped_told_and_end_the_run(
         run(tmp_path, data, config)
 
 
+@pytest.mark.long
 def test_a_run_goes_on_after_a_step_that_was_skipped(tmp_path, data, monkeypatch, whole_run):
     def poisoned(config, step):
         rates = _rates_at(config, step)

@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=4, help="personas at a time in `func`")
     given = parser.parse_args()
     problem = json.loads((given.folder / "problem.json").read_text())
-    with np.load(given.folder / "problem.npz") as arrays:
+    with np.load(given.folder / "problem.npz", allow_pickle=False) as arrays:
         params = {
             name.removeprefix("params/"): torch.from_numpy(arrays[name])
             for name in arrays.files

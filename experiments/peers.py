@@ -77,7 +77,7 @@ def compare_with_peers(
             if not _run([*command, f"--repeats={repeats}", f"--chunk={chunk}"], way, say):
                 continue
             report = json.loads((folder / f"{way}.json").read_text())
-            with np.load(folder / f"{way}.npz") as theirs:
+            with np.load(folder / f"{way}.npz", allow_pickle=False) as theirs:
                 prefix = "grads/"
                 named = {n.removeprefix(prefix): theirs[n] for n in theirs if n.startswith(prefix)}
                 loss = float(theirs["loss"])

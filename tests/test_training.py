@@ -161,6 +161,7 @@ def test_training_stops_when_no_score_is_better(tmp_path, data, whole_run):
         assert (checkpoints.best_step(), checkpoints.latest_step()) == (1, 3)
 
 
+@pytest.mark.long
 def test_steps_without_a_finite_gradient_are_skipped_told_and_end_the_run(
     tmp_path, data, whole_run
 ):

@@ -22,7 +22,9 @@ from mtml_jax.objectives import STRATEGIES, mean_gradient
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
 from mtml_jax.training import initial_state, rates_at
 
-_TOLERANCE = 1e-4  # of loss and meta-gradient, relative: float32 in two orders of summing
+# Of the meta-gradient, relative to its norm. At preset paper float32 is 1.4e-4 (here) and 0.5e-4
+# (PyTorch) away from float64, and a first-order gradient 830e-4.
+_TOLERANCE = 3e-4
 
 
 _STEP = 0  # the batch

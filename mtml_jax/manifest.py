@@ -44,9 +44,9 @@ def find_damage(folder: str | os.PathLike, aside: Collection[str] = ()) -> str |
             if not (match := _LINE.fullmatch(line)):
                 return f"{NAME} is cut off or changed"
             wanted[match[2]] = match[1]
-        for name in sorted(wanted.keys() | set(there)):
-            if name not in wanted:
-                return f"{NAME} does not list {name}"
+        if unlisted := sorted(set(there) - wanted.keys()):  # first: a changed name is both
+            return f"{NAME} does not list {unlisted[0]}"
+        for name in sorted(wanted):
             if name not in there:
                 return f"{name} is not there"
             if _digest(folder / name) != wanted[name]:

@@ -103,8 +103,8 @@ def test_what_a_manifest_may_hold(tmp_path):
         assert reason in find_damage(tmp_path)
     (tmp_path / NAME).write_bytes(b"\xff\xfe\n")
     assert "cut off" in find_damage(tmp_path)
-    (tmp_path / NAME).write_text(text.replace("  a", "  b"))
-    assert find_damage(tmp_path).startswith(NAME)  # "b is not there" would be as true
+    (tmp_path / NAME).write_text(text.replace("  a", "  A"))
+    assert find_damage(tmp_path).startswith(NAME)  # "A is not there" would be as true
     assert NAME in find_damage(tmp_path / "nothing")
 
 

@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from tqdm import tqdm
 
 from experiments.folds_file import FoldsFile
-from mtml_jax.checkpoint import restore_params
+from mtml_jax.checkpoint import ASIDE, restore_params
 from mtml_jax.delta import digest
 from mtml_jax.manifest import find_damage
 from mtml_jax.runlog import versions, write_json
@@ -324,7 +324,7 @@ def _damage(trials, output):
         path.write_bytes(data[: rng.randrange(len(data))] if how == "cut" else data)
         if how == "remove":
             path.unlink()
-        found = find_damage(folder, ("_CHECKPOINT_METADATA", "commit_success.txt"))
+        found = find_damage(folder, ASIDE)
         code, text = _run(_command(output, workdir))
         named = f"damaged checkpoint of step {_STEPS}" in text
         same = False

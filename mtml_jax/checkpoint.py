@@ -26,7 +26,7 @@ MAY_DIFFER = frozenset({"iterations", "persona_chunk", "max_skipped"})
 _ABSENT = "nothing"
 _REMOVED = "removed"  # in the folder of checkpoints; what is in it is about to be deleted
 _DAMAGED = "damaged"  # in the run's folder; never deleted here
-_ASIDE = ("_CHECKPOINT_METADATA", "commit_success.txt")  # Orbax writes them last and never reads them
+ASIDE = ("_CHECKPOINT_METADATA", "commit_success.txt")  # Orbax writes them last and never reads them
 
 
 class Saved(NamedTuple):
@@ -65,7 +65,7 @@ class Checkpoints:
         self._first = jax.process_index() == 0  # it alone moves and removes
         self._clean()
         found = _step_folders(self._folder) if self._first else []
-        damaged = {n: harm for n in found if (harm := find_damage(self._folder / str(n), _ASIDE))}
+        damaged = {n: harm for n in found if (harm := find_damage(self._folder / str(n), ASIDE))}
         moved = {step: self._move_away(step) for step in damaged}
         wait_for_all("damaged checkpoints are moved away")
         policies = ocp.checkpoint_managers
@@ -208,7 +208,7 @@ class Checkpoints:
         if not self._first:
             return
         for folder in self._folder.glob(f"{self._saving}.*"):
-            write_manifest(folder, _ASIDE)
+            write_manifest(folder, ASIDE)
 
     def _clean(self) -> None:
         if self._first:
@@ -274,7 +274,7 @@ class _Damaged(ValueError):
 def _check_from(workdir: Path, first: int) -> None:
     folder = workdir / "checkpoints"
     for step in _step_folders(folder):
-        if step < first or not (harm := find_damage(folder / str(step), _ASIDE)):
+        if step < first or not (harm := find_damage(folder / str(step), ASIDE)):
             continue
         if (folder / str(step)).is_dir():  # else the run, going on, has just removed it
             raise _Damaged(

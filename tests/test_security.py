@@ -102,7 +102,7 @@ def test_a_pickle_in_a_checkpoint_is_never_opened(tmp_path):
     program = (
         "import contextlib, sys\n"
         "from mtml_jax.checkpoint import *\n"
-        "from mtml_jax.checkpoint import _ASIDE\n"
+        "from mtml_jax.checkpoint import ASIDE\n"
         "from mtml_jax.manifest import write_manifest\n"
         "from mtml_jax.outer import init_state\n"
         "import jax.numpy as jnp, pathlib\n"
@@ -112,13 +112,13 @@ def test_a_pickle_in_a_checkpoint_is_never_opened(tmp_path):
         "    path = folder / name\n"
         "    before = path.read_bytes() if path.exists() else None\n"
         "    path.write_bytes(bytes.fromhex(harm))\n"
-        "    write_manifest(folder, _ASIDE)\n"  # as an attacker would
+        "    write_manifest(folder, ASIDE)\n"  # as an attacker would
         "    with contextlib.suppress(Exception):\n"  # whatever it says: it must not run it
         "        restore_params(run, 'best')\n"
         "    with contextlib.suppress(Exception), Checkpoints(run) as checkpoints:\n"
         "        checkpoints.restore(2, init_state({'w': jnp.ones((3, 5))}))\n"
         "    path.unlink() if before is None else path.write_bytes(before)\n"
-        "write_manifest(folder, _ASIDE)\n"
+        "write_manifest(folder, ASIDE)\n"
         "assert restore_params(run, 'best').step == 2\n"
     )
     # In a process of its own: Orbax leaves much behind where it cannot read.

@@ -9,11 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtml_jax.checkpoint import Checkpoints, restore_params
+from mtml_jax.checkpoint import ASIDE, Checkpoints, restore_params
 from mtml_jax.manifest import NAME, find_damage, write_manifest
 from mtml_jax.outer import init_state
-
-_ASIDE = ("_CHECKPOINT_METADATA", "commit_success.txt")  # written after the manifest
 
 
 def _state(step):
@@ -64,7 +62,7 @@ def _copy(run, tmp_path):
 
 def _files(folder):
     names = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    return sorted(name for name in names if name not in _ASIDE)
+    return sorted(name for name in names if name not in ASIDE)
 
 
 def test_the_manifest_is_the_one_of_sha256sum(run):
@@ -81,11 +79,11 @@ def test_the_manifest_is_the_one_of_sha256sum(run):
 def test_any_damage_to_any_file_is_found(run, tmp_path, harm):
     whole = run / "checkpoints" / "5"
     names = _files(whole)
-    assert len(names) > 9 and find_damage(whole, _ASIDE) is None
+    assert len(names) > 9 and find_damage(whole, ASIDE) is None
     for name in names:
         copy = shutil.copytree(whole, tmp_path / name.replace("/", "-"))
         harm(copy / name)
-        found = find_damage(copy, _ASIDE)
+        found = find_damage(copy, ASIDE)
         assert found is not None, name
         assert NAME in found if name == NAME else name in found, (name, found)
 
@@ -197,7 +195,7 @@ def test_deleting_leaves_no_half_checkpoint(tmp_path, monkeypatch):
             checkpoints.save(step, _state(step), {}, best=False)
         checkpoints.wait()
         removed = tmp_path / "checkpoints" / "removed" / "2"
-        assert find_damage(removed, _ASIDE) is None
+        assert find_damage(removed, ASIDE) is None
     assert np.array_equal(
         restore_params(tmp_path, "latest").params["w"], jax.device_get(_state(5).params["w"])
     )

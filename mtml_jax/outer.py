@@ -57,12 +57,19 @@ def outer_step(
         shard_params=shard_params,
     )
     metrics = metrics.replace(gradient_norm=optax.tree.norm(grads))
-    updates, opt_state = _OPTIMISER.update(grads, state.opt_state)
-    params = jax.tree.map(lambda p, u: p - rates.outer_lr * u, state.params, updates)
-    params, opt_state = jax.tree.map(
-        lambda new, old: jnp.where(is_finite(metrics), new, old),
-        (params, opt_state),
-        (state.params, state.opt_state),
+
+    def update(params, opt_state, grads):
+        updates, opt_state = _OPTIMISER.update(grads, opt_state)
+        return jax.tree.map(lambda p, u: p - rates.outer_lr * u, params, updates), opt_state
+
+    # A branch and not a choice between results, so that arrays are updated in place.
+    params, opt_state = jax.lax.cond(
+        is_finite(metrics),
+        update,
+        lambda params, opt_state, grads: (params, opt_state),
+        state.params,
+        state.opt_state,
+        grads,
     )
     return MetaState(params, opt_state, state.step + 1), metrics
 

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from mtml_jax.order import zero_after
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def sum_over_tiles(function: Callable, forward: bool, operands, kinds):
@@ -58,7 +60,8 @@ def _loop(function, operands, kinds):
     """The sum of any pytree-valued function, with trip counts known only at run time."""
     function = jax.jit(function)  # traced once for its shapes and once for the body otherwise
     shapes = jax.eval_shape(function, operands, jax.tree.map(lambda x: x[0], kinds[0][0]))
-    total = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    zero = zero_after(jax.tree.leaves(operands)[0])  # or all loops' totals are there at once
+    total = jax.tree.map(lambda s: jnp.full(s.shape, zero, s.dtype), shapes)
 
     def add_tile(index, total, tiles):
         tile = jax.tree.map(

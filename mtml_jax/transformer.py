@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mtml_jax.config import ModelConfig
+from mtml_jax.order import zero_after
 from mtml_jax.types import Params, Tokens
 
 _MASKED = -1e9  # finite, so that a row of padding has a gradient of zero and not NaN
@@ -120,11 +121,11 @@ def encode(params: Params, context: Tokens, config: ModelConfig) -> jax.Array:
     mask_SS = context.segment[:, None] == context.segment[None, :]
     hidden_SD = embed(params, context, config)
 
-    def layer(hidden_SD, weights):
+    def layer(hidden_SD, weights, mask_SS):
         hidden_SD = _self_attend(weights["self_attention"], hidden_SD, mask_SS, config)
         return _feed_forward(weights["feed_forward"], hidden_SD, config)
 
-    hidden_SD = _over_layers(layer, hidden_SD, params["encoder"], config)
+    hidden_SD = _over_layers(layer, hidden_SD, params["encoder"], (mask_SS,), config)
     return _layer_norm(params["encoder_norm"], hidden_SD)
 
 
@@ -158,14 +159,17 @@ def decode(
     causal_TT = same_TT & (inputs.position[:, None] >= inputs.position[None, :])
     cross_TS = inputs.segment[:, None] == memory_segment_S[None, :]
 
-    def layer(hidden_TD, weights):
+    def layer(hidden_TD, weights, memory_SD, causal_TT, cross_TS):
         hidden_TD = _self_attend(weights["self_attention"], hidden_TD, causal_TT, config)
         hidden_TD = _cross_attend(
             weights["cross_attention"], hidden_TD, memory_SD, cross_TS, config
         )
         return _feed_forward(weights["feed_forward"], hidden_TD, config)
 
-    hidden_TD = _over_layers(layer, embed(params, inputs, config), params["decoder"], config)
+    seen = (memory_SD, causal_TT, cross_TS)
+    hidden_TD = _over_layers(
+        layer, embed(params, inputs, config), params["decoder"], seen, config
+    )
     return _layer_norm(params["decoder_norm"], hidden_TD)
 
 
@@ -251,13 +255,29 @@ def _sinusoid(position_S, width, dtype):
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)[..., :width]
 
 
-def _over_layers(layer, hidden, layers, config):
+def _over_layers(layer, hidden, layers, seen, config):
     """One layer after the other; a scan over stacked layers would copy weights and residuals."""
     if config.remat:
-        layer = jax.checkpoint(layer)
+        layer = _recomputed(layer)
     for weights in layers:
-        hidden = layer(hidden, weights)
+        hidden = layer(hidden, weights, *seen)
     return hidden
+
+
+def _recomputed(layer):
+    """The same layer, done again in the backward pass instead of being remembered.
+
+    `jax.checkpoint` does not save memory on a CPU: see `zero_after`.
+    """
+
+    def pull_back(arguments, cotangent):
+        hidden, *others = arguments
+        hidden += zero_after(cotangent).astype(hidden.dtype)
+        return jax.vjp(layer, hidden, *others)[1](cotangent)
+
+    recomputed = jax.custom_vjp(layer)
+    recomputed.defvjp(lambda *arguments: (layer(*arguments), arguments), pull_back)
+    return recomputed
 
 
 def _layer_norm(weights, hidden):

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = [
-    "config memory records types metrics runlog manifest data.demo_phrases data.lines",
+    "config memory order records types metrics runlog manifest data.demo_phrases data.lines",
     "sharding tiles data.corpus data.jsonl data.personas data.store data.demo data.vocab "
     "data.dialogue_nli data.whatsapp data.telegram transformer bert scores",
     "data.episodes data.exports data.personachat data.splits losses decoding bert_folder",

@@ -111,7 +111,7 @@ def define_train_flags() -> None:
         "persona_chunk",
         None,
         "personas vmapped at a time on a device; more is more memory (default: 1 on a CPU, "
-        "elsewhere all)",
+        "elsewhere as many as fit)",
     )
     flags.DEFINE_boolean(
         "distinct_start", None, "give the persona task a start token of its own"
@@ -136,7 +136,8 @@ def define_train_flags() -> None:
         "dtype", None, ["float32", "bfloat16"], "of the products; parameters stay float32"
     )
     flags.DEFINE_boolean(
-        "remat", None, "recompute layers in the backward pass: less memory, more time"
+        "remat", None, "recompute layers in the backward pass: less memory, more time (default: "
+        "where a step does not fit otherwise)",
     )
     count("context_tokens", None, "tokens of a context that are read; older ones are cut")
     count("tile_rows", None, "context rows a tile; more is more memory, see mtml_jax.types")

@@ -28,7 +28,7 @@ class ModelConfig:
     feed_forward: int = 1200  # four times the width, Vaswani et al. section 3.3
     activation: str = "relu"  # Vaswani et al. section 3.3; or "gelu"
     dtype: str = "float32"  # of the products; parameters stay float32
-    remat: bool = False  # recompute layers in the backward pass: less memory, more time
+    remat: bool = False  # recompute layers in the backward pass, even where memory is plenty
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,7 @@ class TrainConfig:
     validation_episodes: int = 96
     patience: int = 10  # validations without a better score before stopping
     max_skipped: int = 10  # steps in a row without a finite gradient before stopping
-    persona_chunk: int | None = None  # personas vmapped at a time; None: see `step`
+    persona_chunk: int | None = None  # personas vmapped at a time; None: see `step`, `fitting`
 
     def step(self, platform: str) -> StepConfig:
         """For the outer step on a platform ("cpu", "gpu", "tpu").

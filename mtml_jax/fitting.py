@@ -73,12 +73,11 @@ def fit_steps(
     Raises:
       ValueError: none fits; in one sentence with what to lower.
     """
-    free = float(fetch(np.float32([free_memory(mesh.local_devices)])).min())
+    free = float(fetch(np.array([free_memory(mesh.local_devices)], np.float32)).min())
     share = config.meta_batch // mesh.size
     platform = mesh.devices.flat[0].platform
     tried: list[tuple[int, int]] = []  # (personas at a time, bytes)
-    for setting in _settings(config, platform, share):
-        chunk = min(setting.persona_chunk, share)
+    for chunk, setting in _settings(config, platform, share):
         # Memory grows with the chunk at most in proportion, so that some need not be compiled.
         least = max((needed * chunk / other for other, needed in tried), default=0)
         if least > _TAKEN * free and not setting.model.remat:
@@ -90,19 +89,19 @@ def fit_steps(
             if needed > _TAKEN * free:
                 break
         else:
-            return Fitted(setting, steps, _told(setting, share, needed, free, tried))
+            return Fitted(setting, steps, _told(chunk, setting, needed, free, tried))
         tried.append((chunk, needed))
-    chunk = ", a smaller --persona_chunk" if config.persona_chunk not in (None, 1) else ""
+    smaller = ", a smaller --persona_chunk" if config.persona_chunk not in (None, 1) else ""
     shared = platform == "cpu" and len(mesh.local_devices) > 1
     fewer = ", fewer --cpu_devices" if shared else ""
     raise ValueError(
-        f"a step needs {_gigabytes(needed)} of memory on each device, even {_named(setting, share)}, "
+        f"a step needs {_gigabytes(needed)} of memory on each device, even {_named(chunk, setting)}, "
         f"and {_gigabytes(free)} are free; lower --width, --encoder_layers, --decoder_layers, "
-        f"--context_tokens or --tile_rows, or use --min_count for fewer words{chunk}{fewer}"
+        f"--context_tokens or --tile_rows, or use --min_count for fewer words{smaller}{fewer}"
     )
 
 
-def _settings(config, platform, share) -> Iterator[TrainConfig]:
+def _settings(config, platform, share) -> Iterator[tuple[int, TrainConfig]]:
     """Fastest first: as many personas at a time as there are, fewer, and layers recomputed."""
     if config.persona_chunk:
         chunks = [config.persona_chunk]
@@ -113,7 +112,7 @@ def _settings(config, platform, share) -> Iterator[TrainConfig]:
     remats = [] if config.model.remat else [(chunk, False) for chunk in chunks]
     for chunk, remat in [*remats, (chunks[-1], True)]:
         model = dataclasses.replace(config.model, remat=remat)
-        yield dataclasses.replace(config, persona_chunk=chunk, model=model)
+        yield min(chunk, share), dataclasses.replace(config, persona_chunk=chunk, model=model)
 
 
 def _bytes_needed(compiled):
@@ -123,10 +122,10 @@ def _bytes_needed(compiled):
     return memory.temp_size_in_bytes + made
 
 
-def _told(setting, share, needed, free, tried):
+def _told(chunk, setting, needed, free, tried):
     told = (
         f"a step takes {_gigabytes(needed)} of {_gigabytes(free)} of free memory on each device: "
-        f"{_named(setting, share)}"
+        f"{_named(chunk, setting)}"
     )
     if setting.model.remat:
         told += f", {_REMAT_PRICE:g} times the operations"
@@ -135,8 +134,7 @@ def _told(setting, share, needed, free, tried):
     return told
 
 
-def _named(setting, share):
-    chunk = min(setting.persona_chunk, share)
+def _named(chunk, setting):
     who = "one persona" if chunk == 1 else f"{chunk} personas"
     return f"{who} at a time" + (", layers recomputed" if setting.model.remat else "")
 

@@ -107,8 +107,9 @@ def test_what_cannot_fit_in_proportion_is_not_compiled(fit):
     ],
 )
 def test_what_was_set_stays(changed, wanted):
-    settings = fitting._settings(dataclasses.replace(CONFIG, **changed), "cpu", 12)
-    assert [(s.persona_chunk, s.model.remat) for s in settings] == wanted
+    settings = list(fitting._settings(dataclasses.replace(CONFIG, **changed), "cpu", 12))
+    assert [(chunk, s.model.remat) for chunk, s in settings] == wanted
+    assert all(s.persona_chunk == chunk for chunk, s in settings)
 
 
 def test_a_step_that_cannot_fit_says_what_to_lower(fit):

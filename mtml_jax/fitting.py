@@ -96,8 +96,9 @@ def fit_steps(
     fewer = ", fewer --cpu_devices" if shared else ""
     raise ValueError(
         f"a step needs {_gigabytes(needed)} of memory on each device, even {_named(chunk, setting)}, "
-        f"and {_gigabytes(free)} are free; lower --width, --encoder_layers, --decoder_layers, "
-        f"--context_tokens or --tile_rows, or use --min_count for fewer words{smaller}{fewer}"
+        f"and {_gigabytes(_TAKEN * free)} of the {_gigabytes(free)} that are free may be taken; lower "
+        "--width, --encoder_layers, --decoder_layers, --context_tokens or --tile_rows, or use "
+        f"--min_count for fewer words{smaller}{fewer}"
     )
 
 
@@ -140,4 +141,4 @@ def _named(chunk, setting):
 
 
 def _gigabytes(count):
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:,.0f} MB"
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

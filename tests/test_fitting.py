@@ -82,7 +82,7 @@ def test_layers_are_recomputed_where_memory_is_short(fit):
         CONFIG, persona_chunk=1, model=dataclasses.replace(CONFIG.model, remat=True)
     )
     assert fitted.told == (
-        "a step takes 10 MB of 0.1 GB of free memory on each device: one persona at a time, layers "
+        "a step takes 10.5 MB of 0.1 GB of free memory on each device: one persona at a time, layers "
         "recomputed, 1.2 times the operations; the fastest way would take 0.1 GB"
     )
 
@@ -117,8 +117,8 @@ def test_a_step_that_cannot_fit_says_what_to_lower(fit):
         fit(dataclasses.replace(CONFIG, persona_chunk=6), "cpu", 30 * MIB, 2, alike)
     told = str(raised.value)
     assert told.startswith(
-        "a step needs 63 MB of memory on each device, even 6 personas at a time, layers "
-        "recomputed, and 31 MB are free; lower --width"
+        "a step needs 62.9 MB of memory on each device, even 6 personas at a time, layers "
+        "recomputed, and 28.3 MB of the 31.5 MB that are free may be taken; lower --width"
     )
     for flag in ("--tile_rows", "--persona_chunk", "--cpu_devices"):
         assert flag in told

@@ -246,7 +246,7 @@ def test_two_processes_are_one_run(tmp_path, settled, quick_compile):
     for status, _, errors in ended:
         assert status == 0, errors[-3000:]
     first, second = (output for _, output, _ in ended)
-    assert "2 processes; if one dies" in first and "4 personas a step on 2 devices" in first
+    assert "2 processes; if one dies" in first and "4 personas a step on a mesh of 2 devices" in first
     assert "finished at step 5" in first and "finished" not in second
     assert_as_one_process(tmp_path / "w", settled[1], tmp_path)
 

@@ -77,11 +77,13 @@ def test_eight_devices_give_the_numbers_of_one_and_send_the_gradient_once():
     assert_same_run(found, "float64")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "dtype, placements", [("float32", ("1", "2s", "4", "8s")), ("float64", ("1", "2", "4s", "8"))]
+)
 @pytest.mark.parametrize("strategy", ["std", "std_p", "paml", "mtml", "amtml"])
-def test_every_strategy_is_the_same_on_any_number_of_devices(strategy, dtype):
-    found = twenty_steps(strategy, dtype, "1", "2", "4", "8", "4s", "8s")
+def test_every_strategy_is_the_same_on_any_number_of_devices(strategy, dtype, placements):
+    found = twenty_steps(strategy, dtype, *placements)
     for placement, one in found.items():
         for phase in one["traffic"]:
             assert phase["looped"] == phase["host"] == 0

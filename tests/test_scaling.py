@@ -61,7 +61,7 @@ def assert_same_run(found, dtype):
 
 @pytest.mark.long
 def test_eight_devices_give_the_numbers_of_one_and_send_the_gradient_once():
-    found = twenty_steps("std", "float64", "1", "8", "8s")
+    found = twenty_steps("std", "float64", "1", "8", "8s", "8s-2")
     (whole,), (split,) = found["8"]["traffic"], found["8s"]["traffic"]
     size = found["8"]["params_bytes"]
     numbers = 1000  # bytes, of the losses and counts that are summed beside it

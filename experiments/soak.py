@@ -315,7 +315,7 @@ def _disk(trials, output):
     for number in trials.left():
         workdir = output / "full"
         shutil.rmtree(workdir, ignore_errors=True)
-        most = (2_000, 6_000, 20_000)[number % 3]  # bytes: the settings, the log, an array
+        most = (2_000, 6_000, 20_000)[number % 3]  # bytes: the words twice, an array
 
         def limit(most=most):
             resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))

@@ -116,6 +116,9 @@ def define_train_flags() -> None:
     flags.DEFINE_boolean(
         "distinct_start", None, "give the persona task a start token of its own"
     )
+    flags.DEFINE_enum(
+        "persona_context", None, ["both", "own"], "whose utterances the persona task reads"
+    )
     flags.DEFINE_string("glove", None, "text file of word vectors, GloVe's format, any width")
     count("min_count", None, "words rarer than this in train are unknown")
     count("validate_every", None, "iterations between validations; each one is saved")

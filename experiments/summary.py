@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtml_jax.checkpoint import restore_params
-from mtml_jax.config import TrainConfig
-from mtml_jax.data.episodes import pack_rows
+from mtml_jax.config import PHASES, TrainConfig
+from mtml_jax.data.episodes import Encoding, encode_dialogue, own_side, pack_rows
 from mtml_jax.data.folds import choose_folds, measure_folds, pack_folds
 from mtml_jax.data.prepare import Prepared
 from mtml_jax.data.vocab import START, START_PERSONA
@@ -71,8 +71,9 @@ def show(workdir: str, config: TrainConfig, data: Prepared) -> None:
         params, flat, jnp.float32(config.inner_lr)
     )
     _show_replies(params, adapted, plans[0].held_out, config, data)
-    if config.strategy in ("mtml", "amtml"):
-        _show_persona(params, plans[0].held_out, config, data)
+    if any("persona" in outer for _, outer in PHASES[config.strategy]):
+        told = data.valid_personas[plans[0].persona].dialogues[plans[0].dialogue]
+        _show_persona(params, told, config, data)
     print(
         f"\nnext: python -m experiments.evaluate --workdir={workdir}, or the same command with "
         "--strategy=paml to compare"
@@ -102,7 +103,8 @@ def _show_replies(params, adapted, dialogue, config, data):
 
 def _show_persona(params, dialogue, config, data):
     """The statements of a valid persona, and what the model makes of a whole dialogue."""
-    example = dialogue.examples[-1]
+    heard = own_side(dialogue) if config.persona_context == "own" else dialogue
+    example = encode_dialogue(heard, Encoding(data.vocabulary, config.shape))[0][-1]
     start = START_PERSONA if config.distinct_start else START
     decode = jax.jit(
         functools.partial(

@@ -121,7 +121,7 @@ def folds_of(save_tiny_run, tmp_path_factory):
     return make
 
 
-@pytest.mark.parametrize("strategy", ["std", "paml", "mtml", "amtml", "std_p"])
+@pytest.mark.parametrize("strategy", ["std", "multitask", "paml", "mtml", "amtml", "std_p"])
 def test_no_statement_is_in_the_evaluation(folds_of, strategy):
     dogs, cats = [folds_of(strategy, (f"i have a {pet}",)) for pet in ("dog", "cat")]
     for fold in (*dogs, *cats):

@@ -11,8 +11,8 @@ from absl import app, flags
 from tqdm import tqdm
 
 from experiments import flags as settings
-from experiments.evaluate import Run, load
 from experiments.reconstruction_report import draw, sample_text, table
+from experiments.tested import Run, load
 from mtml_jax import decoding
 from mtml_jax.data.episodes import EncodedPersona, Encoding
 from mtml_jax.data.folds import choose_folds

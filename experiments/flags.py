@@ -89,7 +89,7 @@ def define_train_flags() -> None:
     )
     define_data_flags()
     number, count = flags.DEFINE_float, flags.DEFINE_integer
-    number("alpha", None, "weight of the response loss in mtml, 0 to 1 (eq. 6; paper: 0.5 to 0.9)")
+    number("alpha", None, "weight of the response loss in mtml and multitask, 0 to 1 (eq. 6; paper: 0.5 to 0.9)")
     number("inner_lr", None, "SGD step of the inner update (eq. 11; paper: 0.005)")
     number("outer_lr", None, "Adam step of the outer update (eq. 14; paper: 0.003)")
     count("inner_steps", None, "SGD steps of the inner update (paper: 1)")

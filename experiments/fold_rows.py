@@ -1,5 +1,6 @@
 """Adapts to folds, scores and decodes them: rows that are never made twice."""
 
+import contextlib
 import functools
 
 import jax
@@ -31,12 +32,17 @@ DECODERS = {
 
 
 def run_folds(
-    given, run: Run, plans: dict[int, list[FoldPlan]], done: FoldsFile | None
+    given,
+    run: Run,
+    plans: dict[int, list[FoldPlan]],
+    done: FoldsFile | None,
+    bar: tqdm | None = None,
 ) -> None:
     """Adapts, scores and decodes whatever fold is not done yet.
 
     All processes share every group of folds. The first one keeps the results in `done`,
-    which the others have not, and goes on alone from here.
+    which the others have not, and goes on alone from here. `bar` is one of several
+    evaluations, which a fold takes one further; None: of this one.
     """
     work = work_of(plans)
     rows = done.rows if done else {}
@@ -47,7 +53,10 @@ def run_folds(
     shape, longest = run.config.shape, max(plans)
     total = sum(len(plans[k]) for _, k in work)
     left = sum(map(len, waiting.values()))
-    with tqdm(total=total, initial=total - left, unit="fold", disable=None) as bar:
+    with contextlib.ExitStack() as stack:
+        bar = bar or stack.enter_context(
+            tqdm(total=total, initial=total - left, unit="fold", disable=None)
+        )
         for several in (False, True):  # one program for all that adapt, whatever their k
             todo = [pair for pair in work if bool(pair[1]) == several and waiting[pair]]
             if not todo:

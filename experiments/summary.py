@@ -27,37 +27,8 @@ def show(workdir: str, config: TrainConfig, data: Prepared) -> None:
         print("one valid persona: none to compare adapting with, so no summary")
         return
     params = restore_params(workdir, "best").params
-    most = max(len({d.conversation for d in p.dialogues}) for p in data.valid) - 1
-    shots = min(SHOTS, most)
-    plans = choose_folds(data.valid, shots, _SEED, FOLDS)
-    sizes = measure_folds(plans, config.shape, epochs=EPOCHS, seed=_SEED)
-    own, other = (
-        pack_folds(plans, config.shape, sizes, control=control, epochs=EPOCHS, seed=_SEED)
-        for control in (False, True)
-    )
-    folds = jax.tree.map(lambda *both: np.concatenate(both), own, other)
-    mesh = local_mesh(2 * len(plans))
-    score = jax.jit(
-        functools.partial(
-            score_stages, stages=(0, EPOCHS), config=config.loss(), mesh=mesh
-        )
-    )
-    sums = jax.device_get(
-        score(
-            replicate(params, mesh),
-            split_personas(folds, mesh),
-            replicate(jnp.float32(config.inner_lr), mesh),
-        )
-    ).response
-    half = len(plans)
-    initial, own_ppl, other_ppl = (
-        perplexity(sums.nll[part, stage].sum(), sums.tokens[part, stage].sum())
-        for part, stage in (
-            (slice(0, half), 0),
-            (slice(0, half), 1),
-            (slice(half, None), 1),
-        )
-    )
+    (initial, own_ppl, other_ppl), plans, own = own_and_other(params, config, data, FOLDS)
+    shots = len(plans[0].own)
     print(
         f"\n{len(plans)} held-out dialogues of valid personas, {shots} other dialogues to adapt "
         f"to, {EPOCHS} epochs of SGD at {config.inner_lr}, best checkpoint:\n"
@@ -77,6 +48,48 @@ def show(workdir: str, config: TrainConfig, data: Prepared) -> None:
     print(
         f"\nnext: python -m experiments.evaluate --workdir={workdir}, or the same command with "
         "--strategy=paml to compare"
+    )
+
+
+def own_and_other(params, config: TrainConfig, data: Prepared, count: int):
+    """Response PPL of so many folds of valid personas, adapted as at test.
+
+    Returns:
+      ((unadapted, adapted to own dialogues, to another persona's), the plans, the folds
+      that are adapted to own dialogues).
+    """
+    most = max(len({d.conversation for d in p.dialogues}) for p in data.valid) - 1
+    plans = choose_folds(data.valid, min(SHOTS, most), _SEED, count)
+    sizes = measure_folds(plans, config.shape, epochs=EPOCHS, seed=_SEED)
+    own, other = (
+        pack_folds(plans, config.shape, sizes, control=control, epochs=EPOCHS, seed=_SEED)
+        for control in (False, True)
+    )
+    folds = jax.tree.map(lambda *both: np.concatenate(both), own, other)
+    mesh = local_mesh(2 * len(plans))
+    sums = jax.device_get(
+        _before_and_after(config.loss(), mesh)(
+            replicate(params, mesh),
+            split_personas(folds, mesh),
+            replicate(jnp.float32(config.inner_lr), mesh),
+        )
+    ).response
+    half = len(plans)
+    ppl = tuple(
+        perplexity(sums.nll[part, stage].sum(), sums.tokens[part, stage].sum())
+        for part, stage in (
+            (slice(0, half), 0),
+            (slice(0, half), 1),
+            (slice(half, None), 1),
+        )
+    )
+    return ppl, plans, own
+
+
+@functools.lru_cache(maxsize=4)
+def _before_and_after(config, mesh):
+    return jax.jit(
+        functools.partial(score_stages, stages=(0, EPOCHS), config=config, mesh=mesh)
     )
 
 

@@ -46,6 +46,10 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     write_text(path, json.dumps(_plain(value), indent=2, sort_keys=True) + "\n")
 
 
+class InUse(ValueError):
+    """A folder that another process holds."""
+
+
 class WorkdirLock:
     """Holds a run's folder for one process; the lock dies with its holder.
 
@@ -55,7 +59,7 @@ class WorkdirLock:
       workdir: folder of the run; made if it is not there.
 
     Raises:
-      ValueError: on entering, where another process holds the folder.
+      InUse: on entering, where another process holds the folder.
       OSError: on entering, where it cannot be written to.
     """
 
@@ -85,7 +89,7 @@ class WorkdirLock:
             file.seek(0)
             pid = file.read().strip() or "unknown"
             file.close()
-            raise ValueError(
+            raise InUse(
                 f"{self._workdir}: found a run in use by process {pid}, "
                 "want that process to end first or another --workdir"
             ) from None

@@ -10,7 +10,7 @@ from absl import app, flags
 from tqdm import tqdm
 
 from experiments import flags as settings
-from experiments.fold_rows import DECODERS, EPOCHS, inner_lr_of, run_folds
+from experiments.fold_rows import DECODERS, EPOCHS, inner_lr_of, parsed_shots, run_folds
 from experiments.fold_scores import effective_shots, statistics_of
 from experiments.folds_file import FoldsFile, key
 from experiments.score_table import score_table
@@ -70,7 +70,7 @@ def evaluate(given) -> dict | None:
     """
     if not given.workdir:
         raise ValueError("got no --workdir, want the folder of a training run")
-    shots = _shots(given.shots)
+    shots = parsed_shots(given.shots)
     output = pathlib.Path(given.output or pathlib.Path(given.workdir) / "eval")
     with contextlib.ExitStack() as stack:
         run = load(given)
@@ -161,16 +161,6 @@ def _utterances(dialogue, turn):
     for earlier in dialogue.turns[: turn + 1]:
         said += [["other", earlier.context], ["self", earlier.response]]
     return [[who, text] for who, text in said[:-1] if text]
-
-
-def _shots(given: list[str]) -> list[int]:
-    try:
-        shots = sorted({int(k) for k in given})
-    except ValueError:
-        shots = [-1]
-    if not shots or shots[0] < 0:
-        raise ValueError(f"got --shots={','.join(given)}, want whole numbers such as 0,5,10")
-    return shots
 
 
 def _settings(given, run: Run) -> dict:

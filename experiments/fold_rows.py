@@ -157,3 +157,18 @@ def _rows(run, system, shots, plans, found):
 
 def inner_lr_of(given, run):
     return run.config.inner_lr if given.inner_lr is None else given.inner_lr
+
+
+def parsed_shots(given: list[str]) -> list[int]:
+    """The numbers of --shots, in order.
+
+    Raises:
+      ValueError: they are not whole numbers.
+    """
+    try:
+        shots = sorted({int(k) for k in given})
+    except ValueError:
+        shots = [-1]
+    if not shots or shots[0] < 0:
+        raise ValueError(f"got --shots={','.join(given)}, want whole numbers such as 0,5,10")
+    return shots

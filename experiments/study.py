@@ -11,12 +11,13 @@ from absl import app, flags
 
 from experiments import flags as settings
 from experiments import study_tuning as tuning
-from experiments.fold_rows import EPOCHS
+from experiments.fold_rows import EPOCHS, parsed_shots
 from experiments.study_bar import Part, whole_bar
-from experiments.study_cell import SHOTS, TRAINING_COST, make_cell, step_cost
+from experiments.study_cell import TRAINING_COST, make_cell, step_cost
 from experiments.study_rows import chosen_rows, config_of
 from mtml_jax.config import PHASES, PRESETS, TrainConfig
-from mtml_jax.data.prepare import CORPORA, Prepared, prepare
+from mtml_jax.data.personas import group_personas, require_conversations
+from mtml_jax.data.prepare import CORPORA, Prepared, load_split, prepare
 from mtml_jax.nli import Scorer, load_scorer
 from mtml_jax.runlog import InUse, write_json
 
@@ -35,6 +36,7 @@ class Study:
       data_dir: of PersonaChat's files.
       split: whose personas are tested.
       folds_per_persona: held-out dialogues of each.
+      shots: numbers of dialogues that rows adapt to.
       scorer: of replies against statements; None without one.
     """
 
@@ -45,6 +47,7 @@ class Study:
     data_dir: str | None
     split: str
     folds_per_persona: int
+    shots: tuple[int, ...]
     scorer: Scorer | None = None
 
     def __post_init__(self):
@@ -86,6 +89,7 @@ def define_flags() -> None:
     flags.DEFINE_float("outer_lr", None, "the same", 0.0)
     flags.DEFINE_enum("reduction", None, ["mean", "sum"], "the same")
     flags.DEFINE_enum("split", "test", ["valid", "test"], "whose personas the rows are tested on")
+    flags.DEFINE_list("shots", ["5", "10"], "numbers k of dialogues to adapt to (section 3.4)")
     flags.DEFINE_integer("folds_per_persona", 2, "held-out dialogues of each", lower_bound=1)
     flags.DEFINE_string("nli", None, "folder of an NLI scorer, for C; from experiments.train_nli")
     flags.DEFINE_string("glove", None, "word vectors for the row mtml-0.8-glove")
@@ -119,8 +123,10 @@ def run_study(given) -> None:
         }
     folder.mkdir(parents=True, exist_ok=True)
     study = Study(
-        folder, given.preset, base, source, given.data_dir, given.split, given.folds_per_persona
-    )
+        folder, given.preset, base, source, given.data_dir, given.split,
+        given.folds_per_persona, parsed_shots(given.shots),
+    )  # fmt: skip
+    _check_shots(study)
     cells = [(row, seed) for seed in range(given.seeds) for row in rows]
     missing = [pair for pair in cells if not _cell_path(folder, *pair).exists()]
     print(
@@ -145,6 +151,19 @@ def run_study(given) -> None:
     print(f"next: python -m experiments.report {folder}")
 
 
+def _check_shots(study):
+    """Before anything is trained: do the personas that are tested have so many dialogues?"""
+    how = {name: study.source[name] for name in ("split_seed", "skip_bad") if name in study.source}
+    dialogues, _ = load_split(study.source["data"], study.data_dir, study.split, **how)
+    personas, _ = require_conversations(group_personas(dialogues))
+    most = max((len({d.conversation for d in p.dialogues}) for p in personas), default=1) - 1
+    if min(study.shots) < 1 or max(study.shots) > most:
+        raise ValueError(
+            f"got --shots={','.join(map(str, study.shots))}, want numbers from 1 to {most}: no "
+            f"persona of {study.split} has more dialogues beside the one held out"
+        )
+
+
 def _fixed(given, study):
     """The rates of the grid, from study.json, the flags or a search on valid; None where
     another process still searches."""
@@ -155,7 +174,7 @@ def _fixed(given, study):
         "split": given.split,
         "iterations": study.config.iterations,
         "folds_per_persona": given.folds_per_persona,
-        "shots": list(SHOTS),
+        "shots": list(study.shots),
         "epochs": list(EPOCHS),
     }
     flagged = {
@@ -189,7 +208,7 @@ def _fixed(given, study):
         "chosen_by": "the least own_ppl of tuning/" if trials else "flags",
         "endpoint": {
             "score": _FACTS if given.data == "demo" else _CONSISTENCY,
-            "one": "mtml-0.8", "other": "paml", "shots": SHOTS[-1], "epoch": EPOCHS[-1],
+            "one": "mtml-0.8", "other": "paml", "shots": study.shots[-1], "epoch": EPOCHS[-1],
         },
         "command": shlex.join(["python", "-m", "experiments.study", *sys.argv[1:]]),
     })  # fmt: skip
@@ -242,7 +261,7 @@ def _make(study, missing):
             path = _cell_path(study.folder, row, seed)
             if not path.exists():  # it may have been made elsewhere by now
                 try:
-                    write_json(path, make_cell(row, seed, study, part))
+                    write_json(path, make_cell(row, seed, study, part), indent=None)
                 except FloatingPointError as error:
                     failed[name] = str(error)
                 except InUse:

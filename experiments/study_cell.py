@@ -26,7 +26,6 @@ from mtml_jax.runlog import RunLog, WorkdirLock, read_log, versions
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
 from mtml_jax.training import compiled_steps, initial_state, rates_at, train
 
-SHOTS = (5, 10)  # section 3.4
 TRAINING_COST = 1.5  # of a meta-training at the presets' lengths, in tests; for the time left only
 _SAMPLES = 4
 _POINTS = 120  # of a learning curve
@@ -150,7 +149,7 @@ def _test(row, workdir, study, bar):
     )  # fmt: skip
     run = load(given)
     count = study.folds_per_persona * len(run.personas)
-    plans = {k: choose_folds(run.encoded, k, given.seed, count) for k in (0, *SHOTS)}
+    plans = {k: choose_folds(run.encoded, k, given.seed, count) for k in (0, *study.shots)}
     settings = {
         "checkpoint": row.checkpoint,
         "step": run.step,

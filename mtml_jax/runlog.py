@@ -41,9 +41,11 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: str | os.PathLike, value: Any) -> None:
+def write_json(path: str | os.PathLike, value: Any, indent: int | None = 2) -> None:
     """Writes a JSON file as `write_text` does; NaN and infinities as `RunLog` does."""
-    write_text(path, json.dumps(_plain(value), indent=2, sort_keys=True) + "\n")
+    separators = None if indent else (",", ":")
+    text = json.dumps(_plain(value), indent=indent, sort_keys=True, separators=separators)
+    write_text(path, text + "\n")
 
 
 class InUse(ValueError):

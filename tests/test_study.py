@@ -11,6 +11,7 @@ from experiments import study, study_cell, study_tuning
 from experiments.study_bar import Part, whole_bar
 from experiments.study_rows import GROUPS, ROWS, chosen_rows, config_of
 from mtml_jax.config import PRESETS
+from mtml_jax.data.demo import demo_corpus
 from mtml_jax.runlog import InUse
 
 TINY = PRESETS["tiny"]
@@ -21,7 +22,7 @@ def given(folder, **changes):
         "data": "demo", "preset": "tiny", "output": str(folder), "rows": ["paml", "mtml-0.8"],
         "seeds": 2, "glove": None, "iterations": None, "split_seed": 0, "skip_bad": False,
         "data_dir": None, "split": "test", "folds_per_persona": 1, "inner_lr": 0.1,
-        "outer_lr": None, "reduction": None, "nli": None, "tune_only": False,
+        "outer_lr": None, "reduction": None, "nli": None, "tune_only": False, "shots": ["5", "10"],
     }  # fmt: skip
     return types.SimpleNamespace(**{**flags, **changes})
 
@@ -105,9 +106,16 @@ def test_cells_are_made_once_with_the_rates_that_were_fixed(made, tmp_path, caps
     settings = json.loads((tmp_path / "study.json").read_text())
     assert settings["settings"] == {"inner_lr": 0.1, "reduction": "mean", "outer_lr": 0.01}
     assert settings["endpoint"]["score"] == "facts" and settings["endpoint"]["one"] == "mtml-0.8"
-    for changes in ({"inner_lr": 0.3}, {"iterations": 7}, {"folds_per_persona": 2}):
+    for changes in ({"inner_lr": 0.3}, {"iterations": 7}, {"shots": ["4"]}):
         with pytest.raises(ValueError, match=f"found a study with {next(iter(changes))}"):
             study.run_study(given(tmp_path, **changes))
+
+
+def test_more_shots_than_there_are_dialogues_are_refused_before_any_training(made, tmp_path):
+    for shots in (["5", "99"], ["0", "5"]):
+        with pytest.raises(ValueError, match=f"got --shots={','.join(shots)}, want numbers from 1 to"):
+            study.run_study(given(tmp_path, shots=shots))
+    assert not made
 
 
 def test_a_cell_that_fails_or_is_made_elsewhere_does_not_stop_the_others(made, tmp_path, capsys):
@@ -146,3 +154,44 @@ def test_parts_fill_a_bar_whatever_they_skip():
     two = Part(whole_bar(3.0), "two", 1.0)
     two.finish()
     assert two.done == 1.0
+
+
+@pytest.mark.long
+def test_a_study_of_two_rows_from_the_search_to_the_cells(tmp_path, monkeypatch):
+    """Two steps each, on a part of the demo corpus: every stage runs, and nothing twice."""
+    monkeypatch.setattr("mtml_jax.data.prepare.demo_corpus", lambda split: demo_corpus(split)[:160])
+    model = dataclasses.replace(TINY.model, width=8, feed_forward=16)
+    small = dataclasses.replace(TINY, model=model, validation_episodes=4, meta_batch=4)
+    monkeypatch.setitem(PRESETS, "tiny", small)
+    monkeypatch.setattr(study_tuning, "INNER_RATES", (0.1, 0.2))
+    monkeypatch.setattr(study_tuning, "REDUCTIONS", ("mean",))
+    flags = given(
+        tmp_path, inner_lr=None, iterations=3, seeds=1, rows=["paml", "multitask"], shots=["1"]
+    )
+    study.run_study(flags)
+    trials = [json.loads(p.read_text()) for p in sorted((tmp_path / "tuning").iterdir())]
+    assert len(trials) == 4  # two inner rates, two more outer ones
+    fixed = json.loads((tmp_path / "study.json").read_text())["settings"]
+    best = study_tuning.best_of(trials)
+    assert fixed == {name: best[name] for name in fixed}
+    for trial in trials:
+        assert trial["iterations"] == 1 and trial["moved"] > 0
+        assert 0 < trial["second_order_share"] < 1
+    cells = {p.name: json.loads(p.read_text()) for p in (tmp_path / "cells").iterdir()}
+    assert set(cells) == {"paml.0.json", "multitask.0.json"}
+    for cell in cells.values():
+        assert len(cell["test"]) == 2 + 2 * 5  # human, unadapted; own and other by epochs
+        tested = cell["test"][2]["statistics"]
+        assert len(tested["nll"]) == cell["personas"] > 1 and np.shape(tested["facts"])[1] == 3
+        assert cell["training"]["iterations"] == 3 and cell["training"]["temporary_bytes"] > 0
+        assert len(cell["training"]["curve"]["valid"]) == 1 and len(cell["samples"]) == 4
+    assert cells["paml.0.json"]["reconstruction"] is None
+    assert cells["multitask.0.json"]["reconstruction"][0]["turns_seen"] == 1
+
+    (tmp_path / "cells" / "paml.0.json").unlink()
+    monkeypatch.setattr("experiments.fold_rows._compiled", None)  # no fold is done again
+    monkeypatch.setattr("mtml_jax.training.training_batch", lambda *_, **__: {"w": np.zeros(4)})
+    study.run_study(flags)
+    again = json.loads((tmp_path / "cells" / "paml.0.json").read_text())
+    for name in ("test", "samples", "config"):
+        assert again[name] == cells["paml.0.json"][name]

@@ -160,11 +160,9 @@ def summarise_seeds(
       ValueError: there are no runs, or they differ in their number of personas.
     """
     return {
-        name: _over_seeds(
-            [functools.partial(score, run, name) for run in runs], runs, seed, resamples
-        )
+        name: _over_seeds(scored, runs, seed, resamples)
         for name in names
-        if all(name in _scores(run) for run in runs)
+        if all(scored := [scorer(run, name) for run in runs])
     }
 
 
@@ -188,27 +186,22 @@ def differences_over_seeds(
             f"found runs of {len(ones)} and of {len(others)} seeds, want those of the same seeds"
         )
 
-    return {
-        name: _over_seeds(
-            [
-                lambda drawn, one=one, other=other: (
-                    score(one, name, drawn) - score(other, name, drawn)
-                )
-                for one, other in zip(ones, others)
-            ],
-            [*ones, *others],
-            seed,
-            resamples,
-        )
-        for name in names
-        if all(name in _scores(run) for run in (*ones, *others))
-    }
+    def minus(one, other):
+        return lambda drawn: one(drawn) - other(drawn)
+
+    found = {}
+    for name in names:
+        left, right = ([scorer(run, name) for run in runs] for runs in (ones, others))
+        if all(left) and all(right):
+            gaps = list(map(minus, left, right))
+            found[name] = _over_seeds(gaps, [*ones, *others], seed, resamples)
+    return found
 
 
-def score(statistics: Statistics, name: str, drawn: np.ndarray | None = None) -> float:
-    """One score of all personas, or of those that were drawn."""
-    drawn = np.arange(len(statistics["dialogues"])) if drawn is None else drawn
-    return float(_scores(statistics)[name](statistics, drawn))
+def scorer(statistics: Statistics, name: str) -> Callable[[np.ndarray], float] | None:
+    """Makes the function from drawn personas to a score; None where it cannot be counted."""
+    found = _scores(statistics).get(name)
+    return functools.partial(found, statistics) if found else None
 
 
 def resample_seeds(
@@ -251,7 +244,7 @@ def _over_seeds(scored, runs, seed, resamples):
         return sum(scored[n](drawn) for n in seeds) / len(seeds)
 
     low, high = resample_seeds(mean, len(scored), personas, seed=seed, resamples=resamples)
-    each = [one(np.arange(personas)) for one in scored]
+    each = [float(one(np.arange(personas))) for one in scored]
     return {"value": sum(each) / len(each), "low": low, "high": high, "seeds": each}
 
 

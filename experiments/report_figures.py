@@ -10,7 +10,7 @@ import numpy as np
 from experiments.paper_numbers import PAML_CURVE, PAML_HUMAN_C, PAPER
 from experiments.report_cells import Study
 from experiments.report_numbers import Numbers
-from experiments.report_tables import SCORES, base_row, reported, turns_seen
+from experiments.report_tables import base_row, reported, turns_seen
 
 # Okabe and Ito's colours, told apart by every kind of colour vision; markers differ besides.
 _SKY, _BLUE = "#56b4e9", "#0072b2"
@@ -26,6 +26,7 @@ _STYLES = {  # row -> colour, marker
     "amtml": ("#009e73", "P"),
     "multitask": ("#cc79a7", "X"),
 }
+_ABLATIONS = (("--", "d"), ("-.", "*"), ((0, (6, 1, 1, 1)), "h"), ((0, (3, 3)), "X"))
 _QUIET = "#666666"  # what is not ours
 _WIDTH = 5.4  # inches: a column, and a phone's screen
 _AXES = {
@@ -77,6 +78,11 @@ def _curve(axis, ppl, score, row, label):
     x, y = [[e.value for e in found] for found in (ppl, score)]
     axis.plot(x, y, markevery=range(1, len(x)), **style)
     axis.plot(x[:1], y[:1], ".", color=colour, markersize=5)
+    if row.startswith("mtml-"):
+        axis.annotate(
+            row.removeprefix("mtml-"), (x[-1], y[-1]), (-5, 5), textcoords="offset points",
+            ha="right", fontsize=8, color=colour,
+        )  # fmt: skip
     for found, values, place in ((ppl, x, "x"), (score, y, "y")):
         axis.errorbar(
             x, y, fmt="none", ecolor=colour, alpha=0.45, **_BARS,
@@ -214,7 +220,7 @@ def learning(study: Study) -> bytes:
     )
     figure, axes = _figure(len(panels), 2.8)
     for axis, (kind, column, label) in zip(axes, panels):
-        for row in study.group("paper", "control"):
+        for number, row in enumerate(study.group("paper", "control")):
             by_step: dict[int, list[float]] = {}
             for cell in study.rows[row].values():
                 for line in cell.told["training"]["curve"][kind]:
@@ -227,7 +233,7 @@ def learning(study: Study) -> bytes:
                 colour, marker = _style(study, row)
                 axis.plot(
                     list(points), list(points.values()), color=colour, marker=marker,
-                    label=study.label(row), markevery=0.12, **_DRAWN,
+                    label=study.label(row), markevery=(0.015 * number, 0.16), **_DRAWN,
                 )  # fmt: skip
         if kind == "valid":
             _log_where_wide(axis, "y")
@@ -240,9 +246,9 @@ def learning(study: Study) -> bytes:
 def reconstruction(study: Study) -> bytes | None:
     """Reconstruction against the turns seen; None where no row was asked for it."""
     panels = {"token_f1": "token F1", "statement_recall": "statement recall, share",
-              "ppl": "PPL of the persona, exp(nats a token)"}  # fmt: skip
+              "ppl": "persona PPL, exp(nats a token)"}  # fmt: skip
     figure, axes = _figure(len(panels), 3.0)
-    drawn = False
+    drawn, ablations = False, iter(_ABLATIONS)
     for row, seeds in study.rows.items():
         found = [c.told["reconstruction"] for c in seeds.values() if c.told.get("reconstruction")]
         shown = [rows for rows in found if any(r["variant"] == "both_sides" for r in rows)]
@@ -251,7 +257,9 @@ def reconstruction(study: Study) -> bytes | None:
         drawn = True
         turns = turns_seen(shown, "both_sides")
         colour, marker = _style(study, row)
-        dashes = "--" if base_row(study, row) else "-"
+        dashes = "-"
+        if base_row(study, row):
+            dashes, marker = next(ablations, ("--", "."))
         for axis, name in zip(axes, panels):
             for suffix, line, mark in (("", dashes, marker), ("_shuffled", ":", None)):
                 means = [_reconstructed(shown, seen, name + suffix) for seen in turns]
@@ -293,6 +301,7 @@ def _figure(panels, height):
 
     figure = Figure(figsize=(_WIDTH, height * panels), layout="constrained")
     FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(hspace=0.12 / panels, h_pad=0.1)
     axes = list(figure.subplots(panels, 1, squeeze=False).flat)
     for axis in axes:
         axis.grid(alpha=0.3)

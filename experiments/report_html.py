@@ -16,12 +16,12 @@ _STYLE = """
   figure img { filter: brightness(.92); }
 }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 60rem; padding: 1rem 1.1rem 4rem; background: var(--page);
+body { margin: 0 auto; max-width: 76rem; padding: 1rem 1.1rem 4rem; background: var(--page);
   color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.2rem; margin: 2.5rem 0 .5rem; }
 h3 { font-size: 1rem; margin: 1.75rem 0 .25rem; }
 p { max-width: 44rem; }
-nav { font-size: .9rem; columns: 2; } nav a { display: block; padding: .15rem 0; }
+nav { font-size: .9rem; columns: 2 14rem; } nav a { display: block; padding: .15rem 0; }
 a { color: var(--mark); }
 pre { background: var(--soft); padding: .6rem .8rem; border-radius: .4rem; white-space: pre-wrap; }
 figure { margin: 1rem 0; } figure img { display: block; width: 100%; max-width: 40rem;
@@ -38,6 +38,9 @@ th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-al
 thead th { border-bottom: 2px solid var(--line); }
 tbody th { font-weight: 600; position: sticky; left: 0; background: var(--page); }
 td small { display: block; color: var(--quiet); }
+@media (max-width: 40rem) {
+  .numbers tbody th { white-space: normal; min-width: 5.5rem; max-width: 7.5rem; }
+}
 dl.said { margin: .5rem 0; } .said dt { float: left; clear: left; width: 5.5rem;
   color: var(--quiet); } .said dd { margin: 0 0 .2rem 5.5rem; }
 """

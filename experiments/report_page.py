@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 
-
 class Heading(NamedTuple):
     text: str
     level: int = 2

@@ -100,9 +100,7 @@ def sentence(found: Estimate, one: str, other: str, name: str) -> str:
     else:
         above = sum(x > 0 for x in found.seeds.values())
         seeds = f"{above} of {count} seeds are above zero."
-    return (
-        f"The difference is {value} (95 % interval {low} to {high}). {verdict} {seeds}"
-    )
+    return f"The difference is {value} (95 % interval {low} to {high}). {verdict} {seeds}"
 
 
 def setting(study: Study) -> list[Block]:
@@ -332,10 +330,11 @@ def equal_ppl_sentence(study: Study, numbers: Numbers) -> list[Block]:
                 "PPL in common, so what is above cannot be told apart from a difference in PPL."
             )
         ]
+    told = sentence(found.difference, *titles, name)
     return [
         Text(
-            f"At equal PPL, within {found.levels[0]:.2f} to {found.levels[-1]:.2f}, which both "
-            f"pass along the epochs: {sentence(found.difference, *titles, name)}"
+            f"At equal PPL, from {found.levels[0]:.2f} to {found.levels[-1]:.2f}, which both pass "
+            f"along the epochs, {told[0].lower()}{told[1:]}"
         )
     ]
 
@@ -542,7 +541,7 @@ def _side(found):
 
 
 def _fixed(value, digits):
-    return "-" if math.isnan(value) else f"{value:,.{digits}f}"
+    return "-" if math.isnan(value) else f"{value:z,.{digits}f}"
 
 
 def _spread(values, digits):

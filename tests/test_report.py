@@ -14,7 +14,7 @@ import pytest
 from experiments import report, report_tables
 from experiments.paper_numbers import PAPER, ROWS
 from experiments.report_cells import read_study
-from experiments.report_numbers import Numbers, common_range, passing
+from experiments.report_numbers import Estimate, Numbers, common_range, passing
 from mtml_jax.metrics import bleu_statistics
 
 EPOCHS = [1, 3, 5, 7, 10]
@@ -146,3 +146,301 @@ def save_study(folder, rows, seeds=3, *, score="c_own_minus_shuffled", **made):
                  "adapted_ppl": 19.0, "own_ppl": 12.0, "other_ppl": "inf", "seconds": 30.0}
         (folder / "tuning" / f"mtml-{rate}.json").write_text(json.dumps(trial))
     return folder
+
+
+def tables_of(text):
+    """Heading -> its last table, as row name -> column -> cell."""
+    found, heading, head = {}, "", None
+    for line in text.replace("\\", "").splitlines():
+        if line.startswith("#"):
+            heading, head = line.lstrip("# "), None
+        elif line.startswith("| "):
+            cells = [part.strip() for part in line.strip("| \n").split(" | ")]
+            if head is None:
+                # A table's first heading may be empty.
+                head = [part.strip() for part in line[1:-1].split("|")]
+                found[heading] = {}
+            elif not cells[0].startswith("---"):
+                found[heading][cells[0]] = dict(zip(head[1:], cells[1:]))
+        else:
+            head = None
+    return found
+
+
+def numbers_in(cell_text):
+    return [float(x) for x in re.findall(r"-?\d+\.\d+", cell_text)]
+
+
+def stage(folder, row, seed, system="own", shots=10, epoch=10):
+    told = json.loads((folder / "cells" / f"{row}.{seed}.json").read_text())
+    (found,) = (
+        t["statistics"]
+        for t in told["test"]
+        if (t["system"], t["shots"], t["epoch"]) == (system, shots, epoch)
+    )
+    return {name: np.array(values, float) for name, values in found.items()}
+
+
+def ppl(found):
+    return math.exp(found["nll"].sum() / found["tokens"].sum())
+
+
+def c(found, name="c"):
+    replies, _, entailed, contradicted = found[name].sum(axis=0)
+    return (entailed - contradicted) / replies
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a study with C and facts, and its report."""
+    folder = tmp_path_factory.mktemp("study") / "study"
+    rows = {"paml": [0, 1], "mtml-0.8": [0, 1], "multitask": [1], "mtml-0.8-first_order": [0, 1]}
+    save_study(folder, rows, 2, facts=True)
+    report.report(folder, resamples=40)
+    return folder
+
+
+def test_tables_2_and_3_by_hand(whole):
+    tables = tables_of((whole / "report.md").read_text())
+    for shots, title in ((10, "(the paper's table 2)"), (5, "(the paper's table 3)")):
+        table = tables[f"{shots}-shot, after 10 epochs {title}"]
+        assert list(table) == ["PAML", "MTML 0.8", "multitask", "human replies"]
+        for row, seeds in (("paml", (0, 1)), ("mtml-0.8", (0, 1)), ("multitask", (1,))):
+            cells = table[row.replace("mtml-", "MTML ").replace("paml", "PAML")]
+            found = [stage(whole, row, seed, shots=shots) for seed in seeds]
+            value, low, high = numbers_in(cells["PPL"])
+            assert value == round(np.mean([ppl(f) for f in found]), 2) and low < value < high
+            own, shuffled = (
+                np.mean([c(f, name) for f in found]) for name in ("c", "c_shuffled")
+            )
+            assert numbers_in(cells["C own"])[0] == pytest.approx(own, abs=5e-4)
+            assert numbers_in(cells["C shuffled"])[0] == pytest.approx(shuffled, abs=5e-4)
+            gap = numbers_in(cells["C own minus shuffled"])[0]
+            assert gap == pytest.approx(own - shuffled, abs=5e-4)
+            facts = np.mean([(f["facts"][:, 0] - f["facts"][:, 1]).sum() / 260 for f in found])
+            assert numbers_in(cells["facts"])[0] == pytest.approx(facts, abs=5e-4)
+            repeats = np.mean([f["repeats"].sum() / 260 for f in found])
+            assert numbers_in(cells["repeats"])[0] == pytest.approx(repeats, abs=5e-4)
+            assert cells["seeds"] == str(len(seeds))
+        assert table["MTML 0.8"]["paper PPL"] == f"{PAPER[shots]['mtml-0.8'].ppl:.2f}"
+        assert table["PAML"]["paper C own"] == f"{PAPER[shots]['paml'].c:.2f}"
+        assert table["multitask"]["paper C own"] == table["human replies"]["PPL"] == "-"
+
+
+def test_own_against_other_by_hand(whole):
+    table = tables_of((whole / "report.md").read_text())["10-shot"]
+    sides = [[stage(whole, "paml", n, system) for n in (0, 1)] for system in ("own", "other")]
+    own, other = ([ppl(f) for f in found] for found in sides)
+    cells = table["PAML"]
+    assert numbers_in(cells["PPL, own"]) == [round(np.mean(own), 2)]
+    # Three columns of a score carry one name; the last of them stays in this dict.
+    assert numbers_in(cells["own minus other"])[0] == pytest.approx(
+        np.mean(
+            [(f["facts"][:, 0] - f["facts"][:, 1]).sum() / 260 for f in sides[0]]
+        ) - np.mean([(f["facts"][:, 0] - f["facts"][:, 1]).sum() / 260 for f in sides[1]]),
+        abs=5e-4,
+    )  # fmt: skip
+    text = (whole / "report.md").read_text()
+    assert f"| {np.mean(own) - np.mean(other):.2f} (" in text
+    assert "PPL: the interval is below zero in every row" in text
+
+
+def test_the_endpoint_by_hand(whole):
+    gaps = [
+        [c(f) - c(f, "c_shuffled") for f in (stage(whole, row, seed) for seed in (0, 1))]
+        for row in ("mtml-0.8", "paml")
+    ]
+    each = np.subtract(*gaps)
+    text = (whole / "report.md").read_text()
+    assert f"The difference is {each.mean():.3f} (95 % interval" in text
+    assert f"{sum(each > 0)} of 2 seeds are above zero" in text
+    table = tables_of(text)["The study: preset tiny, data demo"]
+    assert [float(table["difference"][f"seed {s}"]) for s in (0, 1)] == [
+        pytest.approx(x, abs=5e-4) for x in each
+    ]
+    table = tables_of(text)["C own minus shuffled, 10-shot"]
+    assert numbers_in(table["MTML 0.8"]["minus PAML"])[0] == pytest.approx(each.mean(), abs=5e-4)
+    assert table["multitask"]["seed 0"] == "-"  # it has no such seed
+    found = [ppl(stage(whole, row, 1)) for row in ("multitask", "paml")]
+    table = tables_of(text)["PPL, 10-shot"]
+    assert float(table["multitask"]["seed 1"]) == round(np.subtract(*found), 2)
+    assert table["MTML 0.8"]["paper"] == f"{43.28 - 41.80:+.2f}"
+
+
+def test_missing_cells_are_listed(whole):
+    text = (whole / "report.md").read_text()
+    (line,) = (line for line in text.splitlines() if line.startswith("Cells that are not there"))
+    assert "std seed 0, 1" in line and "multitask seed 0." in line and "amtml" in line
+    assert "PAML" not in line and "MTML 0.8" not in line
+    assert set(read_study(whole).missing()) == set(ROWS) - {"paml", "mtml-0.8"} | {"multitask"}
+
+
+def test_ablations_stand_beside_their_base(whole):
+    table = tables_of((whole / "report.md").read_text())["Ablations"]
+    cells = table["MTML 0.8-first_order"]
+    ones = [ppl(stage(whole, "mtml-0.8-first_order", n)) for n in (0, 1)]
+    others = [ppl(stage(whole, "mtml-0.8", n)) for n in (0, 1)]
+    assert cells["minus"] == "MTML 0.8" and cells["seeds"] == "2"
+    assert numbers_in(cells["PPL"])[0] == round(np.mean(ones) - np.mean(others), 2)
+
+
+def test_tuning_names_the_chosen_rates_and_the_paper_s(whole):
+    text = (whole / "report.md").read_text()
+    (chosen,) = (line for line in text.splitlines() if line.endswith("| chosen |"))
+    assert chosen.startswith("| mtml | 0.1 | mean | 0.01 | 100 | 0.00200 | 0.1000 | 20.00 to 19.00")
+    assert "| 12.00 | inf | -inf | chosen |" in chosen
+
+
+def test_cost_and_reconstruction(whole):
+    tables = tables_of((whole / "report.md").read_text())
+    cells = tables["Cost"]["PAML"]
+    assert cells["best step"] == "255" and cells["training, min"] == "1.0"  # of 250, 260; 61, 62 s
+    assert cells["memory, MB"] == "17" and cells["GFLOP a step"] == "1.9"
+    # Seven turns stand on 3 of 100 dialogues.
+    table = tables["Persona reconstruction"]
+    assert table["MTML 0.8"]["turns"] == "6" and numbers_in(table["MTML 0.8"]["PPL"])[0] == 4.09
+
+
+def test_the_page_needs_nothing_and_runs_nothing(whole):
+    page = (whole / "report.html").read_text()
+    assert "<script" not in page and html.escape("<script>alert(1)</script>") in page
+    assert "a dog &amp; a cat" in page
+    sources = re.findall(r'(?:src|href)="([^"]{0,40})', page)
+    assert sources and all(s.startswith(("data:image/png;base64,", "#s")) for s in sources)
+    pictures = sorted(path.name for path in whole.glob("*.png"))
+    assert page.count("<figure>") == len(pictures) == 10
+    text = (whole / "report.md").read_text()
+    assert sorted(re.findall(r"\]\((.*?png)\)", text)) == pictures
+    assert "<script" not in text and "i sail \\| a lot" in text and "my \\*dog\\*" in text
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in whole.glob("*.png"))
+
+
+def test_one_seed_without_nli_and_without_controls(tmp_path):
+    save_study(
+        tmp_path / "x", ["paml", "mtml-0.8"], 1, score="facts", nli=False, facts=True, shots=(5, 10)
+    )
+    report.report(tmp_path / "x", resamples=10)
+    text = (tmp_path / "x" / "report.md").read_text()
+    assert "It stands on one seed and resamples personas alone" in text
+    table = tables_of(text)["10-shot, after 10 epochs (the paper's table 2)"]
+    assert not [name for name in table["PAML"] if name.startswith("C ")]
+    found = stage(tmp_path / "x", "paml", 0)["facts"].sum(axis=0)
+    value, low, high = numbers_in(table["PAML"]["facts"])
+    assert value == pytest.approx((found[0] - found[1]) / 260, abs=5e-4) and low < value < high
+    assert "none, so no C-score" in text and "multitask seed 0" in text
+    assert "facts_over_ppl_10_shot.png" in text and "There are no ablation rows." in text
+
+
+@pytest.mark.parametrize(
+    "rows, want",
+    [
+        ({"paml": [0]}, "It cannot be given: there is no cell of mtml-0.8."),
+        ({"paml": [0], "mtml-0.8": [1]}, "MTML 0.8 and PAML share no seed"),
+        ({"std": [0]}, "PAML has no cell"),
+    ],
+)
+def test_what_cannot_be_compared_is_said(tmp_path, rows, want):
+    study = read_study(save_study(tmp_path / "x", rows))
+    numbers = Numbers(study, seed=0, resamples=5)
+    assert want in report.to_markdown(report.list_blocks("x", study, numbers, {}))
+
+
+def test_sentences_say_what_the_numbers_say():
+    def told(low, high, *seeds):
+        found = Estimate(float(np.mean(seeds)), low, high, dict(enumerate(seeds)))
+        return report_tables.sentence(found, "A", "B", "c")
+
+    assert told(0.01, 0.3, 0.1, 0.2) == (
+        "The difference is 0.150 (95 % interval 0.010 to 0.300). The interval lies above zero: "
+        "A is higher than B. 2 of 2 seeds are above zero."
+    )
+    assert "lies below zero: A is lower than B. 1 of 2 seeds" in told(-0.3, -0.01, -0.2, 0.1)
+    assert "holds zero: these runs do not tell the two apart. 1 of 2" in told(-0.1, 0.3, 0.2, -0.1)
+    assert "It stands on one seed" in told(-0.1, 0.3, 0.2)
+    assert told(math.nan, math.nan, 0.2).endswith("there is no interval, for want of personas.")
+
+
+def test_curves_are_compared_where_both_have_been():
+    one, other = [(10, 0.0), (6, 0.4), (4, 0.5)], [(12, 0.1), (8, 0.3), (5, 0.6)]
+    assert common_range(one, other) == (5, 10)
+    assert common_range(one, [(12, 0.1), (11, 0.2)]) is None
+    assert passing(one, 8) == pytest.approx(0.2) and passing(one, 4) == 0.5
+    assert math.isnan(passing(one, 10.5))
+    # Down to 4 and up to 8 again: at 6 the second time counts.
+    assert passing([(10, 0.0), (4, 0.6), (8, 1.0)], 6) == pytest.approx(0.8)
+    assert passing([(5, 0.1), (5, 0.2)], 5) == 0.2
+
+
+@pytest.mark.parametrize("shift, span", [(0.0, (5.0, 8.0)), (20.0, None)])
+def test_at_equal_ppl_by_hand(tmp_path, shift, span):
+    """Both scores fall on lines over PPL, a tenth apart: so is their difference, anywhere."""
+    folder = save_study(tmp_path / "x", ["paml", "mtml-0.8"], 2)
+    for row, first, last, above in (("paml", 10, 5, 0.0), ("mtml-0.8", 8 + shift, 4 + shift, 0.1)):
+        for seed in (0, 1):
+            path = folder / "cells" / f"{row}.{seed}.json"
+            told = json.loads(path.read_text())
+            for test in told["test"]:
+                level = first + (last - first) * test["epoch"] / 10
+                found = test["statistics"]
+                score = (10 - level) / 10 + above + 0.02 * seed
+                found["nll"] = [600 * math.log(level)] * PERSONAS
+                found["tokens"] = [600] * PERSONAS
+                found["c"] = [[1000, 9999, 1000 * score, 0]] * PERSONAS
+            path.write_text(json.dumps(told))
+    numbers = Numbers(read_study(folder), seed=0, resamples=20)
+    found = numbers.at_equal_ppl("mtml-0.8", "paml", 10, "c")
+    if span is None:
+        assert found is None
+        return
+    assert (found.levels[0], found.levels[-1]) == pytest.approx(span)
+    assert found.difference[:3] == pytest.approx((0.1, 0.1, 0.1)) and found.without == 0
+    assert found.difference.seeds == pytest.approx({0: 0.1, 1: 0.1})
+    assert found.other == pytest.approx([(10 - at) / 10 + 0.01 for at in found.levels])
+
+
+def run(*words):
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.report", *map(str, words)],
+        capture_output=True, text=True, cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+
+
+def test_a_wrong_folder_is_one_sentence(tmp_path):
+    ended = run(tmp_path)
+    assert ended.returncode == 1 and not ended.stdout
+    assert ended.stderr.strip() == (
+        f"error: {tmp_path}: found no study.json, want a folder that experiments.study has written"
+    )
+
+
+@pytest.mark.parametrize(
+    "name, text, want",
+    [
+        ("study.json", "{}", "found no 'preset'"),
+        ("study.json", "[", "found no JSON"),
+        ("cells/paml.0.json", "{", "paml.0.json: found no JSON"),
+        ("cells/paml.0.json", json.dumps({"row": "paml"}), "found no 'label'"),
+        ("cells/std.0.json", None, "found cells of 5 and 13 personas"),
+        ("cells/paml.0.json", "statistics", "a test that cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_study_s(tmp_path, name, text, want):
+    folder = save_study(tmp_path / "x", {"paml": [0]})
+    if text is None:
+        text = json.dumps(cell("std", 0, personas=5))
+    elif text == "statistics":
+        told = cell("paml", 0)
+        told["test"][3]["statistics"]["nll"].pop()
+        text = json.dumps(told)
+    (folder / name).write_text(text)
+    with pytest.raises(ValueError, match=want):
+        read_study(folder)
+
+
+def test_no_cells_and_no_matplotlib(tmp_path, monkeypatch):
+    folder = save_study(tmp_path / "x", [])
+    with pytest.raises(ValueError, match="found no cells"):
+        read_study(folder)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"found no matplotlib, want .* pip install -e '.\[plot\]'"):
+        report.report(folder)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.paper_numbers import ROWS
+from experiments.paper_numbers import LABELS, ROWS
 from mtml_jax.scores import Statistics
 
 Stage = tuple[str, int, int]  # system, shots, epoch
@@ -52,7 +52,8 @@ class Study(NamedTuple):
 
     def label(self, row: str) -> str:
         """What a row is called, whether it is there or not."""
-        return _any(self.rows[row]).told["label"] if row in self.rows else row
+        there = row in self.rows
+        return _any(self.rows[row]).told["label"] if there else LABELS.get(row, row)
 
     def shots(self) -> int:
         """Of the endpoint."""

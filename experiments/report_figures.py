@@ -345,7 +345,8 @@ def _name_rows(axis, labels):
 
 
 def _legend(axis):
-    axis.legend(fontsize=8, frameon=False, loc="best")
+    if axis.get_legend_handles_labels()[1]:
+        axis.legend(fontsize=8, frameon=False, loc="best")
 
 
 def _legend_below(figure, axes):

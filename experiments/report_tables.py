@@ -68,14 +68,13 @@ def endpoint(study: Study, numbers: Numbers) -> list[Block]:
     if found is None:
         return [Text(f"{what} It cannot be given: {_why_not(study, one, other)}.")]
     means = [numbers.mean(row, stage, name) for row in (one, other)]
+    lines = [line for line in zip((*titles, "difference"), (*means, found)) if line[1]]
+    seeds = sorted({seed for _, estimate in lines for seed in estimate.seeds})
     rows = [
-        [title, *(_seed(m.seeds, s, name) for s in found.seeds), _whole(m, name)]
-        for title, m in zip(titles, means)
-        if m
+        [title, *(_seed(estimate.seeds, seed, name) for seed in seeds), _estimate(estimate, name)]
+        for title, estimate in lines
     ]
-    last = [_seed(found.seeds, s, name) for s in found.seeds]
-    rows.append(["difference", *last, _whole(found, name)])
-    head = [_name(name), *(f"seed {s}" for s in found.seeds), "mean (95 % interval)"]
+    head = [_name(name), *(f"seed {seed}" for seed in seeds), "mean (95 % interval)"]
     return [Text(f"{what} {sentence(found, *titles, name)}"), Table(head, rows)]
 
 
@@ -216,16 +215,17 @@ def main_table(study: Study, numbers: Numbers, shots: int) -> list[Block]:
 
 
 def own_and_other(study: Study, numbers: Numbers, shots: int) -> list[Block]:
-    """Adapting to the speaker's dialogues beside adapting to another's."""
+    """Not adapted, adapted to the speaker's dialogues and to another's."""
     names = ["ppl", *(n for n in ("c", "facts") if study.has(n))]
     head, rows, unsure = ["", "seeds"], [], {name: [] for name in names}
     for name in names:
-        head += [f"{SCORES[name].name}, own", "other", "own minus other"]
+        head += [f"{SCORES[name].name}, unadapted", "own", "other", "own minus other"]
     stages = [(system, shots, study.last()) for system in ("own", "other")]
     for row in study.group("paper", "control"):
         line: list[str | Number] = [study.label(row), str(len(study.rows[row]))]
         for name in names:
-            line += [_estimate(numbers.mean(row, s, name), name, False) for s in stages]
+            for stage in (("unadapted", 0, 0), *stages):
+                line.append(_estimate(numbers.mean(row, stage, name), name, interval=False))
             found = numbers.difference((row, stages[0]), (row, stages[1]), name)
             line.append(_estimate(found, name))
             if found and found.side() != (-1 if name == "ppl" else 1):
@@ -525,9 +525,6 @@ def _estimate(found, name, interval=True):
     digits = SCORES[name].digits
     small = f"{_fixed(found.low, digits)} to {_fixed(found.high, digits)}"
     return Number(_fixed(found.value, digits), "" if math.isnan(found.low) or not interval else small)
-
-
-_whole = _estimate
 
 
 def _seed(seeds, seed, name):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import report, report_tables
-from experiments.paper_numbers import PAPER, ROWS
+from experiments.paper_numbers import LABELS, PAPER, ROWS
 from experiments.report_cells import read_study
 from experiments.report_numbers import Estimate, Numbers, common_range, passing
 from mtml_jax.metrics import bleu_statistics
@@ -83,7 +83,7 @@ def cell(row, seed, *, nli=True, facts=False, shots=(5, 10), epochs=EPOCHS, pers
     said = [["other", "hello , how are you ?"], ["self", "i am well ."], ["other", "any pets ?"]]
     return {
         "row": row,
-        "label": row.replace("mtml-", "MTML ").replace("paml", "PAML").replace("std", "Std"),
+        "label": LABELS.get(name, name) + row.removeprefix(name).replace("-", ", "),
         "group": GROUPS.get(row, "ablation" if base else "paper"),
         "strategy": name.split("-")[0], "alpha": float(name[5:]) if name[:4] == "mtml" else None,
         "seed": seed, "checkpoint": "latest" if "latest" in row else "best", "config": {},
@@ -206,7 +206,7 @@ def test_tables_2_and_3_by_hand(whole):
         table = tables[f"{shots}-shot, after 10 epochs {title}"]
         assert list(table) == ["PAML", "MTML 0.8", "multitask", "human replies"]
         for row, seeds in (("paml", (0, 1)), ("mtml-0.8", (0, 1)), ("multitask", (1,))):
-            cells = table[row.replace("mtml-", "MTML ").replace("paml", "PAML")]
+            cells = table[LABELS.get(row, row)]
             found = [stage(whole, row, seed, shots=shots) for seed in seeds]
             value, low, high = numbers_in(cells["PPL"])
             assert value == round(np.mean([ppl(f) for f in found]), 2) and low < value < high
@@ -228,20 +228,20 @@ def test_tables_2_and_3_by_hand(whole):
 
 
 def test_own_against_other_by_hand(whole):
-    table = tables_of((whole / "report.md").read_text())["10-shot"]
-    sides = [[stage(whole, "paml", n, system) for n in (0, 1)] for system in ("own", "other")]
-    own, other = ([ppl(f) for f in found] for found in sides)
-    cells = table["PAML"]
-    assert numbers_in(cells["PPL, own"]) == [round(np.mean(own), 2)]
-    # Three columns of a score carry one name; the last of them stays in this dict.
-    assert numbers_in(cells["own minus other"])[0] == pytest.approx(
-        np.mean(
-            [(f["facts"][:, 0] - f["facts"][:, 1]).sum() / 260 for f in sides[0]]
-        ) - np.mean([(f["facts"][:, 0] - f["facts"][:, 1]).sum() / 260 for f in sides[1]]),
-        abs=5e-4,
-    )  # fmt: skip
     text = (whole / "report.md").read_text()
-    assert f"| {np.mean(own) - np.mean(other):.2f} (" in text
+    places = [("unadapted", 0, 0), ("own", 10, 10), ("other", 10, 10)]
+    found = [[stage(whole, "paml", n, *place) for n in (0, 1)] for place in places]
+    means = [np.mean([ppl(f) for f in side]) for side in found]
+    facts = [np.mean([(f["facts"] @ [1, -1, 0]).sum() / 260 for f in side]) for side in found]
+    (line,) = (
+        line for line in text.splitlines() if line.startswith(f"| PAML | 2 | {means[0]:.2f} | ")
+        and f"| {means[1]:.2f} | {means[2]:.2f} |" in line
+    )  # fmt: skip
+    cells = [numbers_in(part)[:1] for part in line.split("|")]
+    assert cells[6] == [pytest.approx(means[1] - means[2], abs=5e-3)]
+    assert cells[11:15] == [
+        [pytest.approx(x, abs=5.1e-4)] for x in (*facts, facts[1] - facts[2])
+    ]
     assert "PPL: the interval is below zero in every row" in text
 
 
@@ -270,14 +270,14 @@ def test_the_endpoint_by_hand(whole):
 def test_missing_cells_are_listed(whole):
     text = (whole / "report.md").read_text()
     (line,) = (line for line in text.splitlines() if line.startswith("Cells that are not there"))
-    assert "std seed 0, 1" in line and "multitask seed 0." in line and "amtml" in line
+    assert "Std seed 0, 1" in line and "multitask seed 0." in line and "AMTML" in line
     assert "PAML" not in line and "MTML 0.8" not in line
     assert set(read_study(whole).missing()) == set(ROWS) - {"paml", "mtml-0.8"} | {"multitask"}
 
 
 def test_ablations_stand_beside_their_base(whole):
     table = tables_of((whole / "report.md").read_text())["Ablations"]
-    cells = table["MTML 0.8-first_order"]
+    cells = table["MTML 0.8, first_order"]
     ones = [ppl(stage(whole, "mtml-0.8-first_order", n)) for n in (0, 1)]
     others = [ppl(stage(whole, "mtml-0.8", n)) for n in (0, 1)]
     assert cells["minus"] == "MTML 0.8" and cells["seeds"] == "2"
@@ -334,7 +334,7 @@ def test_one_seed_without_nli_and_without_controls(tmp_path):
 @pytest.mark.parametrize(
     "rows, want",
     [
-        ({"paml": [0]}, "It cannot be given: there is no cell of mtml-0.8."),
+        ({"paml": [0]}, "It cannot be given: there is no cell of MTML 0.8."),
         ({"paml": [0], "mtml-0.8": [1]}, "MTML 0.8 and PAML share no seed"),
         ({"std": [0]}, "PAML has no cell"),
     ],

@@ -153,6 +153,7 @@ def over_alpha(study: Study, numbers: Numbers, names: Sequence[str]) -> bytes:
             _log_where_wide(axis, "y")
         axis.set_ylabel(_AXES[name])
         axis.set_xticks(list(alphas.values()), [*map(str, list(alphas.values())[:-1]), "1\nPAML"])
+        axis.set_xlim(min(alphas.values()) - 0.03, 1.03)
         axis.set_xlabel("alpha, weight of the response loss (no unit)")
     _legend_below(figure, axes)
     return _png(figure)

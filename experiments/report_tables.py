@@ -31,7 +31,7 @@ SCORES = {
                    "contradict one", 3),
     "repeats": Score("repeats", "share of replies that are a train statement word for word", 3),
 }  # fmt: skip
-_REPORTED = {"ppl": "ppl", "bleu": "bleu", "c": "c"}
+_REPORTED = ("ppl", "bleu", "c")
 _SAMPLES = 3  # contexts of table 1
 _MOST_UTTERANCES = 8
 
@@ -51,7 +51,7 @@ def shots_in_order(study: Study) -> list[int]:
 def reported(shots: int, row: str, name: str) -> float | None:
     """The paper's number; None where it has none."""
     line = PAPER.get(shots, {}).get(row)
-    return getattr(line, _REPORTED[name]) if line and name in _REPORTED else None
+    return getattr(line, name) if line and name in _REPORTED else None
 
 
 def endpoint(study: Study, numbers: Numbers) -> list[Block]:
@@ -194,12 +194,13 @@ def main_table(study: Study, numbers: Numbers, shots: int) -> list[Block]:
     names += ["c", "c_shuffled", "c_own_minus_shuffled"] if study.has("c_shuffled") else []
     names += ["facts"] if study.has("facts") else []
     names += ["repeats"]
+    beside = [name for name in _REPORTED if name in names]
     head = ["", "seeds", *(SCORES[name].name for name in names)]
-    head += [f"paper {SCORES[name].name}" for name in _REPORTED]
+    head += [f"paper {SCORES[name].name}" for name in beside]
     rows = []
     for row in study.group("paper", "control"):
         found = [numbers.mean(row, ("own", shots, study.last()), name) for name in names]
-        theirs = [reported(shots, row, name) for name in _REPORTED]
+        theirs = [reported(shots, row, name) for name in beside]
         rows.append(
             [
                 study.label(row),
@@ -210,7 +211,7 @@ def main_table(study: Study, numbers: Numbers, shots: int) -> list[Block]:
         )
     human = [numbers.mean(next(iter(study.rows)), ("human", 0, 0), name) for name in names]
     shown = [_estimate(None if n == "bleu" else h, n) for h, n in zip(human, names)]
-    rows.append(["human replies", "-", *shown, *("-" for _ in _REPORTED)])
+    rows.append(["human replies", "-", *shown, *("-" for _ in beside)])
     return [Table(head, rows)]
 
 

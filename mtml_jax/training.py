@@ -1,5 +1,6 @@
 """The loop: step, log, validate, save, stop; and going on where a run was interrupted."""
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -83,11 +84,15 @@ def compiled_steps(config: TrainConfig, mesh: Mesh, shard_params: bool = False) 
       mesh: devices that share the personas.
       shard_params: whether the state is split over them, by `split_params`.
     """
-    step = functools.partial(outer_step, mesh=mesh, shard_params=shard_params)
     return [
-        jax.jit(functools.partial(step, **phase), donate_argnums=0)
+        _compiled_step(mesh=mesh, shard_params=shard_params, **phase)
         for phase in _phases(config, mesh)
     ]
+
+
+@functools.lru_cache(maxsize=16)  # runs that differ in seed, alpha and rates alone share it
+def _compiled_step(**settings):
+    return jax.jit(functools.partial(outer_step, **settings), donate_argnums=0)
 
 
 def _phases(config, mesh):
@@ -104,6 +109,7 @@ def train(
     *,
     debug_nans: bool = False,
     shard_params: bool = False,
+    bar: tqdm | None = None,
 ) -> Outcome:
     """Meta-trains from the latest checkpoint, or from the start, to the end.
 
@@ -121,6 +127,7 @@ def train(
         operation, to find the one that made a NaN.
       shard_params: whether parameters and optimiser are split over the devices, instead
         of whole on each.
+      bar: progress bar of several runs, which a step takes one further; None: of this run.
 
     Returns:
       Outcome.
@@ -162,10 +169,10 @@ def train(
         )
     if begin:
         say(f"going on from step {begin:,} of {config.iterations:,}")
-    with (
-        _Interruption() as interruption,
-        tqdm(total=config.iterations, initial=begin, unit="step", disable=None) as bar,
-    ):
+    with _Interruption() as interruption, contextlib.ExitStack() as stack:
+        bar = bar or stack.enter_context(
+            tqdm(total=config.iterations, initial=begin, unit="step", disable=None)
+        )
         batch_at = functools.partial(
             training_batch, data, config, share=share, devices=len(mesh.local_devices)
         )
@@ -239,7 +246,7 @@ def _validator(config, data, mesh):
     padded = -(-config.validation_episodes // mesh.size) * mesh.size
     episodes = split_personas(validation_batch(data, config, padded, own_share(padded)), mesh)
     inner_lr = replicate(jnp.float32(config.inner_lr), mesh)
-    sums = jax.jit(functools.partial(validation_sums, config=config.loss(), mesh=mesh))
+    sums = _compiled_sums(config.loss(), mesh)
 
     def validate(params):
         initial, adapted = jax.device_get(sums(params, episodes, inner_lr))
@@ -249,6 +256,11 @@ def _validator(config, data, mesh):
         }
 
     return validate
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled_sums(config, mesh):
+    return jax.jit(functools.partial(validation_sums, config=config, mesh=mesh))
 
 
 def _blamer(config, data, mesh, debug_nans):

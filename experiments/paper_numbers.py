@@ -36,10 +36,6 @@ PAPER = {
         "amtml": Reported(44.90, 0.42, 0.26),
     },
 }
-LABELS = {"std": "Std", "std_p": "Std_p", "paml": "PAML", "amtml": "AMTML"} | {
-    row: row.replace("mtml-", "MTML ") for row in PAPER[10] if row.startswith("mtml-")
-}
-ROWS = tuple(PAPER[10])  # section 3.4
 PAML_CURVE = {0: -0.05, 1: -0.03, 3: 0.06, 5: 0.11, 7: 0.16, 10: 0.20}  # C by epoch, its plots
 PAML_HUMAN_C = 0.33  # Madotto et al. (2019), of the human replies
 INNER_LR, OUTER_LR = 0.005, 0.003  # section 3.2

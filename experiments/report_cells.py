@@ -6,11 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.paper_numbers import LABELS, ROWS
+from experiments.study_rows import GROUPS, ROWS
 from mtml_jax.scores import Statistics
 
 Stage = tuple[str, int, int]  # system, shots, epoch
-_CONTROLS = ("multitask",)
 _SETTINGS = ("preset", "data", "split", "seeds", "shots", "epochs", "settings", "endpoint")
 _CELL = ("row", "label", "group", "strategy", "seed", "personas", "folds", "turns", "training")
 
@@ -34,7 +33,7 @@ class Study(NamedTuple):
       folder: where.
       settings: of study.json.
       tuning: of the trials before the grid, with their names.
-      rows: row -> seed -> cell; the paper's rows in its order, then controls and ablations.
+      rows: row -> seed -> cell; in the order of `study_rows`.
     """
 
     folder: Path
@@ -52,8 +51,13 @@ class Study(NamedTuple):
 
     def label(self, row: str) -> str:
         """What a row is called, whether it is there or not."""
-        there = row in self.rows
-        return _any(self.rows[row]).told["label"] if there else LABELS.get(row, row)
+        if row in self.rows:
+            return _any(self.rows[row]).told["label"]
+        return ROWS[row].label if row in ROWS else row
+
+    def base(self, row: str) -> str | None:
+        """The row that an ablation changes; None where there is none."""
+        return _any(self.rows[row]).told.get("base") if row in self.rows else None
 
     def shots(self) -> int:
         """Of the endpoint."""
@@ -68,8 +72,8 @@ class Study(NamedTuple):
         return any(name in found for cell in self.cells() for found in cell.statistics.values())
 
     def missing(self) -> dict[str, list[int]]:
-        """Row -> the seeds without a cell, of the paper's rows, the controls and what is there."""
-        wanted = {row: None for row in (*ROWS, *_CONTROLS, *self.rows)}
+        """Row -> the seeds without a cell, of the paper's rows, its control and what is there."""
+        wanted = {row: None for row in (*GROUPS["paper"], *self.rows)}
         lacking = {
             row: [s for s in range(self.settings["seeds"]) if s not in self.rows.get(row, {})]
             for row in wanted
@@ -111,15 +115,9 @@ def read_study(folder: Path) -> Study:
 
 
 def _place(cell):
-    row, group = cell.told["row"], cell.told["group"]
-    known = {name: place for place, name in enumerate((*ROWS, *_CONTROLS))}
-    groups = ("paper", "control", "ablation")
-    return (
-        groups.index(group) if group in groups else len(groups),
-        known.get(row, len(known)),
-        row,
-        cell.told["seed"],
-    )
+    known = {name: place for place, name in enumerate(ROWS)}
+    row = cell.told["row"]
+    return known.get(row, len(known)), row, cell.told["seed"]
 
 
 def _cell(path):

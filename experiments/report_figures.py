@@ -10,7 +10,7 @@ import numpy as np
 from experiments.paper_numbers import PAML_CURVE, PAML_HUMAN_C, PAPER
 from experiments.report_cells import Study
 from experiments.report_numbers import Numbers
-from experiments.report_tables import base_row, reported, turns_seen
+from experiments.report_tables import reported, turns_seen
 
 # Okabe and Ito's colours, told apart by every kind of colour vision; markers differ besides.
 _SKY, _BLUE = "#56b4e9", "#0072b2"
@@ -259,7 +259,7 @@ def reconstruction(study: Study) -> bytes | None:
         turns = turns_seen(shown, "both_sides")
         colour, marker = _style(study, row)
         dashes = "-"
-        if base_row(study, row):
+        if study.base(row):
             dashes, marker = next(ablations, ("--", "."))
         for axis, name in zip(axes, panels):
             for suffix, line, mark in (("", dashes, marker), ("_shuffled", ":", None)):
@@ -292,7 +292,7 @@ def _reconstructed(found, seen, name):
 
 def _style(study, row):
     """Colour and marker of a row; an ablation has those of the row that it changes."""
-    return _STYLES.get(row) or _STYLES.get(base_row(study, row) or "") or (_QUIET, "d")
+    return _STYLES.get(row) or _STYLES.get(study.base(row), (_QUIET, "d"))
 
 
 def _figure(panels, height):

@@ -111,12 +111,13 @@ def setting(study: Study) -> list[Block]:
     effective = first.get("effective_shots") or {}
     versions = {f"{k} {v}" for c in cells for k, v in (c.get("versions") or {}).items()}
     rates = given["settings"]
+    chosen_by = f"; chosen by {given['chosen_by']}" if "chosen_by" in given else ""
     rows = [
         ["preset, data", f"{given['preset']}, {given['data']}"],
         ["tested on", tests],
         ["dialogues adapted to, mean", ", ".join(f"{k}-shot {n:.1f}" for k, n in effective.items())],
         ["epochs of adapting", _list(given["epochs"]) + _beside_paper(given["epochs"])],
-        ["rates", ", ".join(f"{name} {value}" for name, value in rates.items())],
+        ["rates", ", ".join(f"{name} {value}" for name, value in rates.items()) + chosen_by],
         ["outer steps", _list({c["training"]["iterations"] for c in cells})],
         ["parameters", _list({c["training"]["parameters"] for c in cells})],
         ["NLI scorer", _list({c.get("nli") or "none, so no C-score" for c in cells})],
@@ -155,6 +156,8 @@ def tuning(study: Study) -> list[Block]:
             marks.append("chosen")
         if (trial["inner_lr"], trial.get("outer_lr")) == (INNER_LR, OUTER_LR):
             marks.append("the paper's rates")
+        if "failed" in trial:
+            marks.append(f"failed: {trial['failed']}")
         own, other = _number(trial, "own_ppl"), _number(trial, "other_ppl")
         before, after = _number(trial, "initial_ppl"), _number(trial, "adapted_ppl")
         rows.append(
@@ -350,10 +353,7 @@ def ablations(study: Study, numbers: Numbers) -> list[Block]:
     head = ["", "minus", "seeds", *(SCORES[name].name for name in names), "every seed"]
     lines = []
     for row in rows:
-        base = base_row(study, row)
-        if base is None:
-            lines.append([study.label(row), "not there", "0", *("-" for _ in names), "-"])
-            continue
+        base = study.base(row)
         found = [numbers.difference((row, stage), (base, stage), name) for name in names]
         each = found[0].seeds if found[0] else {}
         lines.append(
@@ -367,12 +367,6 @@ def ablations(study: Study, numbers: Numbers) -> list[Block]:
         )
     told = f"Adapted {study.shots()}-shot, {study.last()} epochs; every seed: of {_name(names[0])}."
     return [Table(head, lines), Text(told)]
-
-
-def base_row(study: Study, row: str) -> str | None:
-    """The row that an ablation changes: the longest other one that its name begins with."""
-    bases = [b for b in study.group("paper", "control") if row.startswith(f"{b}-")]
-    return max(bases, key=len, default=None)
 
 
 def reconstruction(study: Study) -> list[Block]:

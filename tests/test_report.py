@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from experiments import report, report_tables
-from experiments.paper_numbers import LABELS, PAPER, ROWS
+from experiments.paper_numbers import PAPER
 from experiments.report_cells import read_study
 from experiments.report_numbers import Estimate, Numbers, common_range, passing
+from experiments.study_rows import ROWS
 from mtml_jax.metrics import bleu_statistics
 
 EPOCHS = [1, 3, 5, 7, 10]
@@ -30,7 +31,6 @@ SHAPES = {
     "mtml-0.8-distinct_start": (13.8, 8.9, 0.02, 0.41),
     "paml-latest": (12.1, 7.9, 0.02, 0.33),
 }  # fmt: skip
-GROUPS = {"multitask": "control"}
 
 
 def statistics(rng, ppl, c, *, nli, facts, personas=PERSONAS, gold=False):
@@ -60,10 +60,10 @@ def statistics(rng, ppl, c, *, nli, facts, personas=PERSONAS, gold=False):
 def cell(row, seed, *, nli=True, facts=False, shots=(5, 10), epochs=EPOCHS, personas=PERSONAS):
     """What `experiments.study` keeps of one row and seed."""
     rng = np.random.default_rng([seed, *row.encode()])
-    ppl, adapted, c, known = SHAPES[row]
-    known += rng.normal(0, 0.03)
-    base = next((r for r in ("mtml-0.8", "paml", "amtml") if row.startswith(f"{r}-")), None)
-    name = base or row
+    ppl, adapted, c, reached = SHAPES[row]
+    reached += rng.normal(0, 0.03)
+    known = ROWS[row]
+    name = known.base or row
     made = dict(nli=nli, facts=facts, personas=personas)
     gold = np.random.default_rng(7)
     test = [("human", 0, 0, statistics(gold, 2.0, 0.45, gold=True, **made))]
@@ -71,8 +71,8 @@ def cell(row, seed, *, nli=True, facts=False, shots=(5, 10), epochs=EPOCHS, pers
     for k in shots:
         for epoch in epochs:
             done = (1 - math.exp(-epoch / 4)) * (1 if k == 10 else 0.8)
-            own = statistics(rng, ppl + done * (adapted - ppl), c + done * (known - c), **made)
-            other = statistics(rng, ppl * (1 + 0.03 * done), c + 0.1 * done * (known - c), **made)
+            own = statistics(rng, ppl + done * (adapted - ppl), c + done * (reached - c), **made)
+            other = statistics(rng, ppl * (1 + 0.03 * done), c + 0.1 * done * (reached - c), **made)
             test += [("own", k, epoch, own), ("other", k, epoch, other)]
     steps = range(0, 301, 10)
     learns = name.startswith(("mtml", "amtml", "multi"))
@@ -82,11 +82,9 @@ def cell(row, seed, *, nli=True, facts=False, shots=(5, 10), epochs=EPOCHS, pers
                "10-shot, own": "my *dog* is called rex", "10-shot, other": f"i am {row}"}
     said = [["other", "hello , how are you ?"], ["self", "i am well ."], ["other", "any pets ?"]]
     return {
-        "row": row,
-        "label": LABELS.get(name, name) + row.removeprefix(name).replace("-", ", "),
-        "group": GROUPS.get(row, "ablation" if base else "paper"),
+        "row": row, "label": known.label, "group": known.group, "base": known.base,
         "strategy": name.split("-")[0], "alpha": float(name[5:]) if name[:4] == "mtml" else None,
-        "seed": seed, "checkpoint": "latest" if "latest" in row else "best", "config": {},
+        "seed": seed, "checkpoint": known.checkpoint, "config": {},
         "nli": "49cb1dedaec3535d" if nli else None, "device": "cpu", "devices": 2,
         "versions": {"jax": "0.10.2", "python": "3.12.1"}, "commit": "07be9d4", "command": "",
         "personas": personas, "folds": 2 * personas, "turns": 20 * personas,
@@ -204,9 +202,9 @@ def test_tables_2_and_3_by_hand(whole):
     tables = tables_of((whole / "report.md").read_text())
     for shots, title in ((10, "(the paper's table 2)"), (5, "(the paper's table 3)")):
         table = tables[f"{shots}-shot, after 10 epochs {title}"]
-        assert list(table) == ["PAML", "MTML 0.8", "multitask", "human replies"]
+        assert list(table) == ["PAML", "MTML 0.8", "Multi-task 0.8", "human replies"]
         for row, seeds in (("paml", (0, 1)), ("mtml-0.8", (0, 1)), ("multitask", (1,))):
-            cells = table[LABELS.get(row, row)]
+            cells = table[ROWS[row].label]
             found = [stage(whole, row, seed, shots=shots) for seed in seeds]
             value, low, high = numbers_in(cells["PPL"])
             assert value == round(np.mean([ppl(f) for f in found]), 2) and low < value < high
@@ -224,7 +222,7 @@ def test_tables_2_and_3_by_hand(whole):
             assert cells["seeds"] == str(len(seeds))
         assert table["MTML 0.8"]["paper PPL"] == f"{PAPER[shots]['mtml-0.8'].ppl:.2f}"
         assert table["PAML"]["paper C own"] == f"{PAPER[shots]['paml'].c:.2f}"
-        assert table["multitask"]["paper C own"] == table["human replies"]["PPL"] == "-"
+        assert table["Multi-task 0.8"]["paper C own"] == table["human replies"]["PPL"] == "-"
 
 
 def test_own_against_other_by_hand(whole):
@@ -260,24 +258,24 @@ def test_the_endpoint_by_hand(whole):
     ]
     table = tables_of(text)["C own minus shuffled, 10-shot"]
     assert numbers_in(table["MTML 0.8"]["minus PAML"])[0] == pytest.approx(each.mean(), abs=5e-4)
-    assert table["multitask"]["seed 0"] == "-"  # it has no such seed
+    assert table["Multi-task 0.8"]["seed 0"] == "-"  # it has no such seed
     found = [ppl(stage(whole, row, 1)) for row in ("multitask", "paml")]
     table = tables_of(text)["PPL, 10-shot"]
-    assert float(table["multitask"]["seed 1"]) == round(np.subtract(*found), 2)
+    assert float(table["Multi-task 0.8"]["seed 1"]) == round(np.subtract(*found), 2)
     assert table["MTML 0.8"]["paper"] == f"{43.28 - 41.80:+.2f}"
 
 
 def test_missing_cells_are_listed(whole):
     text = (whole / "report.md").read_text()
     (line,) = (line for line in text.splitlines() if line.startswith("Cells that are not there"))
-    assert "Std seed 0, 1" in line and "multitask seed 0." in line and "AMTML" in line
+    assert "Std seed 0, 1" in line and "Multi-task 0.8 seed 0." in line and "AMTML" in line
     assert "PAML" not in line and "MTML 0.8" not in line
-    assert set(read_study(whole).missing()) == set(ROWS) - {"paml", "mtml-0.8"} | {"multitask"}
+    assert set(read_study(whole).missing()) == set(PAPER[10]) - {"paml", "mtml-0.8"} | {"multitask"}
 
 
 def test_ablations_stand_beside_their_base(whole):
     table = tables_of((whole / "report.md").read_text())["Ablations"]
-    cells = table["MTML 0.8, first_order"]
+    cells = table["MTML 0.8, first order"]
     ones = [ppl(stage(whole, "mtml-0.8-first_order", n)) for n in (0, 1)]
     others = [ppl(stage(whole, "mtml-0.8", n)) for n in (0, 1)]
     assert cells["minus"] == "MTML 0.8" and cells["seeds"] == "2"
@@ -327,7 +325,7 @@ def test_one_seed_without_nli_and_without_controls(tmp_path):
     found = stage(tmp_path / "x", "paml", 0)["facts"].sum(axis=0)
     value, low, high = numbers_in(table["PAML"]["facts"])
     assert value == pytest.approx((found[0] - found[1]) / 260, abs=5e-4) and low < value < high
-    assert "none, so no C-score" in text and "multitask seed 0" in text
+    assert "none, so no C-score" in text and "Multi-task 0.8 seed 0" in text
     assert "facts_over_ppl_10_shot.png" in text and "There are no ablation rows." in text
 
 

@@ -14,7 +14,7 @@ from experiments.report_tables import reported, turns_seen
 
 # Okabe and Ito's colours, told apart by every kind of colour vision; markers differ besides.
 _SKY, _BLUE = "#56b4e9", "#0072b2"
-_STYLES = {  # row -> colour, marker
+STYLES = {  # row -> colour, marker
     "std": ("#000000", "p"),
     "std_p": ("#e69f00", "s"),
     "paml": ("#d55e00", "D"),
@@ -73,7 +73,7 @@ def score_over_ppl(study: Study, numbers: Numbers, name: str, shots: int) -> byt
 
 
 def _curve(axis, ppl, score, row, label):
-    colour, marker = _STYLES[row] if row in _STYLES else (_QUIET, "d")
+    colour, marker = STYLES[row] if row in STYLES else (_QUIET, "d")
     style = {"color": colour, "marker": marker, "label": label, **_DRAWN}
     x, y = [[e.value for e in found] for found in (ppl, score)]
     axis.plot(x, y, markevery=range(1, len(x)), **style)
@@ -133,7 +133,7 @@ def over_alpha(study: Study, numbers: Numbers, names: Sequence[str]) -> bytes:
     alphas = {row: float(row.removeprefix("mtml-")) for row in PAPER[10] if row.startswith("mtml-")}
     alphas["paml"] = 1.0
     for axis, name in zip(axes, names):
-        for shots, line in zip(sorted(study.settings["shots"], reverse=True), ("-", ":", "-.", "--")):
+        for shots, line in zip(study.settings["shots"][::-1], ("-", ":", "-.", "--")):
             stage = ("own", shots, study.last())
             found = {a: numbers.mean(row, stage, name) for row, a in alphas.items()}
             there = {alpha: estimate for alpha, estimate in found.items() if estimate}
@@ -232,9 +232,10 @@ def learning(study: Study) -> bytes:
             points = {s: np.mean(v) for s, v in sorted(by_step.items()) if len(v) == whole}
             if points:
                 colour, marker = _style(study, row)
+                some = 1 if len(points) < 12 else (0.015 * number, 0.16)  # markers side by side
                 axis.plot(
                     list(points), list(points.values()), color=colour, marker=marker,
-                    label=study.label(row), markevery=(0.015 * number, 0.16), **_DRAWN,
+                    label=study.label(row), markevery=some, **_DRAWN,
                 )  # fmt: skip
         if kind == "valid":
             _log_where_wide(axis, "y")
@@ -292,7 +293,7 @@ def _reconstructed(found, seen, name):
 
 def _style(study, row):
     """Colour and marker of a row; an ablation has those of the row that it changes."""
-    return _STYLES.get(row) or _STYLES.get(study.base(row), (_QUIET, "d"))
+    return STYLES.get(row) or STYLES.get(study.base(row), (_QUIET, "d"))
 
 
 def _figure(panels, height):

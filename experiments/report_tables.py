@@ -108,14 +108,18 @@ def setting(study: Study) -> list[Block]:
     first = cells[0]
     tests = f"{first['personas']:,} personas, {first['folds']:,} held-out dialogues, "
     tests += f"{first['turns']:,} replies ({given['split']})"
-    effective = first.get("effective_shots") or {}
-    versions = {f"{k} {v}" for c in cells for k, v in (c.get("versions") or {}).items()}
+    effective = {int(k): n for k, n in (first.get("effective_shots") or {}).items()}
+    told = ("backend", "device_kind", "device_count")  # by the device's own line
+    versions = {
+        f"{k} {v}" for c in cells for k, v in (c.get("versions") or {}).items() if k not in told
+    }
     rates = given["settings"]
     chosen_by = f"; chosen by {given['chosen_by']}" if "chosen_by" in given else ""
+    mean = (f"{k}-shot {n:.1f}" for k, n in sorted(effective.items()) if k)
     rows = [
         ["preset, data", f"{given['preset']}, {given['data']}"],
         ["tested on", tests],
-        ["dialogues adapted to, mean", ", ".join(f"{k}-shot {n:.1f}" for k, n in effective.items())],
+        ["dialogues adapted to, mean", ", ".join(mean)],
         ["epochs of adapting", _list(given["epochs"]) + _beside_paper(given["epochs"])],
         ["rates", ", ".join(f"{name} {value}" for name, value in rates.items()) + chosen_by],
         ["outer steps", _list({c["training"]["iterations"] for c in cells})],
@@ -146,7 +150,12 @@ def tuning(study: Study) -> list[Block]:
         return [Text("The folder holds no tuning table.")]
     trials = sorted(
         study.tuning,
-        key=lambda t: (t["strategy"], str(t.get("reduction")), _number(t, "outer_lr"), t["inner_lr"]),
+        key=lambda trial: (
+            trial["strategy"],
+            str(trial.get("reduction")),
+            _number(trial, "outer_lr"),
+            trial["inner_lr"],
+        ),
     )
     chosen = study.settings["settings"]
     rows = []
@@ -455,7 +464,7 @@ def samples(study: Study) -> list[Block]:
     blocks: list[Block] = []
     for number, (place, sample) in enumerate(list(contexts.items())[:_SAMPLES], start=1):
         answers = replies[place]
-        columns = list(dict.fromkeys(name for found in answers.values() for name in found))
+        columns = sorted({name for found in answers.values() for name in found}, key=_when)
         said = [(_WHO.get(who, who), text) for who, text in sample["utterances"]]
         left_out = [("", f"({len(said) - _MOST_UTTERANCES} earlier utterances left out)")]
         blocks += [
@@ -469,7 +478,7 @@ def samples(study: Study) -> list[Block]:
             Table(
                 ["", *columns],
                 [
-                    [study.label(row), *(found.get(name, "-") for name in columns)]
+                    [study.label(row), *(found.get(name, "-") or "(nothing)" for name in columns)]
                     for row, found in answers.items()
                 ],
                 words=True,
@@ -479,6 +488,12 @@ def samples(study: Study) -> list[Block]:
 
 
 _WHO = {"self": "speaker", "other": "other"}
+
+
+def _when(name):
+    """Places "unadapted" before "5-shot, own" before "5-shot, other" before "10-shot, own"."""
+    shots, _, system = name.partition("-shot, ")
+    return (int(shots), system != "own") if system else (0, False)
 
 
 def legend(study: Study) -> list[Block]:

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import report, report_tables
+from experiments import report, report_figures, report_tables
 from experiments.paper_numbers import PAPER
 from experiments.report_cells import read_study
 from experiments.report_numbers import Estimate, Numbers, common_range, passing
-from experiments.study_rows import ROWS
+from experiments.study_rows import GROUPS, ROWS
 from mtml_jax.metrics import bleu_statistics
 
 EPOCHS = [1, 3, 5, 7, 10]
@@ -78,8 +78,8 @@ def cell(row, seed, *, nli=True, facts=False, shots=(5, 10), epochs=EPOCHS, pers
     learns = name.startswith(("mtml", "amtml", "multi"))
     persona = [round(1 + 4 * math.exp(-s / 60), 3) if learns else None for s in steps]
     response = [round(math.log(adapted) + 4 * math.exp(-s / 70), 3) for s in steps]
-    replies = {"unadapted": "i like <script>alert(1)</script> tea", "5-shot, own": "i sail | a lot",
-               "10-shot, own": "my *dog* is called rex", "10-shot, other": f"i am {row}"}
+    replies = {"10-shot, other": "", "10-shot, own": "my *dog* is called rex",
+               "5-shot, own": "i sail | a lot", "unadapted": "i like <script>alert(1)</script> tea"}
     said = [["other", "hello , how are you ?"], ["self", "i am well ."], ["other", "any pets ?"]]
     return {
         "row": row, "label": known.label, "group": known.group, "base": known.base,
@@ -149,19 +149,16 @@ def save_study(folder, rows, seeds=3, *, score="c_own_minus_shuffled", **made):
 def tables_of(text):
     """Heading -> its last table, as row name -> column -> cell."""
     found, heading, head = {}, "", None
-    for line in text.replace("\\", "").splitlines():
+    for line in text.splitlines():
+        cells = [re.sub(r"\\(.)", r"\1", c).strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]]
         if line.startswith("#"):
             heading, head = line.lstrip("# "), None
-        elif line.startswith("| "):
-            cells = [part.strip() for part in line.strip("| \n").split(" | ")]
-            if head is None:
-                # A table's first heading may be empty.
-                head = [part.strip() for part in line[1:-1].split("|")]
-                found[heading] = {}
-            elif not cells[0].startswith("---"):
-                found[heading][cells[0]] = dict(zip(head[1:], cells[1:]))
-        else:
+        elif not line.startswith("|"):
             head = None
+        elif head is None:
+            head, found[heading] = cells, {}
+        elif not cells[0].startswith("---"):
+            found[heading][cells[0]] = dict(zip(head[1:], cells[1:], strict=True))
     return found
 
 
@@ -263,6 +260,14 @@ def test_the_endpoint_by_hand(whole):
     table = tables_of(text)["PPL, 10-shot"]
     assert float(table["Multi-task 0.8"]["seed 1"]) == round(np.subtract(*found), 2)
     assert table["MTML 0.8"]["paper"] == f"{43.28 - 41.80:+.2f}"
+
+
+def test_table_1_has_every_row_before_and_after_adapting(whole):
+    table = tables_of((whole / "report.md").read_text())["Context 1"]
+    assert list(table) == ["PAML", "MTML 0.8", "Multi-task 0.8"]
+    assert list(table["PAML"]) == ["unadapted", "5-shot, own", "10-shot, own", "10-shot, other"]
+    assert table["PAML"]["10-shot, other"] == "(nothing)"
+    assert table["MTML 0.8"]["10-shot, own"] == "my *dog* is called rex"
 
 
 def test_missing_cells_are_listed(whole):
@@ -442,3 +447,8 @@ def test_no_cells_and_no_matplotlib(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"found no matplotlib, want .* pip install -e '.\[plot\]'"):
         report.report(folder)
+
+
+def test_every_strategy_has_a_colour_and_marker_of_its_own():
+    styles = [report_figures.STYLES[row] for row in GROUPS["paper"]]
+    assert len(set(styles)) == len(styles) == len({marker for _, marker in styles})

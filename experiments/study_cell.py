@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.checkout import commit
 from experiments.fold_rows import run_folds, work_of
 from experiments.fold_scores import effective_shots, statistics_of
 from experiments.folds_file import FoldsFile
@@ -68,6 +69,7 @@ def make_cell(row: Row, seed: int, study, bar) -> dict[str, Any]:
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "versions": versions(),
+        "commit": commit(),
         "training": training,
         **tested,
     }

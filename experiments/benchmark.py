@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import pathlib
 import statistics
 import sys
 import time

@@ -316,7 +316,7 @@ def _figure(panels, height):
 
 def _png(figure):
     whole = io.BytesIO()
-    figure.savefig(whole, format="png", dpi=160, metadata={"Software": None})
+    figure.savefig(whole, format="png", dpi=120, metadata={"Software": None})
     return whole.getvalue()
 
 

@@ -191,6 +191,8 @@ def _fixed(given, study):
                     f"{path}: found a study with {name} {before!r}, got {value!r}; name another "
                     "folder with --output"
                 )
+        if given.seeds > saved["seeds"]:
+            write_json(path, {**saved, "seeds": given.seeds})
         return saved["settings"]
     trials = []
     if flagged:

@@ -93,7 +93,7 @@ def _train(config, data, workdir, study, bar):
     rows = read_log(workdir / "log.jsonl")
     steps = [r for r in rows if r["kind"] == "train"]
     seconds = [r["seconds"] for r in steps]
-    shown = steps[:: max(1, len(steps) // _POINTS)]
+    shown = steps[:: len(steps) // _POINTS | 1]  # odd, so that both phases of AMTML are shown
     return {
         "iterations": int(outcome.state.step),
         "reason": outcome.reason,

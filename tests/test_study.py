@@ -111,6 +111,13 @@ def test_cells_are_made_once_with_the_rates_that_were_fixed(made, tmp_path, caps
             study.run_study(given(tmp_path, **changes))
 
 
+def test_more_seeds_are_told_to_the_report(made, tmp_path):
+    study.run_study(given(tmp_path, rows=["paml"], seeds=1))
+    study.run_study(given(tmp_path, rows=["paml"], seeds=3))
+    assert made == ["paml.0", "paml.1", "paml.2"]
+    assert json.loads((tmp_path / "study.json").read_text())["seeds"] == 3
+
+
 def test_more_shots_than_there_are_dialogues_are_refused_before_any_training(made, tmp_path):
     for shots in (["5", "99"], ["0", "5"]):
         with pytest.raises(ValueError, match=f"got --shots={','.join(shots)}, want numbers from 1 to"):

@@ -6,6 +6,7 @@ import sys
 
 from absl import app, flags
 
+from experiments import report_details as details
 from experiments import report_figures as figures
 from experiments import report_tables as tables
 from experiments.report_cells import Study, read_study
@@ -84,11 +85,11 @@ def list_blocks(title: str, study: Study, numbers: Numbers, pictures) -> list[Bl
         Heading(title, 1),
         *tables.endpoint(study, numbers),
         *tables.equal_ppl_sentence(study, numbers),
-        *tables.missing(study),
+        *details.missing(study),
         Heading("Setting"),
-        *tables.setting(study),
+        *details.setting(study),
         Heading("Tuning, on valid personas"),
-        *tables.tuning(study),
+        *details.tuning(study),
         Heading("Tables 2 and 3"),
         *tables.legend(study),
     ]
@@ -158,7 +159,7 @@ def list_blocks(title: str, study: Study, numbers: Numbers, pictures) -> list[Bl
         Heading("Learning curves"),
         Figure("learning.png", "Losses in training and PPL on valid personas, means over seeds."),
         Heading("Persona reconstruction"),
-        *tables.reconstruction(study),
+        *details.reconstruction(study),
     ]
     if "reconstruction.png" in pictures:
         blocks.append(
@@ -172,9 +173,9 @@ def list_blocks(title: str, study: Study, numbers: Numbers, pictures) -> list[Bl
         Heading("Ablations"),
         *tables.ablations(study, numbers),
         Heading("Table 1: the same contexts answered by every row"),
-        *tables.samples(study),
+        *details.samples(study),
         Heading("Cost"),
-        *tables.cost(study),
+        *details.cost(study),
     ]
 
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from experiments.paper_numbers import PAML_CURVE, PAML_HUMAN_C, PAPER
 from experiments.report_cells import Study
+from experiments.report_details import turns_seen
 from experiments.report_numbers import Numbers
-from experiments.report_tables import reported, turns_seen
+from experiments.report_tables import reported
 
 # Okabe and Ito's colours, told apart by every kind of colour vision; markers differ besides.
 _SKY, _BLUE = "#56b4e9", "#0072b2"

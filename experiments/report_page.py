@@ -1,5 +1,6 @@
 """A report as blocks, and as Markdown: nothing that a model or a corpus wrote is markup."""
 
+import math
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -85,3 +86,7 @@ def _plain(text):
     text = re.sub(r"([\\`*_\[\]|~#])", r"\\\1", text)
     text = re.sub(r"^([-+>]|\d+[.)])(?=\s)", r"\\\1", text)
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def fixed(value, digits):
+    return "-" if math.isnan(value) else f"{value:z,.{digits}f}"

@@ -247,6 +247,14 @@ def start(argv: list[str], example: str) -> None:
     # TFDS and Orbax tell of each of their steps, and of an error with all that led to it.
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger().setLevel(logging.CRITICAL)
+    sys.unraisablehook = _unraisable
+
+
+def _unraisable(what):
+    # The other arrays of a save that failed come back to a loop that is over. The failure
+    # itself is told.
+    if str(what.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(what)
 
 
 @contextlib.contextmanager

@@ -112,8 +112,8 @@ def _describe(config, data, mesh, workdir, found):
     for note in [*data.notes, *found, *settings.odd_settings(config)]:
         print(note)
     print(
-        f"{len(data.vocabulary):,} words; {config.meta_batch} personas a step on {mesh.size} "
-        f"device{'s' if mesh.size > 1 else ''} ({kind}); workdir {workdir}"
+        f"{len(data.vocabulary):,} words; {config.meta_batch} personas a step on a mesh of "
+        f"{mesh.size} device{'s' if mesh.size > 1 else ''} ({kind}); workdir {workdir}"
     )
     if idle := jax.device_count() - mesh.size:
         print(

@@ -28,7 +28,11 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def write_bytes(path: str | os.PathLike, data: bytes) -> None:
-    """Writes a whole file or nothing, as `write_text` does."""
+    """Writes a whole file or nothing, as `write_text` does.
+
+    Raises:
+      OSError: it cannot be written; what was there before is whole.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -37,6 +41,11 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(
+            f"{path}: could not be written ({error.strerror or error}), want a folder that can be "
+            "written to and a disk with room; free some or choose another place"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -138,6 +138,8 @@ def run_study(given) -> None:
     if fixed is None or given.tune_only:
         return
     study.config = dataclasses.replace(base, **fixed)
+    if not given.nli and given.data != "demo" and missing:
+        print("no C, the primary endpoint: give a scorer with --nli=DIR, from experiments.train_nli")
     if given.nli and missing:
         study.scorer = load_scorer(given.nli, folder / "nli.jsonl")
     (folder / "cells").mkdir(exist_ok=True)

@@ -23,9 +23,10 @@ from mtml_jax.config import PHASES, TrainConfig
 from mtml_jax.data.episodes import sample_episodes
 from mtml_jax.data.folds import choose_folds
 from mtml_jax.data.prepare import Prepared, training_batch
+from mtml_jax.fitting import fit_steps
 from mtml_jax.runlog import RunLog, WorkdirLock, read_log, versions
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
-from mtml_jax.training import compiled_steps, initial_state, rates_at, train
+from mtml_jax.training import initial_state, rates_at, train
 
 TRAINING_COST = 1.5  # of a meta-training at the presets' lengths, in tests; for the time left only
 _SAMPLES = 4
@@ -123,23 +124,25 @@ def step_cost(config: TrainConfig, data: Prepared) -> dict[str, float]:
     """Temporary bytes of the compiled outer step, the most of its phases; its operations, their
     mean, counted on the first real batches."""
     mesh = persona_mesh(config.meta_batch)
-    state = jax.eval_shape(lambda: replicate(initial_state(config, data), mesh))
-    phases = PHASES[config.strategy]
-    memory, operations = [], []
-    for number, step in enumerate(compiled_steps(config, mesh)):
-        first = (number - 1) % len(phases)  # iteration i runs phase i modulo their count
-        batch = split_personas(training_batch(data, config, first), mesh)
-        compiled = step.lower(state, batch, replicate(rates_at(config, 0), mesh)).compile()
-        memory.append(compiled.memory_analysis().temp_size_in_bytes)
+    kinds = PHASES[config.strategy]
+    shared = replicate(initial_state(config, data), mesh), replicate(rates_at(config, 0), mesh)
+    arguments, operations = [], []
+    for number, kind in enumerate(kinds):
+        first = (number - 1) % len(kinds)  # iteration i runs phase i modulo their count
+        batch = split_personas(
+            training_batch(data, config, first, devices=len(mesh.local_devices)), mesh
+        )
+        arguments.append((shared[0], batch, shared[1]))
         counted = count_step(
             sample_episodes(data.train, config.meta_batch, config.seed, first),
-            phases[number],
+            kind,
             config.model,
             len(data.vocabulary),
         )
-        adapts = phases[number][0] is not None
-        operations.append(counted.operations(config.gradient if adapts else "supervised"))
-    return {"temporary_bytes": max(memory), "operations": statistics.mean(operations)}
+        operations.append(counted.operations(config.gradient if kind[0] else "supervised"))
+    steps = fit_steps(config, mesh, arguments).steps  # those that the training takes
+    memory = max(step.memory_analysis().temp_size_in_bytes for step in steps)
+    return {"temporary_bytes": memory, "operations": statistics.mean(operations)}
 
 
 def _test(row, workdir, study, bar):

@@ -13,9 +13,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from experiments import flags as settings
 from mtml_jax.config import PRESETS, TrainConfig
 from mtml_jax.data.prepare import Prepared, prepare, training_batch
+from mtml_jax.fitting import jitted_steps
 from mtml_jax.objectives import STRATEGIES
 from mtml_jax.sharding import PERSONAS, split_specs
-from mtml_jax.training import compiled_steps, initial_state, rates_at
+from mtml_jax.training import initial_state, rates_at
 
 _COLLECTIVE = re.compile(
     r"= (?P<shape>.*?) (?P<name>all-reduce|all-gather|reduce-scatter|all-to-all|"
@@ -84,7 +85,7 @@ def compiled_text(
         )
 
     batch, rates = training_batch(data, config, 0), rates_at(config, 0)
-    step = compiled_steps(config, mesh, shard_params)[phase]
+    step = jitted_steps(config, mesh, shard_params)[phase]
     lowered = step.lower(
         shapes(state, lying),
         shapes(batch, jax.tree.map(lambda _: split, batch)),

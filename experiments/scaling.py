@@ -20,11 +20,12 @@ from mtml_jax.config import PRESETS, TrainConfig
 from mtml_jax.data.episodes import EncodedDialogue, EncodedPersona, Example, tiles_needed
 from mtml_jax.data.prepare import Prepared, prepare, training_batch
 from mtml_jax.data.vocab import UNK
+from mtml_jax.fitting import jitted_steps
 from mtml_jax.inner import GRADIENTS
 from mtml_jax.outer import init_state
 from mtml_jax.runlog import write_json
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
-from mtml_jax.training import compiled_steps, rates_at
+from mtml_jax.training import rates_at
 
 
 class Axis(NamedTuple):
@@ -175,7 +176,7 @@ def _measured(config, data, words, repeats):
     state = replicate(init_state(params), mesh)
     batch = split_personas(training_batch(data, config, 0, devices=mesh.size), mesh)
     rates = replicate(rates_at(config, 0), mesh)
-    [step] = compiled_steps(config, mesh)
+    [step] = jitted_steps(config, mesh)
     clock = time.perf_counter()
     compiled = step.lower(state, batch, rates).compile()
     memory = compiled.memory_analysis()

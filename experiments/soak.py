@@ -31,14 +31,17 @@ from mtml_jax.delta import digest
 from mtml_jax.manifest import find_damage
 from mtml_jax.runlog import versions, write_json
 
-PARTS = ("fuzz", "training", "evaluation", "preparation", "disk", "damage")
+PARTS = ("fuzz", "training", "evaluation", "preparation", "study", "disk", "damage")
 _STEPS = 24  # of the training that is killed; saved after every second one
 _PROGRAM_SECONDS = 900  # a start that takes longer hangs
 
 flags.DEFINE_list("parts", list(PARTS), "what to do, of " + ", ".join(PARTS))
 flags.DEFINE_string("output", "runs/soak", "folder of results and of the runs that are killed")
 flags.DEFINE_integer("files", 20_000, "fuzzed files", lower_bound=1)
-flags.DEFINE_integer("kills", 50, "runs to kill: trainings, some of them several times, evaluations and preparations", 1)
+flags.DEFINE_integer(
+    "kills", 50, "runs to kill: trainings, some of them several times, evaluations and "
+    "preparations; and a tenth as many studies", 1,
+)  # fmt: skip
 flags.DEFINE_integer("seed", 0, "of the moments of the kills and of the files")
 
 
@@ -52,6 +55,7 @@ def main(argv) -> None:
     output.mkdir(parents=True, exist_ok=True)
     third = given_flags.kills // 5
     shares = {"evaluation": third, "preparation": third, "disk": 3, "damage": 12}
+    shares["study"] = max(1, given_flags.kills // 10)
     shares |= {"training": given_flags.kills - 2 * third, "fuzz": given_flags.files}
     for part in given_flags.parts:
         with _Trials(output / f"{part}.jsonl", part, shares[part]) as trials:
@@ -302,6 +306,39 @@ def _preparation(trials, output):
         whole = code == 0 and text.split()[-2:] == ["3000", "30"]
         whole = whole and _names(home) == _names(undisturbed)
         trials.add(whole, "all read", kills=kills, after=told, said="" if whole else text[-800:])
+
+
+def _study(trials, output):
+    """Kills while cells of a study are made; the next start ends with the same cells."""
+    whole, killed = output / "study", output / "killed_study"
+
+    def command(folder):
+        return [
+            sys.executable, "-m", "experiments.study", "--preset=tiny", "--iterations=6",
+            "--inner_lr=0.1", "--rows=std,paml,paml-latest", "--seeds=1", "--shots=1",
+            "--folds_per_persona=1", "--cpu_devices=1", f"--output={folder}",
+            f"--compilation_cache={output / 'programs'}",
+        ]  # fmt: skip
+
+    code, text = _run(command(whole))  # nothing, where it was made before
+    if code:
+        raise RuntimeError(f"the study that nothing happens to failed: {text[-500:]}")
+    for number in trials.left():
+        rng = random.Random(f"study {flags.FLAGS.seed} {number}")
+        shutil.rmtree(killed, ignore_errors=True)
+        kill, told = _random_moment(rng, killed, whole)
+        kills = _run(command(killed), kill)[0] == -signal.SIGKILL
+        code, text = _run(command(killed))
+        same = code == 0 and _cells(killed) == _cells(whole)
+        trials.add(same, "same cells", kills=kills, after=told, said="" if same else text[-800:])
+
+
+def _cells(folder):
+    """The results of a study without times."""
+    cells = {path.name: json.loads(path.read_text()) for path in (folder / "cells").iterdir()}
+    for cell in cells.values():
+        del cell["test_seconds"], cell["training"]["seconds"], cell["training"]["seconds_a_step"]
+    return cells
 
 
 def _names(folder):

@@ -16,8 +16,9 @@ from experiments.slots import real_shares
 from mtml_jax.config import PHASES, TrainConfig
 from mtml_jax.data.episodes import sample_episodes
 from mtml_jax.data.prepare import Prepared, training_batch
+from mtml_jax.fitting import jitted_steps
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
-from mtml_jax.training import compiled_steps, initial_state, rates_at
+from mtml_jax.training import initial_state, rates_at
 
 
 @dataclasses.dataclass
@@ -141,7 +142,7 @@ def _compile(config, data, mesh, batches):
     state = replicate(initial_state(config, data), mesh)
     rates = replicate(rates_at(config, 0), mesh)
     words = len(data.vocabulary)
-    for number, (tasks, step) in enumerate(zip(phases, compiled_steps(config, mesh))):
+    for number, (tasks, step) in enumerate(zip(phases, jitted_steps(config, mesh))):
         steps = [s for s in range(batches) if (s + 1) % len(phases) == number]
         packed = [training_batch(data, config, s, devices=mesh.size) for s in steps]
         triples = [sample_episodes(data.train, config.meta_batch, config.seed, s) for s in steps]

@@ -102,7 +102,7 @@ def _source():
 def _describe(config, data, mesh, workdir, found):
     given = flags.FLAGS
     kind = mesh.devices.flat[0].device_kind
-    alpha = f", alpha {config.alpha}" if config.strategy == "mtml" else ""
+    alpha = f", alpha {config.alpha}" if config.strategy in ("multitask", "mtml") else ""
     print(f"strategy {config.strategy}{alpha}, preset {given.preset}, data {given.data}")
     if given.data == "demo":
         print(

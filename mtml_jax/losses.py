@@ -87,16 +87,14 @@ def weighted_loss(
     dtype = params["encoder_norm"]["scale"].dtype
     weights = (jnp.asarray(response_weight, dtype), jnp.asarray(persona_weight, dtype))
     kinds = [
-        sum_over_tiles(
-            functools.partial(_tile_loss, config.model),
-            config.forward_over_reverse,
-            (params, weights),
-            tiles,
-            jnp.sum(jnp.any(tiles.context.segment > 0, axis=(1, 2))),
-        )
-        for tiles in examples
+        (tiles, jnp.sum(jnp.any(tiles.context.segment > 0, axis=(1, 2)))) for tiles in examples
     ]
-    return functools.reduce(lambda one, other: jax.tree.map(jnp.add, one, other), kinds)
+    return sum_over_tiles(
+        functools.partial(_tile_loss, config.model),
+        config.forward_over_reverse,
+        (params, weights),
+        kinds,
+    )
 
 
 def count_tokens(examples: Examples, task: str) -> jax.Array:

@@ -50,9 +50,15 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: str | os.PathLike, value: Any) -> None:
+def write_json(path: str | os.PathLike, value: Any, indent: int | None = 2) -> None:
     """Writes a JSON file as `write_text` does; NaN and infinities as `RunLog` does."""
-    write_text(path, json.dumps(_plain(value), indent=2, sort_keys=True) + "\n")
+    separators = None if indent else (",", ":")
+    text = json.dumps(_plain(value), indent=indent, sort_keys=True, separators=separators)
+    write_text(path, text + "\n")
+
+
+class InUse(ValueError):
+    """A folder that another process holds."""
 
 
 class WorkdirLock:
@@ -64,7 +70,7 @@ class WorkdirLock:
       workdir: folder of the run; made if it is not there.
 
     Raises:
-      ValueError: on entering, where another process holds the folder.
+      InUse: on entering, where another process holds the folder.
       OSError: on entering, where it cannot be written to.
     """
 
@@ -94,7 +100,7 @@ class WorkdirLock:
             file.seek(0)
             pid = file.read().strip() or "unknown"
             file.close()
-            raise ValueError(
+            raise InUse(
                 f"{self._workdir}: found a run in use by process {pid}, "
                 "want that process to end first or another --workdir"
             ) from None

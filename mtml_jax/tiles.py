@@ -14,8 +14,8 @@ import jax.numpy as jnp
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def sum_over_tiles(function: Callable, forward: bool, operands, tiles, count):
-    """Computes sum_{n < count} function(operands, tiles[n]).
+def sum_over_tiles(function: Callable, forward: bool, operands, kinds):
+    """Computes the sum over all kinds of tiles of sum_{n < count} function(operands, tiles[n]).
 
     The value and its gradient come from one loop. The second derivative is one
     more loop, over tiles of either vector-Jacobian products (reverse over
@@ -28,65 +28,67 @@ def sum_over_tiles(function: Callable, forward: bool, operands, tiles, count):
       forward: whether the gradient is to be differentiated by `jax.jvp`
         instead of `jax.grad`; each serves only its own way.
       operands: pytree of float arrays, differentiated.
-      tiles: pytree of integer arrays [N, ...], not differentiated.
-      count: int scalar, how many tiles are occupied; the rest is not read.
+      kinds: sequence of (tiles, count), not differentiated: a pytree of integer arrays
+        [N, ...], N and shapes of each kind its own, and an int scalar, how many of them are
+        occupied; the rest is not read.
 
     Returns:
       (sum of scalars, sum of aux).
     """
-    return _loop(function, operands, tiles, count)
+    return _loop(function, operands, kinds)
 
 
-def _sum_fwd(function, forward, operands, tiles, count):
+def _sum_fwd(function, forward, operands, kinds):
     total = _loop if forward else _differentiable_loop
     (value, aux), gradient = total(
-        jax.value_and_grad(function, has_aux=True), operands, tiles, count
+        jax.value_and_grad(function, has_aux=True), operands, kinds
     )
     return (value, aux), gradient
 
 
 def _sum_bwd(function, forward, gradient, cotangent):
     scale, _ = cotangent
-    return jax.tree.map(lambda g: scale * g, gradient), None, None
+    return jax.tree.map(lambda g: scale * g, gradient), None
 
 
 sum_over_tiles.defvjp(_sum_fwd, _sum_bwd)
 
 
-def _loop(function, operands, tiles, count):
-    """The sum of any pytree-valued function, with a trip count known only at run time."""
+def _loop(function, operands, kinds):
+    """The sum of any pytree-valued function, with trip counts known only at run time."""
     function = jax.jit(function)  # traced once for its shapes and once for the body otherwise
-    shapes = jax.eval_shape(function, operands, jax.tree.map(lambda x: x[0], tiles))
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    shapes = jax.eval_shape(function, operands, jax.tree.map(lambda x: x[0], kinds[0][0]))
+    total = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
-    def body(index, total):
+    def add_tile(index, total, tiles):
         tile = jax.tree.map(
             lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), tiles
         )
         return jax.tree.map(jnp.add, total, function(operands, tile))
 
-    return jax.lax.fori_loop(0, count, body, zeros)
+    for tiles, count in kinds:  # into one total: each more is as large as the parameters
+        total = jax.lax.fori_loop(0, count, functools.partial(add_tile, tiles=tiles), total)
+    return total
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _differentiable_loop(function, operands, tiles, count):
-    return _loop(function, operands, tiles, count)
+def _differentiable_loop(function, operands, kinds):
+    return _loop(function, operands, kinds)
 
 
-def _loop_fwd(function, operands, tiles, count):
-    return _loop(function, operands, tiles, count), (operands, tiles, count)
+def _loop_fwd(function, operands, kinds):
+    return _loop(function, operands, kinds), (operands, kinds)
 
 
 def _loop_bwd(function, residuals, cotangent):
-    operands, tiles, count = residuals
+    operands, kinds = residuals
 
     def pull_back(operands_and_cotangent, tile):
         operands, cotangent = operands_and_cotangent
         _, vjp = jax.vjp(lambda operands: function(operands, tile), operands)
         return vjp(cotangent)[0]
 
-    total = _differentiable_loop(pull_back, (operands, cotangent), tiles, count)
-    return total, None, None
+    return _differentiable_loop(pull_back, (operands, cotangent), kinds), None
 
 
 _differentiable_loop.defvjp(_loop_fwd, _loop_bwd)

@@ -1,5 +1,6 @@
 """The loop: step, log, validate, save, stop; and going on where a run was interrupted."""
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -11,7 +12,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 from tqdm import tqdm
 
 from mtml_jax import transformer
@@ -25,9 +25,10 @@ from mtml_jax.data.prepare import (
     validation_batch,
 )
 from mtml_jax.evaluation import validation_sums
+from mtml_jax.fitting import fit_steps, phases
 from mtml_jax.metrics import perplexity
-from mtml_jax.objectives import STRATEGIES, Metrics
-from mtml_jax.outer import init_state, outer_step
+from mtml_jax.objectives import Metrics
+from mtml_jax.outer import init_state
 from mtml_jax.runlog import RunLog
 from mtml_jax.sharding import (
     any_process,
@@ -75,26 +76,6 @@ def rates_at(config: TrainConfig, step: int) -> Rates:
     )
 
 
-def compiled_steps(config: TrainConfig, mesh: Mesh, shard_params: bool = False) -> list:
-    """One jitted outer step a phase; iteration i runs number i modulo their count.
-
-    Args:
-      config: TrainConfig.
-      mesh: devices that share the personas.
-      shard_params: whether the state is split over them, by `split_params`.
-    """
-    step = functools.partial(outer_step, mesh=mesh, shard_params=shard_params)
-    return [
-        jax.jit(functools.partial(step, **phase), donate_argnums=0)
-        for phase in _phases(config, mesh)
-    ]
-
-
-def _phases(config, mesh):
-    step_config = config.step(mesh.devices.flat[0].platform)
-    return [{"phase": phase, "config": step_config} for phase in STRATEGIES[config.strategy]]
-
-
 def train(
     config: TrainConfig,
     data: Prepared,
@@ -104,6 +85,7 @@ def train(
     *,
     debug_nans: bool = False,
     shard_params: bool = False,
+    bar: tqdm | None = None,
 ) -> Outcome:
     """Meta-trains from the latest checkpoint, or from the start, to the end.
 
@@ -121,11 +103,13 @@ def train(
         operation, to find the one that made a NaN.
       shard_params: whether parameters and optimiser are split over the devices, instead
         of whole on each.
+      bar: progress bar of several runs, which a step takes one further; None: of this run.
 
     Returns:
       Outcome.
 
     Raises:
+      ValueError: a step does not fit the memory.
       FloatingPointError: too many steps in a row had no finite loss or gradient; the
         state before them is saved.
       OSError: the disk is full.
@@ -139,10 +123,6 @@ def train(
         state, counters = checkpoints.restore(latest, state)
         counters["best_score"] = float(counters["best_score"])
     begin = int(state.step)
-    steps = compiled_steps(config, mesh, shard_params)
-    validate = _validator(config, data, mesh)
-    blame = _blamer(config, data, mesh, debug_nans)
-    share = own_share(config.meta_batch)
     saved_at = time.monotonic()
     reason = "finished"
     newest = {}  # the outer loss of each task; a phase of AMTML computes one of them
@@ -162,14 +142,23 @@ def train(
         )
     if begin:
         say(f"going on from step {begin:,} of {config.iterations:,}")
-    with (
-        _Interruption() as interruption,
-        tqdm(total=config.iterations, initial=begin, unit="step", disable=None) as bar,
-    ):
-        batch_at = functools.partial(
-            training_batch, data, config, share=share, devices=len(mesh.local_devices)
+    batch_at = functools.partial(
+        training_batch,
+        data,
+        config,
+        share=own_share(config.meta_batch),
+        devices=len(mesh.local_devices),
+    )
+    with _Interruption() as interruption, contextlib.ExitStack() as stack:
+        bar = bar or stack.enter_context(
+            tqdm(total=config.iterations, initial=begin, unit="step", disable=None)
         )
         batch = split_personas(batch_at(begin), mesh)
+        if begin < config.iterations and counters["waited"] < config.patience:
+            config, steps, told = _fitted(config, mesh, state, batch, batch_at, begin, shard_params)
+            say(told)
+        validate = _validator(config, data, mesh)
+        blame = _blamer(config, data, mesh, debug_nans)
         for step in range(begin, config.iterations):
             if counters["waited"] >= config.patience:
                 reason = "no better score"
@@ -234,12 +223,21 @@ def train(
     return Outcome(state, counters, reason)
 
 
+def _fitted(config, mesh, state, batch, batch_at, begin, shard_params):
+    """`fit_steps` for a run that goes on from step `begin`, whose batch is `batch`."""
+    count = len(phases(config, mesh))
+    batches = [batch, *(split_personas(batch_at(begin + n), mesh) for n in range(1, count))]
+    rates = replicate(rates_at(config, begin), mesh)
+    arguments = [(state, batches[(n - begin - 1) % count], rates) for n in range(count)]
+    return fit_steps(config, mesh, arguments, shard_params)
+
+
 def _validator(config, data, mesh):
     """A function of parameters that scores the fixed pairs of valid personas."""
     padded = -(-config.validation_episodes // mesh.size) * mesh.size
     episodes = split_personas(validation_batch(data, config, padded, own_share(padded)), mesh)
     inner_lr = replicate(jnp.float32(config.inner_lr), mesh)
-    sums = jax.jit(functools.partial(validation_sums, config=config.loss(), mesh=mesh))
+    sums = _compiled_sums(config.loss(), mesh)
 
     def validate(params):
         initial, adapted = jax.device_get(sums(params, episodes, inner_lr))
@@ -251,13 +249,21 @@ def _validator(config, data, mesh):
     return validate
 
 
+@functools.lru_cache(maxsize=16)
+def _compiled_sums(config, mesh):
+    return jax.jit(functools.partial(validation_sums, config=config, mesh=mesh))
+
+
 def _blamer(config, data, mesh, debug_nans):
     """A function that says of a step that was skipped for whose sake, and where."""
-    phases = _phases(config, mesh)
-    programs = [jax.jit(functools.partial(finite_personas, **p, mesh=mesh)) for p in phases]
+    computed = phases(config, mesh)
+    programs = [
+        jax.jit(functools.partial(finite_personas, phase=phase, config=how, mesh=mesh))
+        for phase, how in computed
+    ]
 
     def blame(params, batch, rates, step):
-        number = (step + 1) % len(phases)
+        number = (step + 1) % len(computed)
         finite = fetch(programs[number](params, batch, rates))
         names = [
             name
@@ -274,7 +280,8 @@ def _blamer(config, data, mesh, debug_nans):
         if debug_nans:
             index = int(finite.argmin())
             episode = jax.tree.map(lambda x: x[index], fetch(batch))
-            found = find_nan(fetch(params), episode, rates, **phases[number])
+            phase, how = computed[number]
+            found = find_nan(fetch(params), episode, rates, phase=phase, config=how)
             raise FloatingPointError(
                 f"iteration {step + 1}, {names[index]}: {found or 'infinite, and nowhere a NaN'}"
             )

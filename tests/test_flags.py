@@ -61,6 +61,7 @@ def test_every_setting_has_a_flag_that_changes_it():
         "strategy": "paml", "gradient": "exact", "reduction": "sum", "glove": "words.txt",
         "distinct_start": True, "activation": "gelu", "dtype": "bfloat16", "remat": True,
         "alpha": 0.25, "inner_lr": 0.25, "outer_lr": 0.25, "width": 48, "heads": 4,
+        "persona_context": "own",
     }  # fmt: skip
     renamed = {
         "rows": "tile_rows",

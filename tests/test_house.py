@@ -10,14 +10,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = [
-    "config records types metrics runlog manifest data.demo_phrases data.lines",
+    "config memory records types metrics runlog manifest data.demo_phrases data.lines",
     "sharding tiles data.corpus data.jsonl data.personas data.store data.demo data.vocab "
     "data.dialogue_nli data.whatsapp data.telegram transformer bert scores",
     "data.episodes data.exports data.personachat data.splits losses decoding bert_folder",
     "inner data.sheet data.folds nli finetune",
     "objectives data.prepare",
     "outer checkpoint",
-    "evaluation reconstruction delta responder blame",
+    "evaluation reconstruction delta responder blame fitting",
     "training speaker",
 ]
 FLOOR_OF = {name: n for n, names in enumerate(FLOORS) for name in names.split()}

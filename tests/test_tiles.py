@@ -43,6 +43,12 @@ def poisoned(tiles, count):
     return {name: np.where(free, POISON, x).astype(np.int32) for name, x in tiles.items()}
 
 
+def two_kinds(tiles, count):
+    """The first three tiles as one kind and the others as another."""
+    first, second = (jax.tree.map(lambda x: x[part], tiles) for part in (slice(3), slice(3, None)))
+    return [(first, jnp.minimum(count, 3)), (second, jnp.maximum(count - 3, 0))]
+
+
 def plain_sum(operands, tiles, count):
     """One tile after the other; `tiles` must hold no POISON, `count` may be traced."""
     one = [one_tile(operands, jax.tree.map(lambda x: x[n], tiles)) for n in range(TILES)]
@@ -79,7 +85,7 @@ def both(request, float64):
 
     def tiled(operands, tiles, count, direction):
         return derivatives(
-            lambda o: sum_over_tiles(one_tile, forward, o, tiles, count),
+            lambda o: sum_over_tiles(one_tile, forward, o, two_kinds(tiles, count)),
             forward,
             operands,
             direction,

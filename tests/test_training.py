@@ -1,7 +1,6 @@
 """The loop: resuming gives the same bits, stopping stops, and the log tells the truth."""
 
 import dataclasses
-import functools
 import os
 import signal
 import time
@@ -44,21 +43,21 @@ def data():
 
 @pytest.fixture(autouse=True)
 def compile_once(monkeypatch, quick_compile):
-    monkeypatch.setattr(training, "compiled_steps", _compiled_steps)
+    monkeypatch.setattr(training, "fit_steps", _fit_steps)
 
 
-_original_steps = training.compiled_steps
 _rates_at = training.rates_at
 
 
-def _compiled_steps(config, mesh, shard_params):
+_fitted = {}
+_original_fit = training.fit_steps
+
+
+def _fit_steps(config, mesh, arguments, shard_params):
     # Rates and counts are not compiled in, so that all runs here share two programs.
-    return _shared_steps(dataclasses.replace(CONFIG, strategy=config.strategy), mesh)
-
-
-@functools.cache
-def _shared_steps(config, mesh):
-    return _original_steps(config, mesh)
+    if (key := config.strategy) not in _fitted:
+        _fitted[key] = _original_fit(config, mesh, arguments, shard_params)
+    return _fitted[key]._replace(config=config)
 
 
 def run(workdir, data, config=CONFIG, at_row=lambda step, kind: None):
@@ -89,7 +88,7 @@ def rows(workdir):
 def whole_run(tmp_path_factory, data):
     jax.config.update("jax_disable_most_optimizations", True)
     patch = pytest.MonkeyPatch()
-    patch.setattr(training, "compiled_steps", _compiled_steps)
+    patch.setattr(training, "fit_steps", _fit_steps)
     workdir = tmp_path_factory.mktemp("whole")
     outcome = run(workdir, data)
     patch.undo()

@@ -20,9 +20,10 @@ from mtml_jax.checkpoint import Checkpoints
 from mtml_jax.config import ModelConfig, TileShape, TrainConfig
 from mtml_jax.data.episodes import Example, pack, stack
 from mtml_jax.data.vocab import END, SPECIALS
+from mtml_jax.fitting import jitted_steps
 from mtml_jax.outer import init_state
 from mtml_jax.sharding import PERSONAS, replicate, split_params, split_personas
-from mtml_jax.training import compiled_steps, rates_at
+from mtml_jax.training import rates_at
 from mtml_jax.types import Episode
 
 STEPS, VOCABULARY = 20, 23
@@ -65,7 +66,7 @@ def train_on(placement, config, params, begin, end, folder=None):
             state, _ = checkpoints.restore(begin, state)
     whole = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     held = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state))
-    steps, texts, losses = compiled_steps(config, mesh, split), {}, []
+    steps, texts, losses = jitted_steps(config, mesh, split), {}, []
     for step in range(begin, end):
         batch = split_personas(draw_batch(step, config.meta_batch), mesh)
         arguments = (state, batch, replicate(rates_at(config, step), mesh))

@@ -23,6 +23,7 @@ from mtml_jax import sharding, training
 from mtml_jax.checkpoint import Checkpoints, load_run, restore_params
 from mtml_jax.config import restored_config
 from mtml_jax.data.prepare import prepare, training_batch, training_names, validation_batch
+from mtml_jax.objectives import STRATEGIES
 from mtml_jax.runlog import read_log
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,7 +82,7 @@ def test_eight_devices_give_the_numbers_of_one_and_send_the_gradient_once():
 @pytest.mark.parametrize(
     "dtype, placements", [("float32", ("1", "2s", "4", "8s")), ("float64", ("1", "2", "4s", "8"))]
 )
-@pytest.mark.parametrize("strategy", ["std", "std_p", "paml", "mtml", "amtml"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_is_the_same_on_any_number_of_devices(strategy, dtype, placements):
     found = twenty_steps(strategy, dtype, *placements)
     for placement, one in found.items():

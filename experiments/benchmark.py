@@ -2,9 +2,7 @@
 
 import dataclasses
 import functools
-import pathlib
 import statistics
-import subprocess
 import sys
 import time
 
@@ -16,6 +14,7 @@ from tqdm import tqdm
 
 from experiments import flags as settings
 from experiments.benchmark_tables import benchmark_tables
+from experiments.checkout import commit
 from experiments.peers import WAYS, compare_with_peers
 from experiments.steps import measure_steps, variants
 from mtml_jax import decoding, transformer
@@ -245,19 +244,13 @@ def measured(function, arguments, repeats: int, what: str) -> dict[str, float]:
 
 def circumstances(given) -> dict:
     """Where and with what the numbers were measured."""
-    root = pathlib.Path(__file__).resolve().parents[1]
-    git = ["git", "-C", str(root), "describe", "--always", "--dirty"]
-    try:
-        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = None
     return {
         "preset": given.preset,
         "data": given.data,
         "device": jax.devices()[0].device_kind,
         "devices": len(jax.devices()),
         "versions": versions(),
-        "commit": commit,
+        "commit": commit(),
     }
 
 

@@ -2,77 +2,25 @@
 
 import collections
 import contextlib
-import functools
-import hashlib
 import json
 import pathlib
-from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
 from experiments import flags as settings
+from experiments.fold_rows import DECODERS, EPOCHS, inner_lr_of, parsed_shots, run_folds
+from experiments.fold_scores import effective_shots, statistics_of
 from experiments.folds_file import FoldsFile, key
 from experiments.score_table import score_table
+from experiments.tested import Run, fingerprint, load
 from mtml_jax import decoding
-from mtml_jax.checkpoint import load_run, restore_params
-from mtml_jax.config import TrainConfig, restored_config
-from mtml_jax.data.demo import demo_facts, judge_reply
-from mtml_jax.data.episodes import EncodedPersona, Encoding, encode_personas
-from mtml_jax.data.folds import FoldPlan, choose_folds, measure_folds, pack_folds
-from mtml_jax.data.personas import group_personas, require_conversations
-from mtml_jax.data.prepare import load_split
-from mtml_jax.data.vocab import START, Vocabulary
-from mtml_jax.evaluation import score_stages
+from mtml_jax.data.folds import choose_folds
 from mtml_jax.metrics import bleu_signature
 from mtml_jax.nli import load_scorer
-from mtml_jax.records import Persona
 from mtml_jax.runlog import WorkdirLock, versions, write_json, write_text
-from mtml_jax.scores import Answer, HeldOut, count, differences, summarise
-from mtml_jax.sharding import (
-    fetch,
-    from_first,
-    own_share,
-    persona_mesh,
-    replicate,
-    split_personas,
-)
-
-EPOCHS = (1, 3, 5, 7, 10)  # after which an adapted model is scored; 0 is the unadapted one
-DECODERS = {
-    "beam": decoding.beam_search,
-    "greedy": decoding.greedy,
-    "nucleus": decoding.sample,
-}
-
-
-class Run(NamedTuple):
-    """A trained model and the personas it is tested on.
-
-    Attributes:
-      config: the run's settings.
-      vocabulary: the run's words.
-      params: of the checkpoint.
-      step: that the checkpoint was saved at.
-      personas: of the split, as text.
-      encoded: the same as ids.
-      known_statements: all statements of the train split.
-      facts: speaker -> facts, of the demo corpus; else empty.
-      notes: sentences on the data.
-    """
-
-    config: TrainConfig
-    vocabulary: Vocabulary
-    params: dict
-    step: int
-    personas: list[Persona]
-    encoded: list[EncodedPersona]
-    known_statements: set[str]
-    facts: dict[str, dict[str, str]]
-    notes: list[str]
+from mtml_jax.scores import differences, summarise
 
 
 def define_flags() -> None:
@@ -122,7 +70,7 @@ def evaluate(given) -> dict | None:
     """
     if not given.workdir:
         raise ValueError("got no --workdir, want the folder of a training run")
-    shots = _shots(given.shots)
+    shots = parsed_shots(given.shots)
     output = pathlib.Path(given.output or pathlib.Path(given.workdir) / "eval")
     with contextlib.ExitStack() as stack:
         run = load(given)
@@ -151,253 +99,31 @@ def evaluate(given) -> dict | None:
     return report
 
 
-def load(given) -> Run:
-    """Reads the run and the personas of the split.
-
-    Raises:
-      FileNotFoundError: there is no run, checkpoint or split.
-      ValueError: they do not fit together, or the data cannot be read.
-    """
-    saved, text = load_run(given.workdir)
-    config = restored_config(saved)
-    vocabulary = Vocabulary.from_text(text)
-    restored = restore_params(given.workdir, given.checkpoint)
-    words = restored.params["embedding"].shape[0]
-    if words != len(vocabulary):
-        raise ValueError(
-            f"{given.workdir}: found a checkpoint of {words:,} words and a vocabulary of "
-            f"{len(vocabulary):,}, want the vocabulary.txt that it was trained with"
-        )
-    if given.persona_at_test and config.strategy != "std_p":
-        raise ValueError(
-            f"got --persona_at_test for a run of {config.strategy}, want a run of std_p: the "
-            "others never saw statements in a context"
-        )
-    source = given.data or saved["data"]
-    # The run's own file is split as it was for training; another one by the flags.
-    how = {} if given.data else saved
-    read = functools.partial(
-        load_split,
-        source,
-        given.data_dir,
-        split_seed=how.get("split_seed", given.split_seed),
-        skip_bad=given.skip_bad or how.get("skip_bad", False),
-    )
-    dialogues, notes = read(given.split)
-    train, _ = read("train")
-    personas, alone = require_conversations(group_personas(dialogues))
-    encoding = Encoding(vocabulary, config.shape, given.persona_at_test)
-    encoded, counts = encode_personas(personas, encoding)
-    notes = notes + [
-        f"{given.split}: {len(personas):,} personas, {counts['examples']:,} turns; left out "
-        f"{len(alone):,} personas with a single conversation; cut to their slots "
-        f"{counts['contexts']:,} contexts, {counts['responses']:,} responses"
-    ]
-    return Run(
-        config,
-        vocabulary,
-        restored.params,
-        restored.step,
-        personas,
-        encoded,
-        {statement for dialogue in train for statement in dialogue.statements},
-        demo_facts(given.split) if source == "demo" else {},
-        notes,
-    )
-
-
-def run_folds(
-    given, run: Run, plans: dict[int, list[FoldPlan]], done: FoldsFile | None
-) -> None:
-    """Adapts, scores and decodes whatever fold is not done yet.
-
-    All processes share every group of folds. The first one keeps the results in `done`,
-    which the others have not, and goes on alone from here.
-    """
-    work = [("unadapted", 0)]
-    work += [(system, k) for k in plans if k for system in ("own", "other")]
-    rows = done.rows if done else {}
-    waiting = {}
-    for system, k in work:
-        missing = [(system, k, p.persona, p.dialogue) not in rows for p in plans[k]]
-        waiting[system, k] = [plans[k][i] for i in np.flatnonzero(from_first(np.array(missing)))]
-    shape, longest = run.config.shape, max(plans)
-    total = sum(len(plans[k]) for _, k in work)
-    left = sum(map(len, waiting.values()))
-    with tqdm(total=total, initial=total - left, unit="fold", disable=None) as bar:
-        for several in (False, True):  # one program for all that adapt, whatever their k
-            todo = [pair for pair in work if bool(pair[1]) == several and waiting[pair]]
-            if not todo:
-                continue
-            bar.set_description("measuring")
-            epochs = max(EPOCHS) if several else 1
-            sizes = measure_folds(
-                plans[longest if several else 0], shape, epochs=epochs, seed=given.seed
-            )
-            mesh, at_once, stages = _compiled(given, run, EPOCHS if several else (0,))
-            for system, k in todo:
-                bar.set_description(f"{system}, {k}-shot" if k else system)
-                for some in _cut(waiting[system, k], at_once):
-                    packed = pack_folds(
-                        [some[i % len(some)] for i in range(at_once)][own_share(at_once)],
-                        shape,
-                        sizes,
-                        control=system == "other",
-                        epochs=epochs,
-                        seed=given.seed,
-                    )
-                    found = stages(split_personas(packed, mesh))
-                    if done:
-                        done.add(_rows(run, system, k, some, found))
-                    bar.update(len(some))
-    if jax.process_count() > 1:
-        jax.distributed.shutdown()
-
-
-def _cut(plans, size):
-    return [plans[begin : begin + size] for begin in range(0, len(plans), size)]
-
-
-def _compiled(given, run, stages):
-    """(mesh, folds at once, function of folds); the function returns whole numpy arrays."""
-    devices = jax.devices()
-    on_cpu = devices[0].platform == "cpu"
-    each = given.folds_at_once or (2 if on_cpu else 16)
-    mesh = persona_mesh(each * len(devices))
-    decode = DECODERS[given.decoder]
-    extra = {"beams": given.beams} if given.decoder == "beam" else {}
-    if given.decoder == "nucleus":
-        extra = {"top_p": given.top_p, "key": jax.random.key(given.seed)}
-    program = jax.jit(
-        functools.partial(
-            score_stages,
-            stages=stages,
-            config=run.config.loss(),
-            mesh=mesh,
-            chunk=1 if on_cpu else each,
-            decode=functools.partial(decode, start=START, config=run.config.model, **extra),
-        )
-    )
-    params = replicate(run.params, mesh)
-    inner_lr = replicate(jnp.float32(_inner_lr(given, run)), mesh)
-
-    def score_folds(folds):
-        return fetch(program(params, folds, inner_lr))
-
-    return mesh, each * mesh.size, score_folds
-
-
-def _rows(run, system, shots, plans, found):
-    """One row a fold: what `FoldsFile` keeps."""
-    epochs = EPOCHS if shots else (0,)
-    rows = []
-    for n, plan in enumerate(plans):
-        turns = len(plan.held_out.examples)
-        texts = [
-            [run.vocabulary.decode(ids) for ids in found.replies.ids[n, stage, :turns]]
-            for stage in range(len(epochs))
-        ]
-        rows.append(
-            {
-                "system": system,
-                "shots": shots,
-                "persona": plan.persona,
-                "dialogue": plan.dialogue,
-                "effective_shots": len(plan.others if system == "other" else plan.own),
-                "epochs": list(epochs),
-                "nll": [float(x) for x in found.response.nll[n]],
-                "tokens": int(found.response.tokens[n, 0]),
-                "replies": texts,
-                "log_prob": np.round(found.replies.log_prob[n, :, :turns], 4).tolist(),
-            }
-        )
-    return rows
-
-
 def score(given, run: Run, plans, rows, scorer) -> dict:
     """The report: every row with every score, and what it depends on."""
-    tests = {k: [_held_out(run, plan) for plan in plans[k]] for k in plans}
-    systems = {("human", 0, 0): [Answer(test.gold) for test in tests[0]]}
-    effective = collections.Counter()
-    for system, k in [("unadapted", 0)] + [(s, k) for k in plans if k for s in ("own", "other")]:
-        found = [rows[system, k, p.persona, p.dialogue] for p in plans[k]]
-        effective[k] = float(np.mean([row["effective_shots"] for row in found]))
-        for stage, epoch in enumerate(found[0]["epochs"]):
-            systems[system, k, epoch] = [
-                Answer(tuple(r["replies"][stage]), r["nll"][stage], r["tokens"]) for r in found
-            ]
-    labels = {}
-    if scorer:
-        _label_all(scorer, tests, systems)
-        labels["c"] = scorer.labels
-        labels["c_uncalibrated"] = functools.partial(scorer.labels, calibrated=False)
-    statistics, table = {}, []
-    show = tqdm(systems.items(), desc="scoring", unit="row", disable=None, leave=False)
-    summary = functools.partial(summarise, seed=given.seed, resamples=given.resamples)
-    for (system, k, epoch), answers in show:
-        statistics[system, k, epoch] = counted = count(
-            tests[k], answers, known_statements=run.known_statements, labels=labels
-        )
-        table.append({"system": system, "shots": k, "epoch": epoch, "scores": summary(counted)})
+    statistics = statistics_of(run, plans, rows, scorer)
+    how = {"seed": given.seed, "resamples": given.resamples}
+    table = []
+    show = tqdm(statistics.items(), desc="intervals", unit="row", disable=None, leave=False)
+    for (system, k, epoch), counted in show:
+        row = {"shots": k, "epoch": epoch}
+        table.append({"system": system, **row, "scores": summarise(counted, **how)})
         if system == "other":
-            table.append(
-                {
-                    "system": "own minus other",
-                    "shots": k,
-                    "epoch": epoch,
-                    "scores": differences(
-                        statistics["own", k, epoch],
-                        counted,
-                        seed=given.seed,
-                        resamples=given.resamples,
-                    ),
-                }
-            )
+            apart = differences(statistics["own", k, epoch], counted, **how)
+            table.append({"system": "own minus other", **row, "scores": apart})
     return {
         "rows": table,
         "settings": _settings(given, run),
         "folds": len(plans[0]),
         "personas": len({plan.persona for plan in plans[0]}),
-        "turns": sum(len(test.gold) for test in tests[0]),
-        "effective_shots": {str(k): effective[k] for k in plans},
+        "turns": sum(len(plan.held_out.examples) for plan in plans[0]),
+        "effective_shots": effective_shots(plans),
         "bleu_signature": bleu_signature(),
         "nli": scorer.digest if scorer else None,
         "resamples": given.resamples,
         "device": jax.devices()[0].device_kind,
         "versions": versions(),
     }
-
-
-def _label_all(scorer, tests, systems):
-    """Scores all pairs at once, with the time left shown; later calls find them known."""
-    pairs = {
-        (reply, statement)
-        for (_, k, _), answers in systems.items()
-        for test, answer in zip(tests[k], answers)
-        for reply in answer.replies
-        for statement in (*test.statements, *test.shuffled)
-    }
-    with tqdm(total=len(pairs), desc="NLI", unit="pair", disable=None) as bar:
-        scorer.scores(sorted(pairs), bar.update)
-
-
-def _held_out(run: Run, plan: FoldPlan) -> HeldOut:
-    persona = run.personas[plan.persona]
-    dialogue = persona.dialogues[plan.dialogue]
-    others = run.personas[plan.other].dialogues
-    facts = run.facts.get(persona.name)
-
-    def verdict(reply):
-        found = judge_reply(reply, facts).values()
-        return next((v for v in ("contradicted", "stated") if v in found), "ignored")
-
-    return HeldOut(
-        plan.persona,
-        tuple(turn.response for turn in dialogue.turns),
-        dialogue.statements,
-        others[plan.dialogue % len(others)].statements,
-        verdict if facts else None,
-    )
 
 
 def _write_generations(path, run, plans, rows):
@@ -437,20 +163,6 @@ def _utterances(dialogue, turn):
     return [[who, text] for who, text in said[:-1] if text]
 
 
-def _shots(given: list[str]) -> list[int]:
-    try:
-        shots = sorted({int(k) for k in given})
-    except ValueError:
-        shots = [-1]
-    if not shots or shots[0] < 0:
-        raise ValueError(f"got --shots={','.join(given)}, want whole numbers such as 0,5,10")
-    return shots
-
-
-def _inner_lr(given, run):
-    return run.config.inner_lr if given.inner_lr is None else given.inner_lr
-
-
 def _settings(given, run: Run) -> dict:
     """All that a fold's result depends on beside the data."""
     return {
@@ -458,7 +170,7 @@ def _settings(given, run: Run) -> dict:
         "checkpoint": given.checkpoint,
         "step": run.step,
         "split": given.split,
-        "inner_lr": _inner_lr(given, run),
+        "inner_lr": inner_lr_of(given, run),
         "reduction": run.config.reduction,
         "decoder": given.decoder,
         "beams": given.beams if given.decoder == "beam" else None,
@@ -466,19 +178,8 @@ def _settings(given, run: Run) -> dict:
         "max_tokens": decoding.MAX_TOKENS,
         "persona_at_test": given.persona_at_test,
         "seed": given.seed,
-        "data": _fingerprint(run.personas),
+        "data": fingerprint(run.personas),
     }
-
-
-def _fingerprint(personas: list[Persona]) -> str:
-    """Digits that stand for who is tested on what."""
-    digest = hashlib.sha256()
-    for persona in personas:
-        for dialogue in persona.dialogues:
-            said = [text for turn in dialogue.turns for text in (turn.context, turn.response)]
-            whole = [persona.name, dialogue.conversation, *dialogue.statements, *said]
-            digest.update(json.dumps(whole).encode())
-    return digest.hexdigest()[:16]
 
 
 def _describe(given, run, plans):
@@ -488,7 +189,7 @@ def _describe(given, run, plans):
     print(
         f"{run.config.strategy}, {given.checkpoint} checkpoint (step {run.step:,}); "
         f"{len(folds):,} held-out dialogues of {len({p.persona for p in folds}):,} personas; "
-        f"{', '.join(f'{k}-shot' for k in plans)}; SGD at {_inner_lr(given, run)}, scored "
+        f"{', '.join(f'{k}-shot' for k in plans)}; SGD at {inner_lr_of(given, run)}, scored "
         f"after {', '.join(map(str, EPOCHS))} epochs",
         flush=True,
     )

@@ -89,7 +89,7 @@ def define_train_flags() -> None:
     )
     define_data_flags()
     number, count = flags.DEFINE_float, flags.DEFINE_integer
-    number("alpha", None, "weight of the response loss in mtml, 0 to 1 (eq. 6; paper: 0.5 to 0.9)")
+    number("alpha", None, "weight of the response loss in mtml and multitask, 0 to 1 (eq. 6; paper: 0.5 to 0.9)")
     number("inner_lr", None, "SGD step of the inner update (eq. 11; paper: 0.005)")
     number("outer_lr", None, "Adam step of the outer update (eq. 14; paper: 0.003)")
     count("inner_steps", None, "SGD steps of the inner update (paper: 1)")
@@ -115,6 +115,9 @@ def define_train_flags() -> None:
     )
     flags.DEFINE_boolean(
         "distinct_start", None, "give the persona task a start token of its own"
+    )
+    flags.DEFINE_enum(
+        "persona_context", None, ["both", "own"], "whose utterances the persona task reads"
     )
     flags.DEFINE_string("glove", None, "text file of word vectors, GloVe's format, any width")
     count("min_count", None, "words rarer than this in train are unknown")
@@ -245,6 +248,14 @@ def start(argv: list[str], example: str) -> None:
     # TFDS and Orbax tell of each of their steps, and of an error with all that led to it.
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger().setLevel(logging.CRITICAL)
+    sys.unraisablehook = _unraisable
+
+
+def _unraisable(what):
+    # The other arrays of a save that failed come back to a loop that is over. The failure
+    # itself is told.
+    if str(what.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(what)
 
 
 @contextlib.contextmanager

@@ -70,6 +70,8 @@ def work_of(examples: Iterable[Example], tasks: Sequence[str]) -> Work:
         context = len(example.context)
         targets = np.array([len(getattr(example, task)) for task in tasks])
         total = int(targets.sum())
+        if not total:
+            continue
         pairs = int(np.square(targets).sum())
         work = work.plus(Work(context, total, context**2, pairs, total * context))
     return work

@@ -9,7 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 ALSO = ("human", "unadapted", "other")
-_NAMES = {"std": "Std", "std_p": "Std_p", "paml": "PAML", "mtml": "MTML", "amtml": "AMTML"}
+_NAMES = {
+    "std": "Std",
+    "std_p": "Std_p",
+    "multitask": "Multi-task",
+    "paml": "PAML",
+    "mtml": "MTML",
+    "amtml": "AMTML",
+}
 
 
 class System(NamedTuple):

@@ -11,14 +11,16 @@ from absl import app, flags
 from tqdm import tqdm
 
 from experiments import flags as settings
-from experiments.evaluate import Run, load
 from experiments.reconstruction_report import draw, sample_text, table
+from experiments.tested import Run, load
 from mtml_jax import decoding
+from mtml_jax.config import PHASES
 from mtml_jax.data.episodes import EncodedPersona, Encoding
 from mtml_jax.data.folds import choose_folds
 from mtml_jax.data.vocab import START, START_PERSONA, persona_text
 from mtml_jax.reconstruction import (
     VARIANTS,
+    Scored,
     Subject,
     list_cases,
     reconstruct,
@@ -63,33 +65,13 @@ def score(given) -> dict:
     output = pathlib.Path(given.output or pathlib.Path(given.workdir) / "eval")
     chosen = {name: getattr(given, name) for name in _LOADED}
     run = load(types.SimpleNamespace(**chosen, persona_at_test=False))
-    subjects = choose_subjects(run, given.split, given.seed, given.max_dialogues)
     output.mkdir(parents=True, exist_ok=True)
-    _describe(given, run, subjects)
     drawable = importlib.util.find_spec("matplotlib") is not None
     if not drawable:
         print("no plot: matplotlib is not installed; pip install -e '.[plot]' brings it")
-    encoding = Encoding(run.vocabulary, run.config.shape)
-    groups, program = _compiled(given, run)
-    scored = list(
-        tqdm(
-            score_cases(
-                list_cases(subjects, encoding),
-                program,
-                encoding,
-                groups,
-                distinct_start=run.config.distinct_start,
-            ),
-            desc="reconstructing",
-            total=len(VARIANTS) * sum(len(subject.dialogue.turns) for subject in subjects),
-            unit="persona",
-            disable=None,
-        )
-    )
+    subjects, scored, rows = measure_reconstruction(given, run, describe=True)
     report = {
-        "rows": summarise_cases(
-            subjects, scored, run.vocabulary, seed=given.seed, resamples=given.resamples
-        ),
+        "rows": rows,
         "settings": _settings(given, run),
         "dialogues": len(subjects),
         "personas": len({subject.persona for subject in subjects}),
@@ -106,6 +88,36 @@ def score(given) -> dict:
     print(sample_text(subjects[0].dialogue, [s for s in scored if s.subject == 0]))
     print(f"\nresults in {output}: {', '.join(names)}")
     return report
+
+
+def measure_reconstruction(
+    given, run: Run, *, describe: bool = False
+) -> tuple[list[Subject], list[Scored], list[dict]]:
+    """Reconstructs and scores; returns the dialogues, what is made of each, and the rows."""
+    subjects = choose_subjects(run, given.split, given.seed, given.max_dialogues)
+    if describe:
+        _describe(given, run, subjects)
+    encoding = Encoding(run.vocabulary, run.config.shape)
+    groups, program = _compiled(given, run)
+    scored = list(
+        tqdm(
+            score_cases(
+                list_cases(subjects, encoding),
+                program,
+                encoding,
+                groups,
+                distinct_start=run.config.distinct_start,
+            ),
+            desc="reconstructing",
+            total=len(VARIANTS) * sum(len(subject.dialogue.turns) for subject in subjects),
+            unit="persona",
+            disable=None if describe else True,
+        )
+    )
+    rows = summarise_cases(
+        subjects, scored, run.vocabulary, seed=given.seed, resamples=given.resamples
+    )
+    return subjects, scored, rows
 
 
 def choose_subjects(run: Run, split: str, seed: int, count: int | None) -> list[Subject]:
@@ -197,10 +209,11 @@ def _describe(given, run, subjects):
             f"{sum(n + 1 > config.shape.persona for n in words):,} personas are longer than the "
             f"{config.shape.persona} tokens of the training task, which PPL counts up to"
         )
-    if config.strategy not in ("mtml", "amtml") or (
-        config.strategy == "mtml" and config.alpha == 1.0
+    weighed = config.strategy in ("mtml", "multitask")
+    if not any("persona" in outer for _, outer in PHASES[config.strategy]) or (
+        weighed and config.alpha == 1.0
     ):
-        alpha = " at alpha 1" if config.strategy == "mtml" else ""
+        alpha = " at alpha 1" if weighed else ""
         print(
             f"{config.strategy}{alpha} has not trained this task: what follows is what a model "
             "makes of it that only ever learnt to reply"

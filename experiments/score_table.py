@@ -16,6 +16,7 @@ COLUMNS = {  # score -> (heading, digits)
     "c_contradiction": ("contra", 3),
     "stated": ("stated", 3),
     "contradicted": ("denied", 3),
+    "facts": ("facts", 3),
 }
 _WIDTH = 36
 _LEGEND = {
@@ -23,7 +24,8 @@ _LEGEND = {
     "bleu": "BLEU of the corpus, by dlg: mean over dialogues, unsmoothed",
     "repeats": "repeat: share of replies that are a train statement word for word",
     "c": "C: entailed minus contradicted statements a reply; own persona's, a shuffled one's",
-    "stated": "stated, denied: share of replies with a fact of the speaker, with a wrong one",
+    "stated": "stated, denied: share of replies with a fact of the speaker, with a wrong one; "
+    "facts: stated minus denied",
 }
 
 
@@ -42,7 +44,7 @@ def score_table(report: dict) -> str:
         f"  {row['shots']}-shot  "
         + "  ".join(
             f"{COLUMNS[name][0]} {_number(score['low'], name)} to {_number(score['high'], name)}"
-            for name in ("ppl", "bleu", "c", "c_own_minus_shuffled", "stated")
+            for name in ("ppl", "bleu", "c", "c_own_minus_shuffled", "stated", "facts")
             if (score := row["scores"].get(name))
         )
         for row in rows

@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 from absl import app, flags
@@ -30,14 +31,17 @@ from mtml_jax.delta import digest
 from mtml_jax.manifest import find_damage
 from mtml_jax.runlog import versions, write_json
 
-PARTS = ("fuzz", "training", "evaluation", "preparation", "disk", "damage")
+PARTS = ("fuzz", "training", "evaluation", "preparation", "study", "disk", "damage")
 _STEPS = 24  # of the training that is killed; saved after every second one
 _PROGRAM_SECONDS = 900  # a start that takes longer hangs
 
 flags.DEFINE_list("parts", list(PARTS), "what to do, of " + ", ".join(PARTS))
 flags.DEFINE_string("output", "runs/soak", "folder of results and of the runs that are killed")
 flags.DEFINE_integer("files", 20_000, "fuzzed files", lower_bound=1)
-flags.DEFINE_integer("kills", 50, "kills, shared among training, evaluation and preparation", 1)
+flags.DEFINE_integer(
+    "kills", 50, "runs to kill: trainings, some of them several times, evaluations and "
+    "preparations; and a tenth as many studies", 1,
+)  # fmt: skip
 flags.DEFINE_integer("seed", 0, "of the moments of the kills and of the files")
 
 
@@ -51,17 +55,18 @@ def main(argv) -> None:
     output.mkdir(parents=True, exist_ok=True)
     third = given_flags.kills // 5
     shares = {"evaluation": third, "preparation": third, "disk": 3, "damage": 12}
+    shares["study"] = max(1, given_flags.kills // 10)
     shares |= {"training": given_flags.kills - 2 * third, "fuzz": given_flags.files}
     for part in given_flags.parts:
         with _Trials(output / f"{part}.jsonl", part, shares[part]) as trials:
             globals()[f"_{part}"](trials, output)
     table = {part: _counted(output / f"{part}.jsonl") for part in PARTS}
     write_json(output / "soak.json", {"parts": table, "versions": versions()})
-    print("| part | tried | survived | kept |\n|---|---|---|---|")
+    print("| part | tried | survived | kills | kept |\n|---|---|---|---|---|")
     for part, row in table.items():
         if row["tried"]:
             kept = ", ".join(f"{n:,} {end}" for end, n in sorted(row["ends"].items()))
-            print(f"| {part} | {row['tried']:,} | {row['survived']:,} | {kept} |")
+            print(f"| {part} | {row['tried']:,} | {row['survived']:,} | {row['kills']} | {kept} |")
     if any(row["tried"] > row["survived"] for row in table.values()):
         sys.exit(f"error: found trials that were not survived, see {output}")
 
@@ -107,7 +112,9 @@ def _counted(path):
     rows = _rows(path)
     ends = [row["end"] for row in rows]
     survived = sum(row["survived"] for row in rows)
-    return {"tried": len(rows), "survived": survived, "ends": {e: ends.count(e) for e in set(ends)}}
+    kills = sum(row.get("kills", 0) for row in rows)
+    counted = {end: ends.count(end) for end in set(ends)}
+    return {"tried": len(rows), "survived": survived, "kills": kills, "ends": counted}
 
 
 def _fuzz(trials, output):
@@ -155,19 +162,42 @@ def _command(output, workdir, *more):
     ]  # fmt: skip
 
 
-def _run(command, kill_after=None, **more):
-    """(exit code, what it printed); a program that is to be killed may end before."""
+def _run(command, kill=None, **more):
+    """(exit code, what it printed); killed with -9 when `kill()` says so, if it gets there."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", **more.pop("environment", {})}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
-        start_new_session=True, **more,
-    ) as program:  # fmt: skip
-        try:
-            text, _ = program.communicate(timeout=kill_after or _PROGRAM_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(program.pid, signal.SIGKILL)
-            text, _ = program.communicate()
-    return program.returncode, text
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
+        with subprocess.Popen(
+            command, stdout=said, stderr=subprocess.STDOUT, env=environment,
+            start_new_session=True, **more,
+        ) as program:  # fmt: skip
+            end = time.monotonic() + _PROGRAM_SECONDS
+            while program.poll() is None and time.monotonic() < end and not (kill and kill()):
+                time.sleep(0.003)
+            if program.poll() is None:
+                os.killpg(program.pid, signal.SIGKILL)
+        said.seek(0)
+        return program.returncode, said.read()
+
+
+def _random_moment(rng, path, whole):
+    """(function, text) of a moment to kill: so much of what is written is there, and a while."""
+    size, delay, since = rng.randint(0, _size(whole)), rng.uniform(0.0, 0.5), []
+
+    def kill():
+        if not since and _size(path) >= size:
+            since.append(time.monotonic())
+        return since and time.monotonic() - since[0] >= delay
+
+    return kill, f"{delay:.3f} s after {size:,} bytes"
+
+
+def _size(path):
+    """Bytes of a file or of a folder's files; they may come and go meanwhile."""
+    total = 0
+    for one in [path, *path.rglob("*")]:
+        with contextlib.suppress(OSError):
+            total += one.stat().st_size if one.is_file() else 0
+    return total
 
 
 def _state(workdir):
@@ -184,23 +214,20 @@ def _state(workdir):
 
 
 def _reference(output):
-    """The run that nothing happens to, and how long it takes once compiled."""
+    """The run that nothing happens to."""
     workdir = output / "whole"
-    took = output / "whole.json"
-    if not took.exists():
-        for _ in range(2):  # the first one compiles
-            shutil.rmtree(workdir, ignore_errors=True)
-            begin = time.monotonic()
-            code, text = _run(_command(output, workdir))
-            if code:
-                raise RuntimeError(f"the run that nothing happens to failed: {text[-500:]}")
-        write_json(took, {"seconds": time.monotonic() - begin})
-    return workdir, json.loads(took.read_text())["seconds"]
+    if not (output / "whole.json").exists():
+        shutil.rmtree(workdir, ignore_errors=True)
+        code, text = _run(_command(output, workdir))
+        if code:
+            raise RuntimeError(f"the run that nothing happens to failed: {text[-500:]}")
+        write_json(output / "whole.json", {"bytes of the log": _size(workdir / "log.jsonl")})
+    return workdir
 
 
 def _training(trials, output):
     """Kills at random moments; the run has to end with the bits of the whole one."""
-    whole, seconds = _reference(output)
+    whole = _reference(output)
     wanted = _state(whole)
     for number in trials.left():
         rng = random.Random(f"{flags.FLAGS.seed} {number}")
@@ -208,12 +235,15 @@ def _training(trials, output):
         shutil.rmtree(workdir, ignore_errors=True)
         after, kills = [], 0
         for _ in range(rng.choice([1, 1, 2, 3])):  # some runs are killed again and again
-            after.append(round(seconds * rng.uniform(0.3, 1.0), 3))
-            kills += _run(_command(output, workdir), kill_after=after[-1])[0] == -signal.SIGKILL
+            kill, told = _random_moment(rng, workdir / "log.jsonl", whole / "log.jsonl")
+            after.append(told)
+            kills += _run(_command(output, workdir), kill)[0] == -signal.SIGKILL
         code, text = _run(_command(output, workdir))
         same = code == 0 and _state(workdir) == wanted
         quiet = "Traceback" not in text and not (workdir / "damaged").exists()
-        trials.add(same and quiet, "same bits", kills=kills, after=after, said="" if same else text[-800:])
+        trials.add(
+            same and quiet, "same bits", kills=kills, after=after, said="" if same else text[-800:]
+        )
 
 
 def _evaluate_command(output, workdir, result):
@@ -226,30 +256,27 @@ def _evaluate_command(output, workdir, result):
 
 def _evaluation(trials, output):
     """Kills during an evaluation; no fold is lost, none done twice, the report is the same."""
-    whole, _ = _reference(output)
-    report, name = output / "report", "test.json"
-    for _ in range(2):
-        if not (report / name).exists() or not (output / "report.json").exists():
-            shutil.rmtree(report, ignore_errors=True)
-            begin = time.monotonic()
-            if _run(_evaluate_command(output, whole, report))[0]:
-                raise RuntimeError("the evaluation that nothing happens to failed")
-            write_json(output / "report.json", {"seconds": time.monotonic() - begin})
-    seconds = json.loads((output / "report.json").read_text())["seconds"]
+    whole = _reference(output)
+    report, name, folds = output / "report", "test.json", "test.folds.jsonl"
+    if not (report / name).exists():
+        shutil.rmtree(report, ignore_errors=True)
+        if _run(_evaluate_command(output, whole, report))[0]:
+            raise RuntimeError("the evaluation that nothing happens to failed")
     wanted = json.loads((report / name).read_text())
     for number in trials.left():
         rng = random.Random(f"evaluation {flags.FLAGS.seed} {number}")
         result = output / "killed_report"
         shutil.rmtree(result, ignore_errors=True)
-        after = round(seconds * rng.uniform(0.3, 1.0), 3)
         command = _evaluate_command(output, whole, result)
-        kills = _run(command, kill_after=after)[0] == -signal.SIGKILL
+        kill, told = _random_moment(rng, result / folds, report / folds)
+        kills = _run(command, kill)[0] == -signal.SIGKILL
         code, text = _run(command)
         same = code == 0 and json.loads((result / name).read_text()) == wanted
-        with FoldsFile(result / "test.folds.jsonl", json.loads((result / "test.settings.json").read_text())) as done:
-            lines = (result / "test.folds.jsonl").read_text().count("\n")
-            same = same and lines == len(done.rows)
-        trials.add(same, "same report", kills=kills, after=after, said="" if same else text[-800:])
+        with FoldsFile(result / folds, json.loads((result / "test.settings.json").read_text())) as done:
+            same = same and (result / folds).read_text().count("\n") == len(done.rows)
+        trials.add(
+            same, "same report", kills=kills, after=told, said="" if same else text[-800:]
+        )
 
 
 def _preparation(trials, output):
@@ -264,34 +291,68 @@ def _preparation(trials, output):
     program = (
         "import sys\n"
         "from mtml_jax.data.personachat import load_personachat\n"
-        "from mtml_jax.data.prepare import load_split\n"
         "print(*[len(load_personachat(s, sys.argv[1])[0]) for s in ('train', 'valid')])\n"
     )
     command = [sys.executable, "-c", program, str(texts)]
-    home = output / "home"
-    environment = {"TFDS_DATA_DIR": str(home)}
-    shutil.rmtree(home, ignore_errors=True)
-    begin = time.monotonic()
-    _run(command, environment=environment)
-    seconds = time.monotonic() - begin
+    home, undisturbed = output / "home", output / "undisturbed"
+    _run(command, environment={"TFDS_DATA_DIR": str(undisturbed)})
     for number in trials.left():
         rng = random.Random(f"preparation {flags.FLAGS.seed} {number}")
         shutil.rmtree(home, ignore_errors=True)
-        after = round(seconds * rng.uniform(0.3, 1.0), 3)
-        kills = _run(command, kill_after=after, environment=environment)[0] == -signal.SIGKILL
+        kill, told = _random_moment(rng, home, undisturbed)
+        environment = {"TFDS_DATA_DIR": str(home)}
+        kills = _run(command, kill, environment=environment)[0] == -signal.SIGKILL
         code, text = _run(command, environment=environment)
         whole = code == 0 and text.split()[-2:] == ["3000", "30"]
-        trials.add(whole, "all read", kills=kills, after=after, said="" if whole else text[-800:])
+        whole = whole and _names(home) == _names(undisturbed)
+        trials.add(whole, "all read", kills=kills, after=told, said="" if whole else text[-800:])
+
+
+def _study(trials, output):
+    """Kills while cells of a study are made; the next start ends with the same cells."""
+    whole, killed = output / "study", output / "killed_study"
+
+    def command(folder):
+        return [
+            sys.executable, "-m", "experiments.study", "--preset=tiny", "--iterations=6",
+            "--inner_lr=0.1", "--rows=std,paml,paml-latest", "--seeds=1", "--shots=1",
+            "--folds_per_persona=1", "--cpu_devices=1", f"--output={folder}",
+            f"--compilation_cache={output / 'programs'}",
+        ]  # fmt: skip
+
+    code, text = _run(command(whole))  # nothing, where it was made before
+    if code:
+        raise RuntimeError(f"the study that nothing happens to failed: {text[-500:]}")
+    for number in trials.left():
+        rng = random.Random(f"study {flags.FLAGS.seed} {number}")
+        shutil.rmtree(killed, ignore_errors=True)
+        kill, told = _random_moment(rng, killed, whole)
+        kills = _run(command(killed), kill)[0] == -signal.SIGKILL
+        code, text = _run(command(killed))
+        same = code == 0 and _cells(killed) == _cells(whole)
+        trials.add(same, "same cells", kills=kills, after=told, said="" if same else text[-800:])
+
+
+def _cells(folder):
+    """The results of a study without times."""
+    cells = {path.name: json.loads(path.read_text()) for path in (folder / "cells").iterdir()}
+    for cell in cells.values():
+        del cell["test_seconds"], cell["training"]["seconds"], cell["training"]["seconds_a_step"]
+    return cells
+
+
+def _names(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
 def _disk(trials, output):
     """A file may not grow any more, as on a full disk; one sentence, then it goes on."""
-    whole, _ = _reference(output)
+    whole = _reference(output)
     wanted = _state(whole)
     for number in trials.left():
         workdir = output / "full"
         shutil.rmtree(workdir, ignore_errors=True)
-        most = (2_000, 6_000, 20_000)[number % 3]  # bytes: the settings, the log, an array
+        most = (2_000, 6_000, 20_000)[number % 3]  # bytes: the words twice, an array
 
         def limit(most=most):
             resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
@@ -299,7 +360,7 @@ def _disk(trials, output):
         # No compiled programs either: they would be the first to fail, and harmlessly.
         code, text = _run(_command(output, workdir), preexec_fn=limit)
         *_, last = text.strip().split("\n")
-        told = code == 1 and last.startswith("error: ") and "Traceback" not in text
+        told = code == 1 and last.startswith(f"error: {workdir}") and "Traceback" not in text
         code, text = _run(_command(output, workdir))
         same = code == 0 and _state(workdir) == wanted
         trials.add(told and same, "one sentence, same bits", said=last, most=most)
@@ -307,7 +368,7 @@ def _disk(trials, output):
 
 def _damage(trials, output):
     """A file of the latest checkpoint is cut, changed or removed; the run ends the same."""
-    whole, _ = _reference(output)
+    whole = _reference(output)
     wanted = _state(whole)
     for number in trials.left():
         rng = random.Random(f"damage {flags.FLAGS.seed} {number}")

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtml_jax.checkpoint import restore_params
-from mtml_jax.config import TrainConfig
-from mtml_jax.data.episodes import pack_rows
+from mtml_jax.config import PHASES, TrainConfig
+from mtml_jax.data.episodes import Encoding, encode_dialogue, own_side, pack_rows
 from mtml_jax.data.folds import choose_folds, measure_folds, pack_folds
 from mtml_jax.data.prepare import Prepared
 from mtml_jax.data.vocab import START, START_PERSONA
@@ -27,37 +27,8 @@ def show(workdir: str, config: TrainConfig, data: Prepared) -> None:
         print("one valid persona: none to compare adapting with, so no summary")
         return
     params = restore_params(workdir, "best").params
-    most = max(len({d.conversation for d in p.dialogues}) for p in data.valid) - 1
-    shots = min(SHOTS, most)
-    plans = choose_folds(data.valid, shots, _SEED, FOLDS)
-    sizes = measure_folds(plans, config.shape, epochs=EPOCHS, seed=_SEED)
-    own, other = (
-        pack_folds(plans, config.shape, sizes, control=control, epochs=EPOCHS, seed=_SEED)
-        for control in (False, True)
-    )
-    folds = jax.tree.map(lambda *both: np.concatenate(both), own, other)
-    mesh = local_mesh(2 * len(plans))
-    score = jax.jit(
-        functools.partial(
-            score_stages, stages=(0, EPOCHS), config=config.loss(), mesh=mesh
-        )
-    )
-    sums = jax.device_get(
-        score(
-            replicate(params, mesh),
-            split_personas(folds, mesh),
-            replicate(jnp.float32(config.inner_lr), mesh),
-        )
-    ).response
-    half = len(plans)
-    initial, own_ppl, other_ppl = (
-        perplexity(sums.nll[part, stage].sum(), sums.tokens[part, stage].sum())
-        for part, stage in (
-            (slice(0, half), 0),
-            (slice(0, half), 1),
-            (slice(half, None), 1),
-        )
-    )
+    (initial, own_ppl, other_ppl), plans, own = own_and_other(params, config, data, FOLDS)
+    shots = len(plans[0].own)
     print(
         f"\n{len(plans)} held-out dialogues of valid personas, {shots} other dialogues to adapt "
         f"to, {EPOCHS} epochs of SGD at {config.inner_lr}, best checkpoint:\n"
@@ -71,11 +42,54 @@ def show(workdir: str, config: TrainConfig, data: Prepared) -> None:
         params, flat, jnp.float32(config.inner_lr)
     )
     _show_replies(params, adapted, plans[0].held_out, config, data)
-    if config.strategy in ("mtml", "amtml"):
-        _show_persona(params, plans[0].held_out, config, data)
+    if any("persona" in outer for _, outer in PHASES[config.strategy]):
+        told = data.valid_personas[plans[0].persona].dialogues[plans[0].dialogue]
+        _show_persona(params, told, config, data)
     print(
         f"\nnext: python -m experiments.evaluate --workdir={workdir}, or the same command with "
         "--strategy=paml to compare"
+    )
+
+
+def own_and_other(params, config: TrainConfig, data: Prepared, count: int):
+    """Response PPL of so many folds of valid personas, adapted as at test.
+
+    Returns:
+      ((unadapted, adapted to own dialogues, to another persona's), the plans, the folds
+      that are adapted to own dialogues).
+    """
+    most = max(len({d.conversation for d in p.dialogues}) for p in data.valid) - 1
+    plans = choose_folds(data.valid, min(SHOTS, most), _SEED, count)
+    sizes = measure_folds(plans, config.shape, epochs=EPOCHS, seed=_SEED)
+    own, other = (
+        pack_folds(plans, config.shape, sizes, control=control, epochs=EPOCHS, seed=_SEED)
+        for control in (False, True)
+    )
+    folds = jax.tree.map(lambda *both: np.concatenate(both), own, other)
+    mesh = local_mesh(2 * len(plans))
+    sums = jax.device_get(
+        _before_and_after(config.loss(), mesh)(
+            replicate(params, mesh),
+            split_personas(folds, mesh),
+            replicate(jnp.float32(config.inner_lr), mesh),
+        )
+    ).response
+    half = len(plans)
+    ppl = tuple(
+        perplexity(sums.nll[part, stage].sum(), sums.tokens[part, stage].sum())
+        for part, stage in (
+            (slice(0, half), 0),
+            (slice(0, half), 1),
+            (slice(half, None), 1),
+        )
+    )
+    return ppl, plans, own
+
+
+@functools.lru_cache(maxsize=4)
+def _before_and_after(config, mesh):
+    return jax.jit(
+        functools.partial(score_stages, stages=(0, EPOCHS), config=config, mesh=mesh)
     )
 
 
@@ -102,7 +116,8 @@ def _show_replies(params, adapted, dialogue, config, data):
 
 def _show_persona(params, dialogue, config, data):
     """The statements of a valid persona, and what the model makes of a whole dialogue."""
-    example = dialogue.examples[-1]
+    heard = own_side(dialogue) if config.persona_context == "own" else dialogue
+    example = encode_dialogue(heard, Encoding(data.vocabulary, config.shape))[0][-1]
     start = START_PERSONA if config.distinct_start else START
     decode = jax.jit(
         functools.partial(

@@ -102,7 +102,7 @@ def _source():
 def _describe(config, data, mesh, workdir, found):
     given = flags.FLAGS
     kind = mesh.devices.flat[0].device_kind
-    alpha = f", alpha {config.alpha}" if config.strategy == "mtml" else ""
+    alpha = f", alpha {config.alpha}" if config.strategy in ("multitask", "mtml") else ""
     print(f"strategy {config.strategy}{alpha}, preset {given.preset}, data {given.data}")
     if given.data == "demo":
         print(
@@ -112,8 +112,8 @@ def _describe(config, data, mesh, workdir, found):
     for note in [*data.notes, *found, *settings.odd_settings(config)]:
         print(note)
     print(
-        f"{len(data.vocabulary):,} words; {config.meta_batch} personas a step on {mesh.size} "
-        f"device{'s' if mesh.size > 1 else ''} ({kind}); workdir {workdir}"
+        f"{len(data.vocabulary):,} words; {config.meta_batch} personas a step on a mesh of "
+        f"{mesh.size} device{'s' if mesh.size > 1 else ''} ({kind}); workdir {workdir}"
     )
     if idle := jax.device_count() - mesh.size:
         print(

@@ -24,6 +24,7 @@ from mtml_jax.types import MetaState, Params
 MAY_DIFFER = frozenset({"iterations", "persona_chunk", "max_skipped"})
 
 _ABSENT = "nothing"
+_A_CENTURY = 3_155_760_000  # seconds
 _REMOVED = "removed"  # in the folder of checkpoints; what is in it is about to be deleted
 _DAMAGED = "damaged"  # in the run's folder; never deleted here
 ASIDE = ("_CHECKPOINT_METADATA", "commit_success.txt")  # Orbax writes them last and never reads them
@@ -78,7 +79,12 @@ class Checkpoints:
             ),
             cleanup_tmp_directories=True,
             todelete_subdir=_REMOVED,  # a name is gone at once: nothing is half-deleted
-            async_options=ocp.options.AsyncOptions(post_finalization_callback=self._seal),
+            async_options=ocp.options.AsyncOptions(
+                post_finalization_callback=self._seal,
+                # Orbax measures both waits by a clock that may jump, within the save too.
+                timeout_secs=_A_CENTURY,
+                create_directories_asynchronously=False,
+            ),
         )
         later = self._judged_by_lost()
         wait_for_all("all checkpoints are judged")

@@ -11,6 +11,7 @@ TASKS = ("response", "persona")  # section 2.2, equations 2 and 5
 PHASES: dict[str, tuple[tuple[tuple[str, ...] | None, tuple[str, ...]], ...]] = {
     "std": ((None, ("response",)),),
     "std_p": ((None, ("response",)),),
+    "multitask": ((None, TASKS),),
     "paml": ((("response",), ("response",)),),
     "mtml": ((TASKS, TASKS),),
     "amtml": ((("response",), ("persona",)), (("persona",), ("response",))),
@@ -83,6 +84,7 @@ class TrainConfig:
     reduction: str = "mean"  # of a loss over its tokens; or "sum", eqs. 2 and 5 as printed
     gradient: str = "mixed"  # how the derivative passes the inner step, see `inner`
     distinct_start: bool = False  # whether the persona task has a start token of its own
+    persona_context: str = "both"  # whose utterances statements are reconstructed from; or "own"
     glove: str = ""  # file of word vectors; empty: drawn at random
     min_count: int = 2  # a word of train that is rarer is unknown
     seed: int = 0

@@ -47,11 +47,15 @@ def jitted_steps(config: TrainConfig, mesh: Mesh, shard_params: bool = False) ->
       mesh: devices that share the personas.
       shard_params: whether the state is split over them, by `split_params`.
     """
-    step = functools.partial(outer_step, mesh=mesh, shard_params=shard_params)
     return [
-        jax.jit(functools.partial(step, phase=phase, config=step_config), donate_argnums=0)
+        _jitted_step(phase=phase, config=step_config, mesh=mesh, shard_params=shard_params)
         for phase, step_config in phases(config, mesh)
     ]
+
+
+@functools.lru_cache(maxsize=16)  # runs that differ in seed, alpha and rates alone share it
+def _jitted_step(**settings):
+    return jax.jit(functools.partial(outer_step, **settings), donate_argnums=0)
 
 
 def fit_steps(
@@ -73,7 +77,7 @@ def fit_steps(
     Raises:
       ValueError: none fits; in one sentence with what to lower.
     """
-    free = float(fetch(np.array([free_memory(mesh.local_devices)], np.float32)).min())
+    free = float(fetch(np.asarray([free_memory(mesh.local_devices)], np.float32)).min())
     share = config.meta_batch // mesh.size
     platform = mesh.devices.flat[0].platform
     tried: list[tuple[int, int]] = []  # (personas at a time, bytes)
@@ -84,7 +88,11 @@ def fit_steps(
             continue
         steps, needed = [], 0
         for step, those in zip(jitted_steps(setting, mesh, shard_params), arguments):
-            steps.append(step.lower(*those).compile())
+            leaves, structure = jax.tree.flatten(those)
+            shapes = tuple(
+                jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in leaves
+            )
+            steps.append(_compiled(step, structure, shapes))
             needed = max(needed, _bytes_needed(steps[-1]))
             if needed > _TAKEN * free:
                 break
@@ -100,6 +108,11 @@ def fit_steps(
         "--width, --encoder_layers, --decoder_layers, --context_tokens or --tile_rows, or use "
         f"--min_count for fewer words{smaller}{fewer}"
     )
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(step, structure, shapes):
+    return step.lower(*structure.unflatten(shapes)).compile()
 
 
 def _settings(config, platform, share) -> Iterator[tuple[int, TrainConfig]]:

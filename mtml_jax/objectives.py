@@ -86,24 +86,22 @@ def meta_objective(
 
 
 def supervised_objective(
-    params: Params, episode: Episode, token_weight, *, config: StepConfig
+    params: Params, episode: Episode, token_weights, *, config: StepConfig
 ) -> tuple[jax.Array, Metrics]:
-    """The response loss on both sets of one persona, without adaptation.
+    """The loss on both sets of one persona, without adaptation.
 
     Args:
       params: the model's parameters.
       episode: Episode of one persona.
-      token_weight: float scalar; personas over tokens of the whole meta-batch,
-        so that the mean over personas is the mean over all its tokens.
+      token_weights: float scalars of a response's token and of a persona's, from
+        `_token_weights` of the whole meta-batch.
       config: model sizes.
 
     Returns:
       (loss, Metrics).
     """
     sums = [
-        losses.weighted_loss(
-            params, examples, token_weight, 0.0, config=config.loss()
-        )
+        losses.weighted_loss(params, examples, *token_weights, config=config.loss())
         for examples in (episode.support, episode.query)
     ]
     loss = sums[0][0] + sums[1][0]
@@ -143,8 +141,8 @@ def mean_gradient(
     """
     personas = jax.tree.leaves(episodes)[0].shape[0]
     if phase.inner is None:
-        tokens = losses.count_tokens(episodes.support + episodes.query, "response")
-        shared = jnp.asarray(1.0) if config.reduction == "sum" else personas / tokens
+        alpha = rates.alpha if phase.outer is losses.multi_task_loss else jnp.ones(())
+        shared = _token_weights(episodes, alpha, config.reduction)
         objective = functools.partial(supervised_objective, config=config)
     else:
         shared = rates
@@ -155,6 +153,19 @@ def mean_gradient(
     grads, metrics = total(params, episodes, shared)
     grads = jax.tree.map(lambda g: g / personas, grads)
     return grads, metrics.replace(loss=metrics.loss / personas)
+
+
+def _token_weights(episodes, alpha, reduction):
+    """With them, the mean over personas of their sums is eq. 6 over all the meta-batch's tokens."""
+    shares = dict(zip(TASKS, (alpha, 1.0 - alpha)))
+    if reduction == "sum":
+        return tuple(shares.values())
+    personas = jax.tree.leaves(episodes)[0].shape[0]
+    examples = episodes.support + episodes.query
+    return tuple(
+        share * (personas / jnp.maximum(losses.count_tokens(examples, task), 1.0))
+        for task, share in shares.items()
+    )
 
 
 def _summed_gradient(objective, chunk, params, episodes, shared):

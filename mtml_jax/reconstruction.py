@@ -5,7 +5,6 @@ the speaker's statements. The paper proposes to leave the other side's utterance
 that the two personas cannot mix; that is the second variant.
 """
 
-import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,9 +16,9 @@ from jax.sharding import Mesh
 
 from mtml_jax import losses, metrics
 from mtml_jax.config import LossConfig, TileShape
-from mtml_jax.data.episodes import Encoding, Example, encode_dialogue, pack, stack
+from mtml_jax.data.episodes import Encoding, Example, encode_dialogue, own_side, pack, stack
 from mtml_jax.data.vocab import Vocabulary, persona_text
-from mtml_jax.records import Dialogue, Turn
+from mtml_jax.records import Dialogue
 from mtml_jax.sharding import map_personas
 from mtml_jax.types import Examples, Params, TokenSums
 
@@ -113,10 +112,7 @@ def list_cases(subjects: Iterable[Subject], encoding: Encoding) -> Iterator[Case
 
 
 def _heard(dialogue, variant):
-    if variant == BOTH_SIDES:
-        return dialogue
-    alone = [Turn("", turn.response) for turn in dialogue.turns]
-    return dataclasses.replace(dialogue, turns=alone)
+    return dialogue if variant == BOTH_SIDES else own_side(dialogue)
 
 
 def pack_cases(

@@ -28,7 +28,11 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def write_bytes(path: str | os.PathLike, data: bytes) -> None:
-    """Writes a whole file or nothing, as `write_text` does."""
+    """Writes a whole file or nothing, as `write_text` does.
+
+    Raises:
+      OSError: it cannot be written; what was there before is whole.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -37,13 +41,24 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(
+            f"{path}: could not be written ({error.strerror or error}), want a folder that can be "
+            "written to and a disk with room; free some or choose another place"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: str | os.PathLike, value: Any) -> None:
+def write_json(path: str | os.PathLike, value: Any, indent: int | None = 2) -> None:
     """Writes a JSON file as `write_text` does; NaN and infinities as `RunLog` does."""
-    write_text(path, json.dumps(_plain(value), indent=2, sort_keys=True) + "\n")
+    separators = None if indent else (",", ":")
+    text = json.dumps(_plain(value), indent=indent, sort_keys=True, separators=separators)
+    write_text(path, text + "\n")
+
+
+class InUse(ValueError):
+    """A folder that another process holds."""
 
 
 class WorkdirLock:
@@ -55,7 +70,7 @@ class WorkdirLock:
       workdir: folder of the run; made if it is not there.
 
     Raises:
-      ValueError: on entering, where another process holds the folder.
+      InUse: on entering, where another process holds the folder.
       OSError: on entering, where it cannot be written to.
     """
 
@@ -85,7 +100,7 @@ class WorkdirLock:
             file.seek(0)
             pid = file.read().strip() or "unknown"
             file.close()
-            raise ValueError(
+            raise InUse(
                 f"{self._workdir}: found a run in use by process {pid}, "
                 "want that process to end first or another --workdir"
             ) from None

@@ -141,6 +141,113 @@ def differences(
     }
 
 
+def summarise_seeds(
+    runs: Sequence[Statistics], names: Iterable[str], *, seed: int, resamples: int = 1000
+) -> dict[str, dict]:
+    """Scores of one system that was trained with several seeds.
+
+    Args:
+      runs: one a seed, of the same personas in the same order.
+      names: of scores; what some run does not allow is left out.
+      seed: of the draws.
+      resamples: how many times seeds and personas are drawn.
+
+    Returns:
+      Name -> {"value", "low", "high", "seeds"}: the mean over seeds with the interval of
+      `resample_seeds`, and the score of every seed.
+
+    Raises:
+      ValueError: there are no runs, or they differ in their number of personas.
+    """
+    return {
+        name: _over_seeds(scored, runs, seed, resamples)
+        for name in names
+        if all(scored := [scorer(run, name) for run in runs])
+    }
+
+
+def differences_over_seeds(
+    ones: Sequence[Statistics],
+    others: Sequence[Statistics],
+    names: Iterable[str],
+    *,
+    seed: int,
+    resamples: int = 1000,
+) -> dict[str, dict]:
+    """Scores of one system minus those of another, seed by seed, as `summarise_seeds`.
+
+    The same seeds and personas are drawn for both, so the interval is paired.
+
+    Raises:
+      ValueError: there are no runs, or they differ in their number of seeds or personas.
+    """
+    if len(ones) != len(others):
+        raise ValueError(
+            f"found runs of {len(ones)} and of {len(others)} seeds, want those of the same seeds"
+        )
+
+    def minus(one, other):
+        return lambda drawn: one(drawn) - other(drawn)
+
+    found = {}
+    for name in names:
+        left, right = ([scorer(run, name) for run in runs] for runs in (ones, others))
+        if all(left) and all(right):
+            gaps = list(map(minus, left, right))
+            found[name] = _over_seeds(gaps, [*ones, *others], seed, resamples)
+    return found
+
+
+def scorer(statistics: Statistics, name: str) -> Callable[[np.ndarray], float] | None:
+    """Makes the function from drawn personas to a score; None where it cannot be counted."""
+    found = _scores(statistics).get(name)
+    return functools.partial(found, statistics) if found else None
+
+
+def resample_seeds(
+    mean: Callable[[Sequence[int], np.ndarray], float],
+    seeds: int,
+    personas: int,
+    *,
+    seed: int,
+    resamples: int = 1000,
+) -> tuple[float, float]:
+    """The interval at 95 % of what is a mean over seeds.
+
+    Args:
+      mean: (drawn seeds, drawn personas) -> number.
+      seeds: drawn together with the personas; a single one is kept, and the interval is
+        over personas alone.
+      personas: of every seed.
+      seed: of the draws.
+      resamples: how many times.
+
+    Returns:
+      (low, high), as `metrics.bootstrap_interval`.
+    """
+    draw = functools.partial(metrics.bootstrap_interval, seed=seed, resamples=resamples)
+    if seeds == 1:
+        return draw(lambda drawn: mean((0,), drawn), personas)
+    return draw(mean, (seeds, personas))
+
+
+def _over_seeds(scored, runs, seed, resamples):
+    """`scored` holds, for each seed, a function of the drawn personas."""
+    if len(sizes := {len(run["dialogues"]) for run in runs}) != 1:
+        raise ValueError(
+            f"found runs of {' and '.join(map(str, sorted(sizes))) or 'no'} personas, want at "
+            "least one run, and all of the same personas"
+        )
+    (personas,) = sizes
+
+    def mean(seeds, drawn):
+        return sum(scored[n](drawn) for n in seeds) / len(seeds)
+
+    low, high = resample_seeds(mean, len(scored), personas, seed=seed, resamples=resamples)
+    each = [float(one(np.arange(personas))) for one in scored]
+    return {"value": sum(each) / len(each), "low": low, "high": high, "seeds": each}
+
+
 def _with_interval(score, statistics, seed, resamples):
     personas = len(statistics["dialogues"])
     low, high = metrics.bootstrap_interval(score, personas, seed=seed, resamples=resamples)
@@ -182,7 +289,9 @@ def _scores(statistics: Statistics) -> dict[str, Callable[[Statistics, np.ndarra
         scores["ppl_macro"] = ratio("dialogue_ppl", "dialogues")
     scores["bleu"] = lambda found, drawn: metrics.corpus_bleu(total("bleu")(found, drawn))
     scores["bleu_dialogue"] = ratio("dialogue_bleu", "dialogues")
-    scores["distinct_1"], scores["distinct_2"] = distinct("unigrams"), distinct("bigrams")
+    for n, name in enumerate(("unigrams", "bigrams"), start=1):
+        if f"distinct_{name}" in statistics:  # they are large, and not kept everywhere
+            scores[f"distinct_{n}"] = distinct(name)
     scores["length"] = ratio("words", "replies")
     scores["repeats"] = ratio("repeats", "replies")
     for name in statistics:
@@ -195,6 +304,8 @@ def _scores(statistics: Statistics) -> dict[str, Callable[[Statistics, np.ndarra
     if "facts" in statistics:
         for index, verdict in enumerate(VERDICTS):
             scores[verdict] = ratio("facts", "replies", index)
+        stated, denied = (scores[verdict] for verdict in ("stated", "contradicted"))
+        scores["facts"] = lambda found, drawn: stated(found, drawn) - denied(found, drawn)
     return scores
 
 

@@ -1,5 +1,6 @@
 """The loop: step, log, validate, save, stop; and going on where a run was interrupted."""
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -84,6 +85,7 @@ def train(
     *,
     debug_nans: bool = False,
     shard_params: bool = False,
+    bar: tqdm | None = None,
 ) -> Outcome:
     """Meta-trains from the latest checkpoint, or from the start, to the end.
 
@@ -101,6 +103,7 @@ def train(
         operation, to find the one that made a NaN.
       shard_params: whether parameters and optimiser are split over the devices, instead
         of whole on each.
+      bar: progress bar of several runs, which a step takes one further; None: of this run.
 
     Returns:
       Outcome.
@@ -146,10 +149,10 @@ def train(
         share=own_share(config.meta_batch),
         devices=len(mesh.local_devices),
     )
-    with (
-        _Interruption() as interruption,
-        tqdm(total=config.iterations, initial=begin, unit="step", disable=None) as bar,
-    ):
+    with _Interruption() as interruption, contextlib.ExitStack() as stack:
+        bar = bar or stack.enter_context(
+            tqdm(total=config.iterations, initial=begin, unit="step", disable=None)
+        )
         batch = split_personas(batch_at(begin), mesh)
         if begin < config.iterations and counters["waited"] < config.patience:
             config, steps, told = _fitted(config, mesh, state, batch, batch_at, begin, shard_params)
@@ -234,7 +237,7 @@ def _validator(config, data, mesh):
     padded = -(-config.validation_episodes // mesh.size) * mesh.size
     episodes = split_personas(validation_batch(data, config, padded, own_share(padded)), mesh)
     inner_lr = replicate(jnp.float32(config.inner_lr), mesh)
-    sums = jax.jit(functools.partial(validation_sums, config=config.loss(), mesh=mesh))
+    sums = _compiled_sums(config.loss(), mesh)
 
     def validate(params):
         initial, adapted = jax.device_get(sums(params, episodes, inner_lr))
@@ -244,6 +247,11 @@ def _validator(config, data, mesh):
         }
 
     return validate
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled_sums(config, mesh):
+    return jax.jit(functools.partial(validation_sums, config=config, mesh=mesh))
 
 
 def _blamer(config, data, mesh, debug_nans):

@@ -3,13 +3,15 @@
     python tests/mutants.py --count=150 [--seed=0] [--modules inner losses]
 
 Works on a copy of the checkout. Prints each survivor as a diff of one line; what was done
-before is known from `mutants.jsonl`, so that it goes on where it was stopped.
+before is known from `mutants.jsonl`, so that it goes on where it was stopped. Compiled
+programs are kept beside the copy: most of them are those of the mutant before.
 """
 
 import argparse
 import ast
 import copy
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -22,8 +24,8 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = {
     "inner": ["tests/test_inner.py"],
-    "objectives": ["tests/test_gradients.py", "tests/test_outer.py", "tests/test_golden.py"],
-    "losses": ["tests/test_losses.py", "tests/test_gradients.py"],
+    "objectives": ["tests/test_outer.py", "tests/test_golden.py", "tests/test_gradients.py"],
+    "losses": ["tests/test_losses.py", "tests/test_golden.py", "tests/test_gradients.py"],
     "metrics": ["tests/test_metrics.py", "tests/test_scores.py"],
 }
 SWAPS = {
@@ -62,7 +64,7 @@ def main():
     given = parser.parse_args()
     trees = {name: ast.parse((ROOT / f"mtml_jax/{name}.py").read_text()) for name in given.modules}
     drawn = [(name, index) for name in trees for index in range(len(changes(trees[name])))]
-    drawn = random.Random(given.seed).sample(drawn, min(given.count, len(drawn)))
+    drawn = sorted(random.Random(given.seed).sample(drawn, min(given.count, len(drawn))))
     rows = {}
     if given.record.exists():
         for line in given.record.read_text().splitlines():
@@ -70,6 +72,11 @@ def main():
             rows[row["module"], row["change"]] = row
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder) / "work"
+        environment = {
+            **os.environ,
+            "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(Path(folder) / "programs"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+        }
         shutil.copytree(ROOT, work, ignore=shutil.ignore_patterns(".git", ".venv*", "runs"))
         for name, index in tqdm(drawn, unit="mutant"):
             if (name, index) in rows:
@@ -84,7 +91,11 @@ def main():
             command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
             try:
                 code = subprocess.run(
-                    command + TESTS[name], cwd=work, capture_output=True, timeout=900
+                    command + TESTS[name],
+                    cwd=work,
+                    env=environment,
+                    capture_output=True,
+                    timeout=3600,
                 ).returncode
             except subprocess.TimeoutExpired:
                 code = 1  # seen: it does not end

@@ -1,6 +1,7 @@
 """States that come back bit for bit, those that are kept, the settings of a run."""
 
 import dataclasses
+import itertools
 import json
 import os
 import subprocess
@@ -66,6 +67,20 @@ def test_a_state_comes_back_bit_for_bit(tmp_path, abstract):
         found, found_counters = checkpoints.restore(checkpoints.latest_step(), template)
     _assert_same_bits(found, state)
     assert found_counters == counters
+
+
+@pytest.mark.parametrize("hours", [3, -2])
+def test_a_clock_that_jumps_within_a_save_changes_nothing(tmp_path, monkeypatch, hours):
+    real, readings = time.time, itertools.count()
+    monkeypatch.setattr(time, "time", lambda: real() + 3600.0 * hours * next(readings))
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(13, _state(2), {}, best=True)
+        checkpoints.save(14, _state(3), {}, best=False)
+    assert next(readings) > 50  # it is read, and each time it is far from what it was
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step() == 14 and checkpoints.best_step() == 13
+        for step, seed in [(13, 2), (14, 3)]:
+            _assert_same_bits(checkpoints.restore(step, _state(5))[0], _state(seed))
 
 
 def test_arrays_come_back_where_the_template_has_them(tmp_path):

@@ -56,10 +56,11 @@ def small_dialogue():
     )
 
 
-def encoded(shape=WIDE, in_context=False):
+def encoded(shape=WIDE, in_context=False, persona_context="both"):
     dialogue = small_dialogue()
     vocabulary = build_vocabulary([dialogue], min_count=1)
-    examples, counts = encode_dialogue(dialogue, Encoding(vocabulary, shape, in_context))
+    encoding = Encoding(vocabulary, shape, in_context, persona_context=persona_context)
+    examples, counts = encode_dialogue(dialogue, encoding)
     return EncodedDialogue(dialogue.conversation, examples), vocabulary, counts
 
 
@@ -107,6 +108,24 @@ def test_std_p_puts_the_persona_in_front_and_cuts_the_context_behind_it():
     texts = [vocabulary.decode(e.context) for e in dialogue.examples]
     assert texts[0] == "cats rule i sail <silence>"
     assert texts[2] == "cats rule i sail ann ann who ?"
+
+
+def test_statements_are_reconstructed_from_what_their_speaker_said():
+    """Every turn makes two examples: the reply after both sides, the persona after its own."""
+    whole, vocabulary, _ = encoded(WIDE)
+    apart, _, counts = encoded(WIDE, persona_context="own")
+    turns = len(whole.examples)
+    assert len(apart.examples) == 2 * turns and counts["examples"] == turns
+    replies, personas = apart.examples[:turns], apart.examples[turns:]
+    assert [(e.context, e.response) for e in replies] == [
+        (e.context, e.response) for e in whole.examples
+    ]
+    assert [e.persona for e in personas] == [e.persona for e in whole.examples]
+    assert not any(e.persona for e in replies) and not any(e.response for e in personas)
+    said = " ".join(vocabulary.decode(e.response) for e in replies[:2])
+    assert [vocabulary.decode(e.context) for e in (personas[0], personas[2])] == ["<silence>", said]
+    learnt = pack(apart.examples, WIDE, 9, tasks=("persona",))
+    assert sorted(e[0] for e in unpack(learnt[0])) == sorted(e.context for e in personas)
 
 
 def unpack(examples):

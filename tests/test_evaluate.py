@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import evaluate as command
+from experiments import fold_rows, fold_scores, tested
 from mtml_jax import training
 from mtml_jax.checkpoint import Checkpoints, save_run
 from mtml_jax.config import ModelConfig, TileShape, TrainConfig
@@ -114,13 +115,13 @@ def test_finished_folds_are_not_done_again(first, workdir, tmp_path, monkeypatch
     half = "\n".join(rows[:-1]) + "\n" + rows[-1][:50]
     (tmp_path / "test.folds.jsonl").write_text(half)
     ran = []
-    original = command._compiled
+    original = fold_rows._compiled
 
     def counting(*args):
         mesh, at_once, run = original(*args)
         return mesh, at_once, lambda folds: ran.append(1) or run(folds)
 
-    monkeypatch.setattr(command, "_compiled", counting)
+    monkeypatch.setattr(fold_rows, "_compiled", counting)
     again = command.evaluate(flags(workdir, tmp_path))
     assert len(ran) == 1
     assert json.dumps(again["rows"]) == json.dumps(report["rows"])
@@ -140,13 +141,13 @@ def test_consistency_stands_in_the_report_when_there_is_a_scorer(first, workdir,
         def labels(self, pairs, progress=None, *, calibrated=True):
             return np.full(len(pairs), 1 if calibrated else -1, np.int8)
 
-    run = command.load(flags(workdir, output))
+    run = tested.load(flags(workdir, output))
     given = flags(workdir, output)
     plans = {0: command.choose_folds(run.encoded, 0, 0, 3)}
     with command.FoldsFile(output / "test.folds.jsonl", command._settings(given, run)) as done:
         report = command.score(given, run, plans, done.rows, Scorer())
     found = report["rows"][1]["scores"]
-    statements = [len(t.statements) for p in plans[0] for t in [command._held_out(run, p)]]
+    statements = [len(t.statements) for p in plans[0] for t in [fold_scores._held_out(run, p)]]
     assert report["nli"] == "0123"
     assert found["c"]["value"] == pytest.approx(np.mean(statements), abs=0.5)
     assert found["c_uncalibrated"]["value"] == -found["c"]["value"]
@@ -184,7 +185,7 @@ def test_statements_stand_in_the_context_where_asked(data, tmp_path):
     workdir = tmp_path / "run"
     save(workdir, data, dataclasses.replace(CONFIG, strategy="std_p"))
     with_, without = (
-        command.load(flags(workdir, tmp_path, persona_at_test=told)) for told in (True, False)
+        tested.load(flags(workdir, tmp_path, persona_at_test=told)) for told in (True, False)
     )
     statements = with_.personas[0].dialogues[0].statements
     front = with_.vocabulary.encode(statements[0].rstrip(" ."))
@@ -200,13 +201,13 @@ def test_another_file_is_split_by_the_flags(data, tmp_path, monkeypatch):
     path = workdir / "config.json"
     own = {"data": "own.jsonl", "split_seed": 5, "skip_bad": True}
     path.write_text(json.dumps({**json.loads(path.read_bytes()), **own}))
-    asked, dialogues = set(), command.load_split("demo", None, "test")
+    asked, dialogues = set(), tested.load_split("demo", None, "test")
 
     def read(source, data_dir, split, *, split_seed, skip_bad):
         asked.add((source, split_seed, skip_bad))
         return dialogues
 
-    monkeypatch.setattr(command, "load_split", read)
-    command.load(flags(workdir, tmp_path, split_seed=3))
-    command.load(flags(workdir, tmp_path, data="other.jsonl", split_seed=3))
+    monkeypatch.setattr(tested, "load_split", read)
+    tested.load(flags(workdir, tmp_path, split_seed=3))
+    tested.load(flags(workdir, tmp_path, data="other.jsonl", split_seed=3))
     assert asked == {("own.jsonl", 5, True), ("other.jsonl", 3, False)}

@@ -17,6 +17,7 @@ def phases_of(needed, compiled):
     """Stands for `jitted_steps`: phases that need as many bytes as `needed` says of a setting."""
 
     class Step(SimpleNamespace):
+        __hash__ = object.__hash__
         def lower(self, *arguments):
             return self
 

@@ -7,6 +7,8 @@ import json
 import os
 import pathlib
 import re
+import sys
+import types
 
 import pytest
 from absl import flags
@@ -61,6 +63,7 @@ def test_every_setting_has_a_flag_that_changes_it():
         "strategy": "paml", "gradient": "exact", "reduction": "sum", "glove": "words.txt",
         "distinct_start": True, "activation": "gelu", "dtype": "bfloat16", "remat": True,
         "alpha": 0.25, "inner_lr": 0.25, "outer_lr": 0.25, "width": 48, "heads": 4,
+        "persona_context": "own",
     }  # fmt: skip
     renamed = {
         "rows": "tile_rows",
@@ -135,6 +138,16 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
     assert f"{tmp_path / 'w'}: found a folder that cannot be written to (Read-only" in refusal(
         f"--workdir={tmp_path / 'w'}"
     )
+
+
+def test_only_the_echo_of_a_failed_save_is_not_told(monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "__unraisablehook__", told.append)
+    errors = [RuntimeError("Event loop is closed"), RuntimeError("another")]
+    echo, other = (types.SimpleNamespace(exc_value=error) for error in errors)
+    settings._unraisable(echo)
+    settings._unraisable(other)
+    assert told == [other]
 
 
 def test_without_a_network_the_folder_is_asked_for(monkeypatch):

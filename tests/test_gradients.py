@@ -214,6 +214,25 @@ def test_supervised_is_the_mean_over_all_tokens(params, episodes):
     assert_close(grads_of_sum, jax.tree.map(lambda g: g * tokens / PERSONAS, grads), 1e-12)
 
 
+def test_multitask_weighs_the_means_of_both_tasks(params, episodes):
+    """alpha L_res + (1 - alpha) L_rec without an inner step, each over all its tokens (eq. 6)."""
+    (multitask,) = STRATEGIES["multitask"]
+    means = []
+    for loss in (losses.response_loss, losses.persona_loss):
+        summed = jax.jit(functools.partial(loss, config=LossConfig(MODEL, "sum")))
+        sums = [
+            summed(params, jax.tree.map(lambda x: x[i], examples), 1.0)[1]
+            for i in range(PERSONAS)
+            for examples in (episodes.support, episodes.query)
+        ]
+        total = jax.tree.map(lambda *leaves: sum(leaves), *sums)
+        task = total.response if loss is losses.response_loss else total.persona
+        means.append(task.nll / task.tokens)
+    wanted = RATES.alpha * means[0] + (1 - RATES.alpha) * means[1]
+    assert abs(means[0] - means[1]) > 1e-3
+    assert_close(compiled(multitask)(params, episodes, RATES)[1].loss, wanted, 1e-12)
+
+
 def toy_loss(params, examples, alpha, *, config):
     """A curved loss that compiles at once; what is tested with it knows nothing of losses."""
     del config

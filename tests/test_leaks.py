@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import evaluate
+from experiments import tested
 from mtml_jax.config import TileShape
 from mtml_jax.data.corpus import find_split, read_parlai
 from mtml_jax.data.demo import demo_corpus
@@ -110,7 +110,7 @@ def folds_of(save_tiny_run, tmp_path_factory):
         )  # fmt: skip
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("mtml_jax.data.prepare.demo_corpus", told)
-            run = evaluate.load(given)
+            run = tested.load(given)
         plans = choose_folds(run.encoded, 5, 0, 4)
         sizes = measure_folds(plans, run.config.shape, epochs=2, seed=0)
         return [
@@ -121,7 +121,7 @@ def folds_of(save_tiny_run, tmp_path_factory):
     return make
 
 
-@pytest.mark.parametrize("strategy", ["std", "paml", "mtml", "amtml", "std_p"])
+@pytest.mark.parametrize("strategy", ["std", "multitask", "paml", "mtml", "amtml", "std_p"])
 def test_no_statement_is_in_the_evaluation(folds_of, strategy):
     dogs, cats = [folds_of(strategy, (f"i have a {pet}",)) for pet in ("dog", "cat")]
     for fold in (*dogs, *cats):

@@ -91,6 +91,7 @@ def test_distinct_by_hand():
     texts = ["a b a b", "b a", "", "c"]
     assert metrics.distinct(texts, 1) == 3 / 7
     assert metrics.distinct(texts, 2) == 2 / 4  # ab ba ab, ba; none across replies
+    assert metrics.distinct(["c"], 1) == 1.0
     assert metrics.distinct(texts, 5) == 0.0
     assert metrics.distinct([], 1) == 0.0
 
@@ -171,6 +172,14 @@ def test_the_seed_fixes_the_draws():
     assert metrics.bootstrap_interval(score, 7, seed=4, resamples=20) != first
 
 
+def test_as_many_draws_as_were_asked_for():
+    drawn = []
+    score = lambda indices: drawn.append(indices) or len(drawn)  # noqa: E731
+    assert metrics.bootstrap_interval(score, 7, seed=0, resamples=1) == (1.0, 1.0)
+    metrics.bootstrap_interval(score, 7, seed=0)
+    assert len(drawn) == 1 + 1000
+
+
 def test_scores_that_are_undefined_are_left_out():
     values = np.array([1.0, 1.0, math.nan, math.nan, math.inf])
     low, high = metrics.bootstrap_interval(
@@ -186,7 +195,8 @@ def test_scores_that_are_undefined_are_left_out():
 
 
 @pytest.mark.parametrize(
-    "groups, settings", [(0, {}), ((), {}), (5, {"resamples": 0}), (5, {"level": 1.0})]
+    "groups, settings",
+    [(0, {}), ((), {}), (5, {"resamples": 0}), (5, {"level": 1.0}), (5, {"level": 0.0})],
 )
 def test_an_impossible_bootstrap_is_refused(groups, settings):
     with pytest.raises(ValueError, match="groups .* resamples .* level"):
@@ -201,9 +211,11 @@ def test_replies_that_repeat_a_statement():
         "i am tall , and proud .",
         "i like dogs . you ?",
         "like dogs .",
+        "dogs",
         "",
     ]
-    assert metrics.repeat_share(replies, statements) == 3 / 6
+    assert metrics.repeat_share(replies, statements) == 3 / 7
+    assert metrics.repeat_share(replies[:1], statements) == 1.0
     assert metrics.repeat_share([], statements) == 0.0
 
 

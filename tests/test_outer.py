@@ -201,6 +201,7 @@ def test_the_table_of_strategies():
     assert STRATEGIES == {
         "std": (Phase(None, response),),
         "std_p": (Phase(None, response),),
+        "multitask": (Phase(None, both),),
         "paml": (Phase(response, response),),
         "mtml": (Phase(both, both),),
         "amtml": (Phase(response, persona), Phase(persona, response)),

@@ -106,7 +106,7 @@ def test_require_conversations_counts_both_sides_once():
     assert require_conversations([echo, talker], minimum=3) == ([], [echo, talker])
 
 
-@pytest.mark.parametrize("strategy", ["mtml", "amtml", "std_p"])
+@pytest.mark.parametrize("strategy", ["multitask", "mtml", "amtml", "std_p"])
 def test_strategies_that_need_statements_refuse(strategy):
     told = Persona("kim", (_dialogue("ab", "kim"),))
     partly = Persona("lea", (_dialogue("ab", "lea"), _dialogue("", "lea", "c5")))

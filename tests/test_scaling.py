@@ -23,6 +23,7 @@ from mtml_jax import sharding, training
 from mtml_jax.checkpoint import Checkpoints, load_run, restore_params
 from mtml_jax.config import restored_config
 from mtml_jax.data.prepare import prepare, training_batch, training_names, validation_batch
+from mtml_jax.objectives import STRATEGIES
 from mtml_jax.runlog import read_log
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,7 +62,7 @@ def assert_same_run(found, dtype):
 
 @pytest.mark.long
 def test_eight_devices_give_the_numbers_of_one_and_send_the_gradient_once():
-    found = twenty_steps("std", "float64", "1", "8", "8s")
+    found = twenty_steps("std", "float64", "1", "8", "8s", "8s-2")
     (whole,), (split,) = found["8"]["traffic"], found["8s"]["traffic"]
     size = found["8"]["params_bytes"]
     numbers = 1000  # bytes, of the losses and counts that are summed beside it
@@ -77,11 +78,13 @@ def test_eight_devices_give_the_numbers_of_one_and_send_the_gradient_once():
     assert_same_run(found, "float64")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("strategy", ["std", "std_p", "paml", "mtml", "amtml"])
-def test_every_strategy_is_the_same_on_any_number_of_devices(strategy, dtype):
-    found = twenty_steps(strategy, dtype, "1", "2", "4", "8", "4s", "8s")
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "dtype, placements", [("float32", ("1", "2s", "4", "8s")), ("float64", ("1", "2", "4s", "8"))]
+)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_is_the_same_on_any_number_of_devices(strategy, dtype, placements):
+    found = twenty_steps(strategy, dtype, *placements)
     for placement, one in found.items():
         for phase in one["traffic"]:
             assert phase["looped"] == phase["host"] == 0
@@ -246,7 +249,7 @@ def test_two_processes_are_one_run(tmp_path, settled, quick_compile):
     for status, _, errors in ended:
         assert status == 0, errors[-3000:]
     first, second = (output for _, output, _ in ended)
-    assert "2 processes; if one dies" in first and "4 personas a step on 2 devices" in first
+    assert "2 processes; if one dies" in first and "4 personas a step on a mesh of 2 devices" in first
     assert "finished at step 5" in first and "finished" not in second
     assert_as_one_process(tmp_path / "w", settled[1], tmp_path)
 

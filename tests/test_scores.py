@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from mtml_jax import metrics, scores
-from mtml_jax.scores import Answer, HeldOut, count, differences, summarise
+from mtml_jax.scores import (
+    Answer,
+    HeldOut,
+    count,
+    differences,
+    differences_over_seeds,
+    summarise,
+    summarise_seeds,
+)
 
 GOLD = (
     ("i sail the wide sea every day", "no , my cat is at home"),
@@ -77,6 +85,7 @@ def test_repeats_distinct_and_facts():
     assert found["distinct_2"] == metrics.distinct(sum(replies, ()), 2)
     shares = [found[v] for v in scores.VERDICTS]
     assert shares == pytest.approx([3 / 6, 1 / 6, 2 / 6])
+    assert found["facts"] == pytest.approx(3 / 6 - 1 / 6)
 
 
 def test_what_some_dialogues_lack_is_not_scored():
@@ -111,3 +120,61 @@ def test_differences_are_paired():
     assert (found["low"], found["high"]) == (pytest.approx(-1), pytest.approx(-1))
     assert summarise(one, seed=0)["ppl_macro"]["high"] > 30
     assert "c" not in differences(one, other, seed=0)
+
+
+def words_of(*lengths):
+    """Statistics of personas with one reply each, of so many words."""
+    tests = [HeldOut(persona, ("hm",), (), ()) for persona in range(len(lengths))]
+    return count(tests, [Answer((" ".join("a" * n),)) for n in lengths])
+
+
+def test_mean_over_seeds_by_hand():
+    """Two seeds and two personas: a resample is a mean of two of four numbers."""
+    runs = [words_of(2, 4), words_of(6, 12)]
+    found = summarise_seeds(runs, ["length"], seed=0)["length"]
+    assert found["seeds"] == [3, 9] and found["value"] == 6
+    assert (found["low"], found["high"]) == (2, 12)  # one seed and one persona, drawn twice
+
+
+def test_a_single_seed_leaves_the_interval_of_its_personas():
+    run = words_of(2, 4, 9, 11)
+    found = summarise_seeds([run], ["length", "c"], seed=5, resamples=70)
+    want = summarise(run, seed=5, resamples=70)["length"]
+    assert found == {"length": {**want, "seeds": [6.5]}}
+
+
+def test_interval_over_seeds_has_the_closed_form():
+    """Score = a(seed) + b(persona): the variance of a resample is var a / S + var b / P."""
+    rng = np.random.default_rng(2)
+    a, b = rng.integers(1, 40, 11), rng.integers(1, 40, 13)
+    found = summarise_seeds([words_of(*(n + b)) for n in a], ["length"], seed=1)["length"]
+    assert found["value"] == pytest.approx(a.mean() + b.mean())
+    spread = 1.96 * math.sqrt(a.var() / 11 + b.var() / 13)
+    assert found["high"] - found["low"] == pytest.approx(2 * spread, rel=0.08)
+
+
+def test_differences_over_seeds_are_paired():
+    """Worse by 3 words on every persona of every seed: nothing is left to vary."""
+    ones = [words_of(2, 9, 30), words_of(40, 3, 7)]
+    others = [words_of(5, 12, 33), words_of(43, 6, 10)]
+    found = differences_over_seeds(ones, others, ["length", "facts"], seed=0, resamples=30)
+    assert list(found) == ["length"]  # no facts are known here
+    for number in ("value", "low", "high", "seeds"):
+        assert found["length"][number] == pytest.approx([-3, -3] if number == "seeds" else -3)
+    mixed = differences_over_seeds(ones, others[::-1], ["length"], seed=0)["length"]
+    assert mixed["seeds"] == pytest.approx([(41 - 59) / 3, (50 - 50) / 3])
+
+
+@pytest.mark.parametrize("ones, others", [([], []), ([words_of(1)] * 2, [words_of(1)])])
+def test_runs_that_cannot_be_compared(ones, others):
+    with pytest.raises(ValueError, match="found runs of .*want"):
+        differences_over_seeds(ones, others, ["length"], seed=0)
+    with pytest.raises(ValueError, match="found runs of 1 and 2 personas, want"):
+        summarise_seeds([words_of(1), words_of(1, 2)], ["length"], seed=0)
+
+
+def test_statistics_as_lists_lack_distinct_ngrams():
+    kept = {name: x for name, x in words_of(2, 3).items() if not name.startswith("distinct")}
+    again = {name: np.array(x.tolist()) for name, x in kept.items()}
+    found = values(again)
+    assert "distinct_1" not in found and "distinct_2" not in found and found["length"] == 2.5

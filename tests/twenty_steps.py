@@ -1,12 +1,14 @@
 """Twenty outer steps of a strategy on some of eight virtual devices: a program for its tests.
 
 python tests/twenty_steps.py STRATEGY DTYPE PLACEMENT... where a placement is a number of
-devices, with an s behind it where parameters are split: 1 2 4 8 8s. Prints one JSON object:
-for each placement the losses, the parameters and what the compiled steps send.
+devices, with an s behind it where parameters are split: 1 2 4 8 8s. With 8s-2 half of the steps
+are taken on eight devices, saved, and gone on from on two. Prints one JSON object: for each
+placement the losses, the parameters and what the compiled steps send at the end.
 """
 
 import json
 import sys
+import tempfile
 
 import jax
 import numpy as np
@@ -14,6 +16,7 @@ from jax.sharding import Mesh
 
 from experiments.communication import traffic
 from mtml_jax import transformer
+from mtml_jax.checkpoint import Checkpoints
 from mtml_jax.config import ModelConfig, TileShape, TrainConfig
 from mtml_jax.data.episodes import Example, pack, stack
 from mtml_jax.data.vocab import END, SPECIALS
@@ -24,6 +27,7 @@ from mtml_jax.training import rates_at
 from mtml_jax.types import Episode
 
 STEPS, VOCABULARY = 20, 23
+_QUICK = {"xla_cpu_use_fusion_emitters": False}  # halves the time to compile
 SHAPE, TILES = TileShape(rows=2, context=11, response=7, persona=13), 2
 
 
@@ -43,24 +47,41 @@ def draw_batch(step: int, personas: int) -> Episode:
 
 
 def train(config: TrainConfig, params, placement: str) -> dict:
+    first, _, last = placement.rpartition("-")
+    if not first:
+        return train_on(last, config, params, 0, STEPS)
+    with tempfile.TemporaryDirectory() as folder:
+        losses = train_on(first, config, params, 0, STEPS // 2, folder)["losses"]
+        found = train_on(last, config, params, STEPS // 2, STEPS, folder)
+    return {**found, "losses": losses + found["losses"]}
+
+
+def train_on(placement, config, params, begin, end, folder=None):
+    """Steps from `begin` to `end` on some devices; what is in the folder is gone on from."""
     split = placement.endswith("s")
     devices = jax.devices()[: int(placement.rstrip("s"))]
     mesh = Mesh(np.array(devices), (PERSONAS,))
     state = (split_params if split else replicate)(init_state(params), mesh)
+    if begin:
+        with Checkpoints(folder) as checkpoints:
+            state, _ = checkpoints.restore(begin, state)
     whole = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     held = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state))
     steps, texts, losses = jitted_steps(config, mesh, split), {}, []
-    for step in range(STEPS):
+    for step in range(begin, end):
         batch = split_personas(draw_batch(step, config.meta_batch), mesh)
         arguments = (state, batch, replicate(rates_at(config, step), mesh))
         phase = (step + 1) % len(steps)
         if phase not in texts:
             before = jax.tree.map(lambda leaf: leaf.sharding, state)
-            steps[phase] = steps[phase].lower(*arguments).compile()
+            steps[phase] = steps[phase].lower(*arguments).compile(_QUICK)
             texts[phase] = traffic(steps[phase].as_text(), len(devices))
         state, metrics = steps[phase](*arguments)
         losses.append(float(metrics.loss))
     assert jax.tree.map(lambda leaf: leaf.sharding, state) == before  # where it was, it stays
+    if end < STEPS:
+        with Checkpoints(folder) as checkpoints:
+            checkpoints.save(end, state, {}, best=True)
     return {
         "losses": losses,
         "params": np.concatenate([np.ravel(x) for x in jax.tree.leaves(state.params)]).tolist(),

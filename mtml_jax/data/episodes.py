@@ -16,7 +16,7 @@ from mtml_jax.data.vocab import (
     Vocabulary,
     persona_text,
 )
-from mtml_jax.records import Dialogue, Persona
+from mtml_jax.records import Dialogue, Persona, Turn
 from mtml_jax.types import Episode, Examples, Targets, Tiles, Tokens
 
 SMALL_TILES = 4  # of the second kind, at most, for one dialogue
@@ -28,9 +28,9 @@ class Example:
 
     Attributes:
       context: what was said so far, both speakers, oldest first.
-      response: the reply, end-of-sequence last.
-      persona: all statements of the dialogue, end-of-sequence last; empty
-        where there are none.
+      response: the reply, end-of-sequence last; empty where only the persona is to be learnt.
+      persona: all statements of the dialogue, end-of-sequence last; empty where there are
+        none, or only the response is to be learnt.
     """
 
     context: tuple[int, ...]
@@ -63,12 +63,16 @@ class Encoding:
       shape: the tile that an example has to fit into.
       persona_in_context: whether statements stand in front of the context (std_p).
       tasks: the sets of tasks that examples will be packed for.
+      persona_context: what statements are reconstructed from: what "both" said before a
+        reply, or what their "own" speaker said (proposed in section 3.5.2); then a turn
+        makes two examples, one a task.
     """
 
     vocabulary: Vocabulary
     shape: TileShape
     persona_in_context: bool = False
     tasks: tuple[tuple[str, ...], ...] = (TASKS,)
+    persona_context: str = "both"
 
 
 class _Examples(Sequence):
@@ -83,7 +87,7 @@ class _Examples(Sequence):
         return encode_dialogue(self._dialogue, self._encoding)[0]
 
     def __len__(self):
-        return len(self._dialogue.turns)
+        return len(self._dialogue.turns) * (2 if self._encoding.persona_context == "own" else 1)
 
     def __getitem__(self, index):
         return self._made()[index]
@@ -119,7 +123,15 @@ def encode_personas(
 def encode_dialogue(
     dialogue: Dialogue, encoding: Encoding
 ) -> tuple[tuple[Example, ...], collections.Counter]:
-    """Turns one dialogue into examples, one a turn; and counts them and what was truncated."""
+    """Turns one dialogue into examples; and counts the turns and what was truncated."""
+    if encoding.persona_context == "own":
+        together = dataclasses.replace(encoding, persona_context="both")
+        heard, cut = encode_dialogue(dialogue, together)
+        alone, _ = encode_dialogue(own_side(dialogue), together)
+        return (
+            *(dataclasses.replace(e, persona=()) for e in heard),
+            *(dataclasses.replace(e, response=()) for e in alone),
+        ), cut
     vocabulary, shape = encoding.vocabulary, encoding.shape
     statements = vocabulary.encode(persona_text(dialogue.statements))
     persona = statements + [END] if statements else []
@@ -146,6 +158,11 @@ def encode_dialogue(
         )
         history += response
     return tuple(examples), counts
+
+
+def own_side(dialogue: Dialogue) -> Dialogue:
+    """The dialogue without what the other side says."""
+    return dataclasses.replace(dialogue, turns=tuple(Turn("", t.response) for t in dialogue.turns))
 
 
 def sample_episodes(
@@ -222,7 +239,7 @@ def pack(
       examples: each fits a tile.
       shape: slots of a tile.
       tiles: number of tiles N, at least `tiles_needed`; there are `SMALL_TILES` small ones.
-      tasks: whose targets are laid in.
+      tasks: whose targets are laid in; an example without any is left out.
       distinct_start: whether the persona task has a start token of its own.
 
     Returns:
@@ -308,6 +325,8 @@ def _fill(examples, shape, tasks, small=0):
         open_tile(1)
     for example in sorted(examples, key=wanted, reverse=True):
         context, targets = wanted(example)
+        if not targets:
+            continue  # nothing is learnt from it
         fitting = [
             (free, sum(rows) + left[0], n, row)
             for n, (rows, left) in enumerate(room)

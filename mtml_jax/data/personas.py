@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from mtml_jax.records import Dialogue, Persona
 
-_NEED_STATEMENTS = ("mtml", "amtml", "std_p")
+_NEED_STATEMENTS = ("multitask", "mtml", "amtml", "std_p")
 
 
 def group_personas(dialogues: Iterable[Dialogue]) -> list[Persona]:
@@ -71,7 +71,7 @@ def require_statements(personas: Iterable[Persona], strategy: str) -> None:
 
     Args:
       personas: personas to train on.
-      strategy: std, std_p, paml, mtml or amtml.
+      strategy: std, std_p, multitask, paml, mtml or amtml.
 
     Raises:
       ValueError: the strategy uses statements and a dialogue has none; the message

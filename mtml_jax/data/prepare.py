@@ -167,7 +167,11 @@ def prepare(
             f"{len(vocabulary):,} words"
         )
     encoding = Encoding(
-        vocabulary, config.shape, config.strategy == "std_p", tuple({_SCORED, *_tasks(config)})
+        vocabulary,
+        config.shape,
+        config.strategy == "std_p",
+        tuple({_SCORED, *_tasks(config)}),
+        config.persona_context,
     )
     grouped, alone = {}, {}
     for split in dialogues:
@@ -184,6 +188,8 @@ def prepare(
             notes.append("some dialogues have no statements, so those of the others are unused")
     encoded, tiles = {}, 1
     for split, personas in grouped.items():
+        if split == "valid":  # it is scored by its responses alone, a turn an example
+            encoding = dataclasses.replace(encoding, persona_context="both")
         encoded[split], counts = encode_personas(_shown(personas, f"measuring {split}"), encoding)
         tiles = max(tiles, counts["tiles"])
         notes.append(

@@ -1,4 +1,4 @@
-"""kill -9 in the midst of steps and of saves: the run ends with the bits of one left alone."""
+"""kill -9 in the midst of steps and of saves, a full disk: the run ends with the same bits."""
 
 import os
 import signal
@@ -18,9 +18,16 @@ pytestmark = pytest.mark.kills
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-def _start(workdir, cache):
+_FULL = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # stands for a full disk
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def _start(workdir, cache, *before):
     command = [
-        sys.executable, "-m", "experiments.train", "--preset=tiny", "--strategy=std", "--width=8",
+        sys.executable, *before, "-m", "experiments.train", "--preset=tiny", "--strategy=std", "--width=8",
         "--feed_forward=16", "--meta_batch=2", "--validation_episodes=2", "--validate_every=1",
         "--iterations=9", "--patience=99", f"--workdir={workdir}", f"--compilation_cache={cache}",
         "--cpu_devices=1",
@@ -77,6 +84,17 @@ def test_a_killed_run_ends_with_the_bits_of_a_whole_one(tmp_path, whole):
     _finish(killed, cache)
     assert _end(killed) == _end(whole)
     assert not (killed / "damaged").exists()
+
+
+def test_a_full_disk_is_told_in_one_sentence(tmp_path, whole):
+    whole, cache = whole
+    with _start(tmp_path / "full", cache, "-c", _FULL) as program:
+        text = program.communicate(timeout=500)[0].decode()
+    *_, last = text.strip().split("\n")
+    assert program.returncode == 1 and last.startswith(f"error: {tmp_path}/full: the checkpoint of")
+    assert "Traceback" not in text and "RuntimeError" not in text
+    _finish(tmp_path / "full", cache)
+    assert _end(tmp_path / "full") == _end(whole)
 
 
 def test_the_same_seed_gives_the_same_bits_in_another_process(tmp_path, whole):

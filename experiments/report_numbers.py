@@ -1,0 +1,201 @@
+"""The estimates of a report: means over seeds, differences of rows, and rows at equal PPL."""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.report_cells import Stage, Study
+from mtml_jax.scores import differences_over_seeds, resample_seeds, scorer, summarise_seeds
+
+_LEVELS = 5  # of PPL, at which two curves are compared
+
+
+class Estimate(NamedTuple):
+    """A number over seeds.
+
+    Attributes:
+      value: mean over seeds.
+      low: of its interval at 95 %; NaN where there is none.
+      high: the same.
+      seeds: seed -> its number.
+    """
+
+    value: float
+    low: float
+    high: float
+    seeds: dict[int, float]
+
+    def side(self) -> int:
+        """1 above zero with its whole interval, -1 below, 0 neither or without interval."""
+        return (self.low > 0) - (self.high < 0)
+
+
+class AtEqualPpl(NamedTuple):
+    """Two rows' curves of a score over PPL, where they have PPL in common.
+
+    Attributes:
+      levels: of PPL, from the lowest to the highest that both curves pass.
+      one: the first row's score at each.
+      other: the other's.
+      difference: the mean over the levels of one minus other.
+      without: share of the resamples in which there is no common range.
+    """
+
+    levels: tuple[float, ...]
+    one: tuple[float, ...]
+    other: tuple[float, ...]
+    difference: Estimate
+    without: float
+
+
+class Numbers:
+    """Makes each estimate of a study once.
+
+    Args:
+      study: what was found.
+      seed: of the draws.
+      resamples: of the intervals.
+    """
+
+    def __init__(self, study: Study, *, seed: int, resamples: int):
+        self.study = study
+        self._draws = {"seed": seed, "resamples": resamples}
+        self._known: dict[tuple, Estimate | None] = {}
+        self._scorers: dict[tuple[int, str], Callable] = {}
+
+    def mean(self, row: str, stage: Stage, name: str) -> Estimate | None:
+        """A score of a row over its seeds; None where it was not counted."""
+        place = (row, stage, name)
+        if place not in self._known:
+            runs = self._runs(row, stage)
+            found = summarise_seeds(list(runs.values()), [name], **self._draws) if runs else {}
+            self._known[place] = _estimate(found.get(name), runs)
+        return self._known[place]
+
+    def difference(
+        self, one: tuple[str, Stage], other: tuple[str, Stage], name: str
+    ) -> Estimate | None:
+        """A score of one row and stage minus that of another, over the seeds they share."""
+        place = (one, other, name)
+        if place not in self._known:
+            ones, others = self._runs(*one), self._runs(*other)
+            seeds = [seed for seed in ones if seed in others]
+            left, right = [ones[s] for s in seeds], [others[s] for s in seeds]
+            found = (
+                differences_over_seeds(left, right, [name], **self._draws) if seeds else {}
+            )
+            self._known[place] = _estimate(found.get(name), seeds)
+        return self._known[place]
+
+    def curve(self, row: str, shots: int, name: str) -> list[tuple[Stage, Estimate]]:
+        """A score along the epochs of adapting to one's own dialogues, from the unadapted on."""
+        found = [(stage, self.mean(row, stage, name)) for stage in self._stages(shots)]
+        return [(stage, estimate) for stage, estimate in found if estimate]
+
+    def at_equal_ppl(self, row: str, other: str, shots: int, name: str) -> AtEqualPpl | None:
+        """Compares the curves of two rows at common PPL; None where they have none.
+
+        Curves are means over the seeds that both have. Where a curve passes a level more than
+        once, as when PPL rises again, the last time along the epochs counts. A resample draws
+        seeds and personas, makes both curves and their common range anew.
+        """
+        stages = self._stages(shots)
+        runs = [[self._runs(r, stage) for stage in stages] for r in (row, other)]
+        seeds = [s for s in runs[0][0] if all(s in at for curve in runs for at in curve)]
+        if not seeds:
+            return None
+        everyone = np.arange(len(runs[0][0][seeds[0]]["dialogues"]))
+        scored = [
+            [[[self._scorer(at[n], of) for n in seeds] for of in ("ppl", name)] for at in curve]
+            for curve in runs
+        ]
+
+        def curves(numbers, drawn):
+            key = drawn.tobytes()
+            return [
+                [
+                    tuple(sum(of[n](key, drawn) for n in numbers) / len(numbers) for of in at)
+                    for at in curve
+                ]
+                for curve in scored
+            ]
+
+        resampled = []
+
+        def gap(numbers, drawn):
+            both = curves(numbers, drawn)
+            resampled.append(common_range(*both) is None)
+            return _gap(*both)
+
+        whole = curves(range(len(seeds)), everyone)
+        span = common_range(*whole)
+        if span is None:
+            return None
+        levels = tuple(np.linspace(*span, _LEVELS).tolist())
+        low, high = resample_seeds(gap, len(seeds), len(everyone), **self._draws)
+        each = {seed: _gap(*curves((n,), everyone)) for n, seed in enumerate(seeds)}
+        ones, others = (tuple(passing(curve, at) for at in levels) for curve in whole)
+        return AtEqualPpl(
+            levels,
+            ones,
+            others,
+            Estimate(_gap(*whole), low, high, each),
+            sum(resampled) / max(len(resampled), 1),
+        )
+
+    def _scorer(self, run, name):
+        """(bytes of the draw, the draw) -> score, made once: curves are compared again and again."""
+        place = (id(run), name)
+        if place not in self._scorers:
+            known, scored = {}, scorer(run, name)
+
+            def look_up(key, drawn):
+                if key not in known:
+                    known[key] = scored(drawn)
+                return known[key]
+
+            self._scorers[place] = look_up
+        return self._scorers[place]
+
+    def _stages(self, shots):
+        return [("unadapted", 0, 0)] + [("own", shots, e) for e in self.study.settings["epochs"]]
+
+    def _runs(self, row, stage):
+        seeds = self.study.rows.get(row, {})
+        return {n: cell.statistics[stage] for n, cell in seeds.items() if stage in cell.statistics}
+
+
+def common_range(one: Sequence, other: Sequence) -> tuple[float, float] | None:
+    """The PPL that two curves of (PPL, score) both pass; None where there is none."""
+    low = max(min(ppl for ppl, _ in curve) for curve in (one, other))
+    high = min(max(ppl for ppl, _ in curve) for curve in (one, other))
+    return (low, high) if low <= high < math.inf else None
+
+
+def passing(curve: Sequence[tuple[float, float]], level: float) -> float:
+    """The score where a curve of (PPL, score) passes a PPL for the last time, interpolated."""
+    found = math.nan
+    for (before, left), (after, right) in itertools.pairwise(curve):
+        if min(before, after) <= level <= max(before, after):
+            share = (level - before) / (after - before) if after != before else 1.0
+            found = left + share * (right - left)
+    return found
+
+
+def _gap(one, other):
+    span = common_range(one, other)
+    if span is None:
+        return math.nan
+    levels = np.linspace(*span, _LEVELS)
+    return float(np.mean([passing(one, at) - passing(other, at) for at in levels]))
+
+
+def _estimate(found, seeds):
+    if not found:
+        return None
+    return Estimate(
+        found["value"], found["low"], found["high"], dict(zip(seeds, found["seeds"]))
+    )

@@ -1,0 +1,289 @@
+"""The paper's study by one command: `python -m experiments.study --output=DIR`."""
+
+import dataclasses
+import json
+import pathlib
+import shlex
+import sys
+from typing import Any
+
+from absl import app, flags
+
+from experiments import flags as settings
+from experiments import study_tuning as tuning
+from experiments.fold_rows import EPOCHS, parsed_shots
+from experiments.study_bar import Part, whole_bar
+from experiments.study_cell import TRAINING_COST, make_cell, step_cost
+from experiments.study_rows import chosen_rows, config_of
+from mtml_jax.config import PHASES, PRESETS, TrainConfig
+from mtml_jax.data.personas import group_personas, require_conversations
+from mtml_jax.data.prepare import CORPORA, Prepared, load_split, prepare
+from mtml_jax.nli import Scorer, load_scorer
+from mtml_jax.runlog import InUse, write_json
+
+_FACTS, _CONSISTENCY = "facts", "c_own_minus_shuffled"
+
+
+@dataclasses.dataclass
+class Study:
+    """What all cells share.
+
+    Attributes:
+      folder: of results and runs.
+      preset: the name of one.
+      config: the preset with the study's rates and iterations.
+      source: the flags that say which dialogues are read.
+      data_dir: of PersonaChat's files.
+      split: whose personas are tested.
+      folds_per_persona: held-out dialogues of each.
+      shots: numbers of dialogues that rows adapt to.
+      scorer: of replies against statements; None without one.
+    """
+
+    folder: pathlib.Path
+    preset: str
+    config: TrainConfig
+    source: dict[str, Any]
+    data_dir: str | None
+    split: str
+    folds_per_persona: int
+    shots: tuple[int, ...]
+    scorer: Scorer | None = None
+
+    def __post_init__(self):
+        self._prepared: dict[Any, Prepared] = {}
+        self._costs: dict[Any, dict[str, float]] = {}
+
+    def prepared(self, config: TrainConfig) -> Prepared:
+        """The corpus for a row; rows that read the same share it."""
+        read = (
+            PHASES[config.strategy], config.strategy == "std_p", config.persona_context,
+            config.glove and (config.glove, config.seed),
+        )  # fmt: skip
+        if read not in self._prepared:
+            how = {name: self.source[name] for name in ("split_seed", "skip_bad") if name in self.source}
+            self._prepared[read] = prepare(config, self.source["data"], self.data_dir, **how)
+        return self._prepared[read]
+
+    def cost_of(self, config: TrainConfig, data: Prepared) -> dict[str, float]:
+        """`step_cost`, once for all seeds and alphas of a row."""
+        same = dataclasses.replace(config, alpha=0.0, seed=0, glove="")
+        if same not in self._costs:
+            self._costs[same] = step_cost(config, data)
+        return self._costs[same]
+
+
+def define_flags() -> None:
+    settings.define_device_flags()
+    settings.define_data_flags()
+    flags.DEFINE_string("output", None, "folder of the study (default: runs/study-DATA-PRESET)")
+    flags.DEFINE_enum("preset", "tiny", list(PRESETS), "sizes of the model and length of a run")
+    flags.DEFINE_integer("seeds", 3, "of parameters and episodes: 0, 1, ...", lower_bound=1)
+    flags.DEFINE_list(
+        "rows", ["main"],
+        "main (std, std_p, paml, mtml-0.8, amtml, multitask), paper (all of its rows), "
+        "ablations, all, or names; what is there already is not made again",
+    )  # fmt: skip
+    flags.DEFINE_integer("iterations", None, "outer steps of every run (default: the preset's)", 1)
+    flags.DEFINE_float("inner_lr", None, "give it, and valid is not searched for it", 0.0)
+    flags.DEFINE_float("outer_lr", None, "the same", 0.0)
+    flags.DEFINE_enum("reduction", None, ["mean", "sum"], "the same")
+    flags.DEFINE_enum("split", "test", ["valid", "test"], "whose personas the rows are tested on")
+    flags.DEFINE_list("shots", ["5", "10"], "numbers k of dialogues to adapt to (section 3.4)")
+    flags.DEFINE_integer("folds_per_persona", 2, "held-out dialogues of each", lower_bound=1)
+    flags.DEFINE_string("nli", None, "folder of an NLI scorer, for C; from experiments.train_nli")
+    flags.DEFINE_string("glove", None, "word vectors for the row mtml-0.8-glove")
+    flags.DEFINE_boolean("tune_only", False, "stop once the rates are fixed in study.json")
+
+
+def main(argv) -> None:
+    settings.start(argv, "--output=runs/study")
+    interrupted = "interrupted; the same command goes on from there"
+    with settings.one_sentence(interrupted):
+        run_study(flags.FLAGS)
+
+
+def run_study(given) -> None:
+    """Runs the whole command; `given` has the flags as attributes."""
+    corpus = given.data if given.data in CORPORA else pathlib.Path(given.data).stem
+    folder = pathlib.Path(given.output or f"runs/study-{corpus}-{given.preset}")
+    rows = chosen_rows(given.rows, given.glove)
+    base = PRESETS[given.preset]
+    if given.iterations:
+        base = dataclasses.replace(
+            base, iterations=given.iterations,
+            validate_every=min(base.validate_every, given.iterations),
+        )  # fmt: skip
+    source = {"data": given.data}
+    if given.data not in CORPORA:
+        source = {
+            "data": str(pathlib.Path(given.data).resolve()),
+            "split_seed": given.split_seed,
+            "skip_bad": given.skip_bad,
+        }
+    folder.mkdir(parents=True, exist_ok=True)
+    study = Study(
+        folder, given.preset, base, source, given.data_dir, given.split,
+        given.folds_per_persona, parsed_shots(given.shots),
+    )  # fmt: skip
+    _check_shots(study)
+    cells = [(row, seed) for seed in range(given.seeds) for row in rows]
+    missing = [pair for pair in cells if not _cell_path(folder, *pair).exists()]
+    print(
+        f"{len(cells)} cells of {len(rows)} rows and {given.seeds} seeds, "
+        f"{len(cells) - len(missing)} of them there already; results in {folder}",
+        flush=True,
+    )
+    fixed = _fixed(given, study)
+    if fixed is None or given.tune_only:
+        return
+    study.config = dataclasses.replace(base, **fixed)
+    if not given.nli and given.data != "demo" and missing:
+        print("no C, the primary endpoint: give a scorer with --nli=DIR, from experiments.train_nli")
+    if given.nli and missing:
+        study.scorer = load_scorer(given.nli, folder / "nli.jsonl")
+    (folder / "cells").mkdir(exist_ok=True)
+    elsewhere, failed = _make(study, missing)
+    for name, sentence in failed.items():
+        print(f"failed: {name}: {sentence}")
+    if elsewhere:
+        print(f"in the hands of other processes: {', '.join(elsewhere)}")
+    if failed:
+        sys.exit(f"error: {len(failed)} of {len(cells)} cells failed; the same command tries again")
+    print(f"next: python -m experiments.report {folder}")
+
+
+def _check_shots(study):
+    """Before anything is trained: do the personas that are tested have so many dialogues?"""
+    how = {name: study.source[name] for name in ("split_seed", "skip_bad") if name in study.source}
+    dialogues, _ = load_split(study.source["data"], study.data_dir, study.split, **how)
+    personas, _ = require_conversations(group_personas(dialogues))
+    most = max((len({d.conversation for d in p.dialogues}) for p in personas), default=1) - 1
+    if min(study.shots) < 1 or max(study.shots) > most:
+        raise ValueError(
+            f"got --shots={','.join(map(str, study.shots))}, want numbers from 1 to {most}: no "
+            f"persona of {study.split} has more dialogues beside the one held out"
+        )
+
+
+def _fixed(given, study):
+    """The rates of the grid, from study.json, the flags or a search on valid; None where
+    another process still searches."""
+    path = study.folder / "study.json"
+    wanted = {
+        "preset": given.preset,
+        "data": given.data,
+        "split": given.split,
+        "iterations": study.config.iterations,
+        "folds_per_persona": given.folds_per_persona,
+        "shots": list(study.shots),
+        "epochs": list(EPOCHS),
+    }
+    flagged = {
+        name: value
+        for name in ("inner_lr", "reduction", "outer_lr")
+        if (value := getattr(given, name)) is not None
+    }
+    if path.exists():
+        saved = json.loads(path.read_text())
+        for name, value in {**wanted, **flagged}.items():
+            before = saved["settings"][name] if name in flagged else saved.get(name)
+            if before != value:
+                raise ValueError(
+                    f"{path}: found a study with {name} {before!r}, got {value!r}; name another "
+                    "folder with --output"
+                )
+        if given.seeds > saved["seeds"]:
+            write_json(path, {**saved, "seeds": given.seeds})
+        return saved["settings"]
+    trials = []
+    if flagged:
+        chosen = {n: flagged.get(n, getattr(study.config, n)) for n in ("inner_lr", "reduction", "outer_lr")}
+    else:
+        trials = _search(study)
+        if trials is None:
+            return None
+        best = tuning.best_of(trials)
+        chosen = {name: best[name] for name in ("inner_lr", "reduction", "outer_lr")}
+    write_json(path, {
+        **wanted,
+        "seeds": given.seeds,
+        "settings": chosen,
+        "chosen_by": "the least own_ppl of tuning/" if trials else "flags",
+        "endpoint": {
+            "score": _FACTS if given.data == "demo" else _CONSISTENCY,
+            "one": "mtml-0.8", "other": "paml", "shots": study.shots[-1], "epoch": EPOCHS[-1],
+        },
+        "command": shlex.join(["python", "-m", "experiments.study", *sys.argv[1:]]),
+    })  # fmt: skip
+    print("fixed in study.json:", ", ".join(f"{name} {value}" for name, value in chosen.items()))
+    return chosen
+
+
+def _search(study):
+    """All trials on valid; None where another process makes one of them."""
+    first = tuning.first_trials(study.config)
+    with whole_bar(len(first) + len(tuning.OUTER_RATES)) as bar:
+        found, held = _try(study, first, bar)
+        if held:
+            return None
+        best = tuning.best_of(found)
+        same = {name: best[name] for name in ("inner_lr", "reduction", "outer_lr")}
+        second = tuning.second_trials(dataclasses.replace(first[0], **same))
+        more, held = _try(study, second, bar)
+    return None if held else found + more
+
+
+def _try(study, configs, bar):
+    found, held = [], []
+    for number, config in enumerate(configs, start=1):
+        name = tuning.name_of(config)
+        path = study.folder / "tuning" / f"{name}.json"
+        part = Part(bar, f"trial {number} of {len(configs)}, {name}", 1.0)
+        if not path.exists():
+            part.stage("training", 0.8, config.iterations)
+            try:
+                tuning.write_trial(study.folder, name, tuning.run_trial(config, study, part))
+            except InUse:
+                held.append(name)
+                continue
+        part.finish()
+        found.append(json.loads(path.read_text()))
+    if held:
+        print(f"in the hands of other processes: {', '.join(held)}; start again once they are done")
+    return found, bool(held)
+
+
+def _make(study, missing):
+    """Makes cells one after the other; returns those that others make, and those that failed."""
+    elsewhere, failed = [], {}
+    costs = [_cost_of(row, study, seed) for row, seed in missing]
+    with whole_bar(sum(costs)) as bar:
+        for number, ((row, seed), cost) in enumerate(zip(missing, costs), start=1):
+            name = f"{row.name}.{seed}"
+            part = Part(bar, f"cell {number} of {len(missing)}, {name}", cost)
+            path = _cell_path(study.folder, row, seed)
+            if not path.exists():  # it may have been made elsewhere by now
+                try:
+                    write_json(path, make_cell(row, seed, study, part), indent=None)
+                except FloatingPointError as error:
+                    failed[name] = str(error)
+                except InUse:
+                    elsewhere.append(name)
+            part.finish()
+    return elsewhere, failed
+
+
+def _cost_of(row, study, seed):
+    """Relative to a test."""
+    (inner, _), *_ = PHASES[config_of(row, study.config, seed).strategy]
+    return 1.0 + (TRAINING_COST if inner else TRAINING_COST / 4)
+
+
+def _cell_path(folder, row, seed):
+    return folder / "cells" / f"{row.name}.{seed}.json"
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

@@ -1,0 +1,52 @@
+"""One progress bar over many runs, with the time left."""
+
+from tqdm import tqdm
+
+_FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}"
+
+
+def whole_bar(total: float) -> tqdm:
+    """A bar of so many parts; the time left is by the mean pace."""
+    return tqdm(total=total, disable=None, smoothing=0, bar_format=_FORMAT)
+
+
+class Part:
+    """A share of a bar, in stages: what a training or a test takes for its own bar.
+
+    Args:
+      bar: of `whole_bar`.
+      name: shown while it lasts.
+      cost: how much of the bar it is.
+    """
+
+    def __init__(self, bar: tqdm, name: str, cost: float):
+        self._bar, self._name, self._cost = bar, name, cost
+        self.done = 0.0  # of the cost
+        self._until, self._scale = 0.0, 0.0
+        bar.set_description_str(name, refresh=True)
+
+    def stage(self, what: str, share: float, count: int) -> None:
+        """Begins a stage of `count` updates that ends at a share of the part."""
+        self._advance(self._until - self.done)  # what an earlier process did is passed over
+        self._scale = (share * self._cost - self.done) / max(count, 1)
+        self._until = share * self._cost
+        self._bar.set_description_str(f"{self._name}: {what}", refresh=True)
+
+    def update(self, count: int = 1) -> None:
+        self._advance(min(count * self._scale, self._until - self.done))
+
+    def finish(self) -> None:
+        self._advance(self._cost - self.done)
+
+    def _advance(self, step):
+        self.done += step
+        self._bar.update(step)
+
+    def set_postfix_str(self, text: str, refresh: bool = True) -> None:
+        self._bar.set_postfix_str(text, refresh)
+
+    def set_description(self, text: str) -> None:
+        self._bar.set_postfix_str(text, refresh=True)
+
+    def write(self, text: str) -> None:
+        """Lines of single runs are in their logs."""

@@ -1,0 +1,230 @@
+"""One cell of the study: a row with a seed, trained, tested and summed up in a JSON file."""
+
+import dataclasses
+import statistics
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.checkout import commit
+from experiments.fold_rows import run_folds, work_of
+from experiments.fold_scores import effective_shots, statistics_of
+from experiments.folds_file import FoldsFile
+from experiments.operations import count_step
+from experiments.reconstruct import measure_reconstruction
+from experiments.study_rows import Row, config_of
+from experiments.tested import fingerprint, load
+from mtml_jax import decoding
+from mtml_jax.checkpoint import Checkpoints, save_run
+from mtml_jax.config import PHASES, TrainConfig
+from mtml_jax.data.episodes import sample_episodes
+from mtml_jax.data.folds import choose_folds
+from mtml_jax.data.prepare import Prepared, training_batch
+from mtml_jax.fitting import fit_steps
+from mtml_jax.runlog import RunLog, WorkdirLock, read_log, versions
+from mtml_jax.sharding import persona_mesh, replicate, split_personas
+from mtml_jax.training import initial_state, rates_at, train
+
+TRAINING_COST = 1.5  # of a meta-training at the presets' lengths, in tests; for the time left only
+_SAMPLES = 4
+_POINTS = 120  # of a learning curve
+_BITS = ("distinct_unigrams", "distinct_bigrams")  # as long as the replies themselves
+
+
+def make_cell(row: Row, seed: int, study, bar) -> dict[str, Any]:
+    """Trains and tests what is not done yet.
+
+    Args:
+      row: of the table.
+      seed: of parameters and episodes; folds are the same for all.
+      study: `Study`, what its cells share.
+      bar: progress, of which this is a part.
+
+    Returns:
+      The cell's JSON.
+
+    Raises:
+      ValueError: another process makes it.
+      KeyboardInterrupt: it was stopped; the next call goes on.
+      FloatingPointError: the training has no finite gradient any more.
+    """
+    config = config_of(row, study.config, seed)
+    workdir = study.folder / "runs" / f"{row.trained_as}.{seed}"
+    with WorkdirLock(workdir):
+        data = study.prepared(config)
+        training = _train(config, data, workdir, study, bar)
+        tested = _test(row, workdir, study, bar)
+    return {
+        "row": row.name,
+        "label": row.label,
+        "group": row.group,
+        "base": row.base,
+        "strategy": config.strategy,
+        "alpha": config.alpha if config.strategy in ("mtml", "multitask") else None,
+        "seed": seed,
+        "checkpoint": row.checkpoint,
+        "config": dataclasses.asdict(config),
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "versions": versions(),
+        "commit": commit(),
+        "training": training,
+        **tested,
+    }
+
+
+def _train(config, data, workdir, study, bar):
+    save_run(
+        workdir,
+        {**dataclasses.asdict(config), **study.source, "preset": study.preset},
+        data.vocabulary.to_text(),
+    )
+    cost = study.cost_of(config, data)
+    adapts = PHASES[config.strategy][0][0] is not None
+    cost_share = TRAINING_COST if adapts else TRAINING_COST / 4
+    bar.stage("training", cost_share / (1 + cost_share), config.iterations)
+    with Checkpoints(workdir) as checkpoints:
+        with RunLog(workdir, checkpoints.latest_step() or 0) as log:
+            outcome = train(config, data, log, checkpoints, say=lambda _: None, bar=bar)
+    if outcome.reason == "interrupted":
+        raise KeyboardInterrupt
+    rows = read_log(workdir / "log.jsonl")
+    steps = [r for r in rows if r["kind"] == "train"]
+    seconds = [r["seconds"] for r in steps]
+    shown = steps[:: len(steps) // _POINTS | 1]  # odd, so that both phases of AMTML are shown
+    return {
+        "iterations": int(outcome.state.step),
+        "reason": outcome.reason,
+        "best_step": outcome.counters["best_step"],
+        "best_score": outcome.counters["best_score"],
+        "skipped": outcome.counters["skipped"],
+        "seconds": sum(seconds),
+        "seconds_a_step": statistics.median(seconds),
+        "tokens": outcome.counters["tokens"],
+        "parameters": sum(x.size for x in jax.tree.leaves(outcome.state.params)),
+        **cost,
+        "curve": {
+            "train": [
+                [r["step"], r.get("query_response_loss"), r.get("query_persona_loss")]
+                for r in shown
+            ],
+            "valid": [
+                [r["step"], r["initial_response_ppl"], r["adapted_response_ppl"]]
+                for r in rows
+                if r["kind"] == "valid"
+            ],
+        },
+    }
+
+
+def step_cost(config: TrainConfig, data: Prepared) -> dict[str, float]:
+    """Temporary bytes of the compiled outer step, the most of its phases; its operations, their
+    mean, counted on the first real batches."""
+    mesh = persona_mesh(config.meta_batch)
+    kinds = PHASES[config.strategy]
+    shared = replicate(initial_state(config, data), mesh), replicate(rates_at(config, 0), mesh)
+    arguments, operations = [], []
+    for number, kind in enumerate(kinds):
+        first = (number - 1) % len(kinds)  # iteration i runs phase i modulo their count
+        batch = split_personas(
+            training_batch(data, config, first, devices=len(mesh.local_devices)), mesh
+        )
+        arguments.append((shared[0], batch, shared[1]))
+        counted = count_step(
+            sample_episodes(data.train, config.meta_batch, config.seed, first),
+            kind,
+            config.model,
+            len(data.vocabulary),
+        )
+        operations.append(counted.operations(config.gradient if kind[0] else "supervised"))
+    steps = fit_steps(config, mesh, arguments).steps  # those that the training takes
+    memory = max(step.memory_analysis().temp_size_in_bytes for step in steps)
+    return {"temporary_bytes": memory, "operations": statistics.mean(operations)}
+
+
+def _test(row, workdir, study, bar):
+    begin = time.monotonic()
+    given = SimpleNamespace(
+        workdir=workdir, checkpoint=row.checkpoint, split=study.split, persona_at_test=False,
+        data=None, data_dir=study.data_dir, split_seed=0, skip_bad=False, inner_lr=None, seed=0,
+        decoder="beam", beams=decoding.BEAMS, folds_at_once=None,
+    )  # fmt: skip
+    run = load(given)
+    count = study.folds_per_persona * len(run.personas)
+    plans = {k: choose_folds(run.encoded, k, given.seed, count) for k in (0, *study.shots)}
+    settings = {
+        "checkpoint": row.checkpoint,
+        "step": run.step,
+        "split": study.split,
+        "inner_lr": run.config.inner_lr,
+        "data": fingerprint(run.personas),
+    }
+    bar.stage("testing", 1.0, sum(len(plans[k]) for _, k in work_of(plans)))
+    path = workdir / f"test-{row.checkpoint}" / f"{study.split}.folds.jsonl"
+    with FoldsFile(path, settings) as done:
+        run_folds(given, run, plans, done, bar)
+        found = statistics_of(run, plans, done.rows, study.scorer)
+        samples = _samples(run, plans, done.rows)
+    return {
+        "personas": len({plan.persona for plan in plans[0]}),
+        "folds": len(plans[0]),
+        "turns": sum(len(plan.held_out.examples) for plan in plans[0]),
+        "effective_shots": effective_shots(plans),
+        "nli": study.scorer.digest if study.scorer else None,
+        "test": [
+            {"system": system, "shots": k, "epoch": epoch, "statistics": _plain(statistics)}
+            for (system, k, epoch), statistics in found.items()
+        ],
+        "samples": samples,
+        "reconstruction": _reconstruction(given, run, len(run.personas)),
+        "test_seconds": time.monotonic() - begin,
+    }
+
+
+def _plain(statistics):
+    """Lists, one entry a persona; whole numbers as such and the others to four digits."""
+
+    def number(x):
+        return int(x) if x == int(x) else round(float(x), 4)
+
+    return {
+        name: [[number(x) for x in row] if np.ndim(row) else number(row) for row in values]
+        for name, values in statistics.items()
+        if name not in _BITS
+    }
+
+
+def _samples(run, plans, rows):
+    """A turn of each of the first few folds, as every system and shot answers it at the end."""
+    samples = []
+    for plan in plans[0][:_SAMPLES]:
+        persona = run.personas[plan.persona]
+        dialogue = persona.dialogues[plan.dialogue]
+        turn = len(dialogue.turns) // 2
+        said = [(t.context, t.response) for t in dialogue.turns[: turn + 1]]
+        utterances = [[who, text] for pair in said for who, text in zip(("other", "self"), pair)]
+        replies = {}
+        for system, k in work_of(plans):
+            name = f"{k}-shot, {system}" if k else system
+            replies[name] = rows[system, k, plan.persona, plan.dialogue]["replies"][-1][turn]
+        samples.append(
+            {
+                "persona": persona.name,
+                "statements": list(dialogue.statements),
+                "utterances": [u for u in utterances[-4:-1] if u[1]],
+                "gold": dialogue.turns[turn].response,
+                "replies": replies,
+            }
+        )
+    return samples
+
+
+def _reconstruction(given, run, count):
+    """Rows against turns seen, where the persona task was learnt; else None."""
+    if not any("persona" in outer for _, outer in PHASES[run.config.strategy]):
+        return None
+    how = {**vars(given), "decoder": "greedy", "max_dialogues": count, "resamples": 200}
+    return measure_reconstruction(SimpleNamespace(**how), run)[2]

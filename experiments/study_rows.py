@@ -1,0 +1,114 @@
+"""The rows of the study: what is trained and tested, and why."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from mtml_jax.config import TrainConfig
+
+
+class Row(NamedTuple):
+    """A system of the study.
+
+    Attributes:
+      name: of its cells.
+      label: for tables and figures.
+      group: "paper" for a row of tables 2 and 3, "control" or "ablation".
+      changes: settings of `TrainConfig` other than the study's.
+      checkpoint: of the training, "best" or "latest".
+      base: the row that an ablation is compared with, and whose training it shares where it
+        changes no setting.
+    """
+
+    name: str
+    label: str
+    group: str
+    changes: Mapping[str, Any]
+    checkpoint: str = "best"
+    base: str | None = None
+
+    @property
+    def trained_as(self) -> str:
+        """The row whose training it is."""
+        return self.name if self.changes or self.base is None else self.base
+
+
+def _ablation(base, what, label, changes):
+    inherited = {row.name: row for row in _PAPER}[base]
+    return Row(
+        f"{base}-{what}", f"{inherited.label}, {label}", "ablation",
+        {**inherited.changes, **changes} if changes else {},
+        "best" if changes else what, base,
+    )  # fmt: skip
+
+
+_PAPER = (
+    Row("std", "Std", "paper", {"strategy": "std"}),
+    Row("std_p", "Std_p", "paper", {"strategy": "std_p"}),
+    Row("paml", "PAML", "paper", {"strategy": "paml"}),
+    *(
+        Row(f"mtml-{alpha}", f"MTML {alpha}", "paper", {"strategy": "mtml", "alpha": alpha})
+        for alpha in (0.5, 0.6, 0.7, 0.8, 0.9)
+    ),
+    Row("amtml", "AMTML", "paper", {"strategy": "amtml"}),
+)
+# The response and persona losses of MTML 0.8, without an inner step: is it the second task
+# or the meta-learning that helps?
+_CONTROLS = (
+    Row("multitask", "Multi-task 0.8", "control", {"strategy": "multitask", "alpha": 0.8}),
+)
+_ABLATIONS = (
+    _ablation("mtml-0.8", "first_order", "first order", {"gradient": "first_order"}),
+    _ablation("mtml-0.8", "distinct_start", "distinct start tokens", {"distinct_start": True}),
+    _ablation("amtml", "distinct_start", "distinct start tokens", {"distinct_start": True}),
+    _ablation("mtml-0.8", "own_context", "persona from own side", {"persona_context": "own"}),
+    _ablation("mtml-0.8", "3_steps", "3 inner steps", {"inner_steps": 3}),
+    _ablation("paml", "latest", "last checkpoint", {}),
+    _ablation("mtml-0.8", "latest", "last checkpoint", {}),
+    _ablation("amtml", "latest", "last checkpoint", {}),
+)
+ROWS = {row.name: row for row in (*_PAPER, *_CONTROLS, *_ABLATIONS)}
+GROUPS = {
+    "main": ("std", "std_p", "paml", "mtml-0.8", "amtml", "multitask"),
+    "paper": tuple(row.name for row in (*_PAPER, *_CONTROLS)),
+    "ablations": tuple(row.name for row in _ABLATIONS),
+    "all": tuple(ROWS),
+}
+
+
+def chosen_rows(names: Sequence[str], glove: str | None = None) -> list[Row]:
+    """The rows of names and of groups, each once, in the order of the table.
+
+    Args:
+      names: of `ROWS` or of `GROUPS`.
+      glove: file of word vectors; with it, MTML 0.8 from them is a row of "ablations" and
+        "all", too.
+
+    Raises:
+      ValueError: there is no such row or group.
+    """
+    rows = dict(ROWS)
+    groups = dict(GROUPS)
+    if glove:
+        row = _ablation("mtml-0.8", "glove", "GloVe embeddings", {"glove": glove})
+        rows[row.name] = row
+        groups |= {name: (*groups[name], row.name) for name in ("ablations", "all")}
+    wanted: set[str] = set()
+    for name in names:
+        if name not in rows and name not in groups:
+            raise ValueError(
+                f"got --rows={','.join(names)}, want names among {', '.join(groups)} (groups), "
+                f"{', '.join(rows)}; mtml-0.8-glove needs --glove"
+            )
+        wanted.update(groups.get(name, (name,)))
+    return [row for row in rows.values() if row.name in wanted]
+
+
+def config_of(row: Row, base: TrainConfig, seed: int) -> TrainConfig:
+    """The study's settings with those of a row.
+
+    Patience is without limit, so that rows share their iterations; which checkpoint is the
+    best is still found by validation.
+    """
+    trained = ROWS.get(row.trained_as, row)
+    return dataclasses.replace(base, **trained.changes, seed=seed, patience=base.iterations + 1)

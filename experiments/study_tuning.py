@@ -1,0 +1,173 @@
+"""Which inner rate, reduction and outer rate the study takes: tried on valid personas alone."""
+
+import dataclasses
+import functools
+import math
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from experiments.summary import own_and_other
+from mtml_jax import losses
+from mtml_jax.checkpoint import Checkpoints, restore_params, save_run
+from mtml_jax.config import TrainConfig
+from mtml_jax.data.prepare import training_batch, validation_batch
+from mtml_jax.inner import inner_update
+from mtml_jax.objectives import STRATEGIES, mean_gradient
+from mtml_jax.runlog import RunLog, WorkdirLock, read_log, write_json
+from mtml_jax.sharding import map_personas, persona_mesh, replicate, split_personas
+from mtml_jax.training import rates_at, train
+
+INNER_RATES = (0.005, 0.01, 0.05, 0.1)
+REDUCTIONS = ("mean", "sum")
+OUTER_RATES = (0.003, 0.0003)  # section 3.2's, and the reference code's
+_PART = 3  # of the study's iterations are tried
+_FOLDS = 32
+
+
+def first_trials(base: TrainConfig) -> list[TrainConfig]:
+    """Every inner rate with both reductions, at the preset's outer rate; MTML at alpha 0.8."""
+    iterations = max(base.iterations // _PART, 1)
+    return [
+        dataclasses.replace(
+            base, strategy="mtml", alpha=0.8, seed=0, iterations=iterations,
+            validate_every=min(base.validate_every, iterations), patience=iterations + 1,
+            inner_lr=rate, reduction=reduction,
+        )
+        for reduction in REDUCTIONS
+        for rate in sorted({*INNER_RATES, base.inner_lr})
+    ]  # fmt: skip
+
+
+def second_trials(best: TrainConfig) -> list[TrainConfig]:
+    """Other outer rates at the best inner one."""
+    return [
+        dataclasses.replace(best, outer_lr=rate) for rate in OUTER_RATES if rate != best.outer_lr
+    ]
+
+
+def name_of(config: TrainConfig) -> str:
+    return f"{config.reduction}-inner{config.inner_lr:g}-outer{config.outer_lr:g}"
+
+
+def best_of(trials: list[dict[str, Any]]) -> dict[str, Any]:
+    """The trial with the least PPL of valid personas adapted to their own dialogues.
+
+    Raises:
+      ValueError: none of them ended with a finite one.
+    """
+    sound = [trial for trial in trials if math.isfinite(trial.get("own_ppl", math.nan))]
+    if not sound:
+        raise ValueError(
+            "found no trial with a finite perplexity, want one; give rates by --inner_lr and "
+            "--outer_lr, or a longer --iterations"
+        )
+    return min(sound, key=lambda trial: trial["own_ppl"])
+
+
+def run_trial(config: TrainConfig, study, bar) -> dict[str, Any]:
+    """Trains one setting for a third of the study's iterations, and scores it on valid.
+
+    Returns:
+      Rates, `moved` (|phi' - phi| / |phi| of an inner step, the mean over validation pairs),
+      `second_order_share` (|g - g_first| / |g| of the meta-gradient where training ended),
+      PPL of valid pairs before and after an inner step, and of valid folds adapted as at test
+      to their own and to another's dialogues; "failed" with a sentence in place of numbers.
+
+    Raises:
+      ValueError: another process makes it.
+      KeyboardInterrupt: it was stopped; the next call goes on.
+    """
+    begin = time.monotonic()
+    told = {
+        "strategy": config.strategy,
+        "iterations": config.iterations,
+        "inner_lr": config.inner_lr,
+        "reduction": config.reduction,
+        "outer_lr": config.outer_lr,
+    }
+    data = study.prepared(config)
+    workdir = study.folder / "runs" / f"tuning-{name_of(config)}"
+    with WorkdirLock(workdir):
+        save_run(
+            workdir,
+            {**dataclasses.asdict(config), **study.source, "preset": study.preset},
+            data.vocabulary.to_text(),
+        )
+        try:
+            with Checkpoints(workdir) as checkpoints:
+                with RunLog(workdir, checkpoints.latest_step() or 0) as log:
+                    outcome = train(config, data, log, checkpoints, lambda _: None, bar=bar)
+        except FloatingPointError as error:
+            return {**told, "failed": str(error), "seconds": time.monotonic() - begin}
+    if outcome.reason == "interrupted":
+        raise KeyboardInterrupt
+    params = restore_params(workdir, "best").params
+    best = outcome.counters["best_step"]
+    valid = next(
+        row
+        for row in read_log(workdir / "log.jsonl")
+        if row["kind"] == "valid" and row["step"] == best
+    )
+    (_, own, other), *_ = own_and_other(params, config, data, _FOLDS)
+    return {
+        **told,
+        "moved": _moved(params, config, data),
+        "second_order_share": _second_order_share(params, config, data),
+        "initial_ppl": valid["initial_response_ppl"],
+        "adapted_ppl": valid["adapted_response_ppl"],
+        "own_ppl": own,
+        "other_ppl": other,
+        "seconds": time.monotonic() - begin,
+    }
+
+
+def _moved(params, config, data):
+    mesh = persona_mesh(config.validation_episodes)
+    episodes = split_personas(validation_batch(data, config), mesh)
+    program = _movement(config.loss(), mesh)
+    shared = (replicate(params, mesh), replicate(jnp.float32(config.inner_lr), mesh))
+    return float(program(shared, episodes).mean())
+
+
+@functools.lru_cache(maxsize=4)
+def _movement(config, mesh):
+    def loss(params, examples):
+        return losses.response_loss(params, examples, 1.0, config=config)
+
+    def one(shared, episode):
+        params, inner_lr = shared
+        adapted, _ = inner_update(loss, params, episode.support, inner_lr)
+        moved = jax.tree.map(jnp.subtract, adapted, params)
+        return optax.tree.norm(moved) / optax.tree.norm(params)
+
+    return jax.jit(map_personas(one, mesh))
+
+
+def _second_order_share(params, config, data):
+    mesh = persona_mesh(config.meta_batch)
+    batch = split_personas(training_batch(data, config, config.iterations), mesh)
+    params, rates = replicate((params, rates_at(config, config.iterations)), mesh)
+    whole, first = (
+        _gradient(
+            dataclasses.replace(config.step(mesh.devices.flat[0].platform), gradient=mode), mesh
+        )(params, batch, rates)
+        for mode in (config.gradient, "first_order")
+    )
+    difference = jax.tree.map(jnp.subtract, whole, first)
+    return float(optax.tree.norm(difference) / optax.tree.norm(whole))
+
+
+@functools.lru_cache(maxsize=8)
+def _gradient(config, mesh):
+    (phase,) = STRATEGIES["mtml"]
+    gradient = functools.partial(mean_gradient, phase=phase, config=config, mesh=mesh)
+    return jax.jit(lambda *batch: gradient(*batch)[0])
+
+
+def write_trial(folder, name: str, trial: dict[str, Any]) -> None:
+    (folder / "tuning").mkdir(exist_ok=True)
+    write_json(folder / "tuning" / f"{name}.json", trial)

@@ -10,14 +10,13 @@ from mtml_jax.objectives import Metrics, Phase, mean_gradient
 from mtml_jax.types import Episode, MetaState, Params, Rates
 
 # Adam's constants are those of Kingma and Ba; the clip is the reference code's.
-_OPTIMISER = optax.chain(
-    optax.clip_by_global_norm(2.0), optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
-)
+_CLIP = optax.clip_by_global_norm(2.0)
+_ADAM = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
 
 
 def init_state(params: Params) -> MetaState:
     """The state before the first iteration."""
-    return MetaState(params, _OPTIMISER.init(params), jnp.zeros((), jnp.int32))
+    return MetaState(params, optax.chain(_CLIP, _ADAM).init(params), jnp.zeros((), jnp.int32))
 
 
 def outer_step(
@@ -58,20 +57,24 @@ def outer_step(
     )
     metrics = metrics.replace(gradient_norm=optax.tree.norm(grads))
 
-    def update(params, opt_state, grads):
-        updates, opt_state = _OPTIMISER.update(grads, opt_state)
-        return jax.tree.map(lambda p, u: p - rates.outer_lr * u, params, updates), opt_state
+    clip_state, adam_state = state.opt_state
+    # Here, because it needs the norm, a sum over devices where the state is split.
+    grads, clip_state = _CLIP.update(grads, clip_state)
+
+    def update(params, adam_state, grads):
+        updates, adam_state = _ADAM.update(grads, adam_state)
+        return jax.tree.map(lambda p, u: p - rates.outer_lr * u, params, updates), adam_state
 
     # A branch and not a choice between results, so that arrays are updated in place.
-    params, opt_state = jax.lax.cond(
+    params, adam_state = jax.lax.cond(
         is_finite(metrics),
         update,
-        lambda params, opt_state, grads: (params, opt_state),
+        lambda params, adam_state, grads: (params, adam_state),
         state.params,
-        state.opt_state,
+        adam_state,
         grads,
     )
-    return MetaState(params, opt_state, state.step + 1), metrics
+    return MetaState(params, (clip_state, adam_state), state.step + 1), metrics
 
 
 def is_finite(metrics: Metrics) -> jax.Array:

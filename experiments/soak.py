@@ -194,7 +194,8 @@ def _random_moment(rng, path, whole):
 def _size(path):
     """Bytes of a file or of a folder's files; they may come and go meanwhile."""
     total = 0
-    for one in [path, *path.rglob("*")]:
+    inside = [pathlib.Path(at, name) for at, _, names in os.walk(path) for name in names]
+    for one in inside or [path]:
         with contextlib.suppress(OSError):
             total += one.stat().st_size if one.is_file() else 0
     return total

@@ -52,14 +52,14 @@ def reported(shots: int, row: str, name: str) -> float | None:
 
 def endpoint(study: Study, numbers: Numbers) -> list[Block]:
     """The one comparison that was fixed beforehand."""
-    fixed = study.settings["endpoint"]
-    one, other, name = fixed["one"], fixed["other"], fixed["score"]
-    stage = ("own", fixed["shots"], fixed["epoch"])
+    chosen = study.settings["endpoint"]
+    one, other, name = chosen["one"], chosen["other"], chosen["score"]
+    stage = ("own", chosen["shots"], chosen["epoch"])
     titles = study.label(one), study.label(other)
     found = numbers.difference((one, stage), (other, stage), name)
     what = (
         f"The primary endpoint, fixed before a test persona was used, is {titles[0]} minus "
-        f"{titles[1]} in {_name(name)} after {fixed['epoch']} epochs on {fixed['shots']} dialogues."
+        f"{titles[1]} in {_name(name)} after {chosen['epoch']} epochs on {chosen['shots']} dialogues."
     )
     if found is None:
         return [Text(f"{what} It cannot be given: {_why_not(study, one, other)}.")]

@@ -54,6 +54,11 @@ class Study:
         self._prepared: dict[Any, Prepared] = {}
         self._costs: dict[Any, dict[str, float]] = {}
 
+    def corpus(self) -> tuple[tuple, dict]:
+        """Arguments of what reads the dialogues: (data, data_dir) and how a file is split."""
+        how = {name: value for name, value in self.source.items() if name != "data"}
+        return (self.source["data"], self.data_dir), how
+
     def prepared(self, config: TrainConfig) -> Prepared:
         """The corpus for a row; rows that read the same share it."""
         read = (
@@ -61,8 +66,8 @@ class Study:
             config.glove and (config.glove, config.seed),
         )  # fmt: skip
         if read not in self._prepared:
-            how = {name: self.source[name] for name in ("split_seed", "skip_bad") if name in self.source}
-            self._prepared[read] = prepare(config, self.source["data"], self.data_dir, **how)
+            corpus, how = self.corpus()
+            self._prepared[read] = prepare(config, *corpus, **how)
         return self._prepared[read]
 
     def cost_of(self, config: TrainConfig, data: Prepared) -> dict[str, float]:
@@ -155,8 +160,8 @@ def run_study(given) -> None:
 
 def _check_shots(study):
     """Before anything is trained: do the personas that are tested have so many dialogues?"""
-    how = {name: study.source[name] for name in ("split_seed", "skip_bad") if name in study.source}
-    dialogues, _ = load_split(study.source["data"], study.data_dir, study.split, **how)
+    corpus, how = study.corpus()
+    dialogues, _ = load_split(*corpus, study.split, **how)
     personas, _ = require_conversations(group_personas(dialogues))
     most = max((len({d.conversation for d in p.dialogues}) for p in personas), default=1) - 1
     if min(study.shots) < 1 or max(study.shots) > most:

@@ -11,7 +11,6 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from experiments.folds_file import FoldsFile
-from mtml_jax.checkpoint import load_run
 from mtml_jax.config import restored_config
 from mtml_jax.data.corpus import read_parlai
 from mtml_jax.data.dialogue_nli import read_dialogue_nli
@@ -19,6 +18,7 @@ from mtml_jax.data.exports import read_chat
 from mtml_jax.data.jsonl import read_jsonl
 from mtml_jax.data.vocab import SPECIALS, Vocabulary, load_glove
 from mtml_jax.delta import read_settings
+from mtml_jax.run_folder import load_run
 from mtml_jax.runlog import read_log
 
 # What dirty data have: nothing, blanks of all kinds, no text, right to left, emoji, a

@@ -16,17 +16,17 @@ from experiments.folds_file import FoldsFile
 from experiments.operations import count_step
 from experiments.reconstruct import measure_reconstruction
 from experiments.study_rows import Row, config_of
+from experiments.study_training import train_run
 from experiments.tested import fingerprint, load
 from mtml_jax import decoding
-from mtml_jax.checkpoint import Checkpoints, save_run
 from mtml_jax.config import PHASES, TrainConfig
 from mtml_jax.data.episodes import sample_episodes
 from mtml_jax.data.folds import choose_folds
 from mtml_jax.data.prepare import Prepared, training_batch
 from mtml_jax.fitting import fit_steps
-from mtml_jax.runlog import RunLog, WorkdirLock, read_log, versions
+from mtml_jax.runlog import WorkdirLock, read_log, versions
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
-from mtml_jax.training import initial_state, rates_at, train
+from mtml_jax.training import initial_state, rates_at
 
 TRAINING_COST = 1.5  # of a meta-training at the presets' lengths, in tests; for the time left only
 _SAMPLES = 4
@@ -77,20 +77,11 @@ def make_cell(row: Row, seed: int, study, bar) -> dict[str, Any]:
 
 
 def _train(config, data, workdir, study, bar):
-    save_run(
-        workdir,
-        {**dataclasses.asdict(config), **study.source, "preset": study.preset},
-        data.vocabulary.to_text(),
-    )
     cost = study.cost_of(config, data)
     adapts = PHASES[config.strategy][0][0] is not None
     cost_share = TRAINING_COST if adapts else TRAINING_COST / 4
     bar.stage("training", cost_share / (1 + cost_share), config.iterations)
-    with Checkpoints(workdir) as checkpoints:
-        with RunLog(workdir, checkpoints.latest_step() or 0) as log:
-            outcome = train(config, data, log, checkpoints, say=lambda _: None, bar=bar)
-    if outcome.reason == "interrupted":
-        raise KeyboardInterrupt
+    outcome = train_run(config, data, workdir, study, bar)
     rows = read_log(workdir / "log.jsonl")
     steps = [r for r in rows if r["kind"] == "train"]
     seconds = [r["seconds"] for r in steps]
@@ -188,7 +179,7 @@ def _plain(statistics):
     """Lists, one entry a persona; whole numbers as such and the others to four digits."""
 
     def number(x):
-        return int(x) if x == int(x) else round(float(x), 4)
+        return int(x) if float(x).is_integer() else round(float(x), 4)
 
     return {
         name: [[number(x) for x in row] if np.ndim(row) else number(row) for row in values]

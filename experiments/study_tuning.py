@@ -10,19 +10,22 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from experiments.study_training import train_run
 from experiments.summary import own_and_other
 from mtml_jax import losses
-from mtml_jax.checkpoint import Checkpoints, restore_params, save_run
+from mtml_jax.checkpoint import restore_params
 from mtml_jax.config import TrainConfig
 from mtml_jax.data.prepare import training_batch, validation_batch
 from mtml_jax.inner import inner_update
 from mtml_jax.objectives import STRATEGIES, mean_gradient
-from mtml_jax.runlog import RunLog, WorkdirLock, read_log, write_json
+from mtml_jax.runlog import WorkdirLock, read_log, write_json
 from mtml_jax.sharding import map_personas, persona_mesh, replicate, split_personas
-from mtml_jax.training import rates_at, train
+from mtml_jax.training import rates_at
 
-INNER_RATES = (0.005, 0.01, 0.05, 0.1)
-REDUCTIONS = ("mean", "sum")
+INNER_RATES = {  # a sum over a dialogue is some ninety times a mean: larger ones end in NaN
+    "mean": (0.005, 0.01, 0.05, 0.1, 0.3),
+    "sum": (0.005, 0.01, 0.05, 0.1),
+}
 OUTER_RATES = (0.003, 0.0003)  # section 3.2's, and the reference code's
 _PART = 3  # of the study's iterations are tried
 _FOLDS = 32
@@ -37,8 +40,8 @@ def first_trials(base: TrainConfig) -> list[TrainConfig]:
             validate_every=min(base.validate_every, iterations), patience=iterations + 1,
             inner_lr=rate, reduction=reduction,
         )
-        for reduction in REDUCTIONS
-        for rate in sorted({*INNER_RATES, base.inner_lr})
+        for reduction, rates in INNER_RATES.items()
+        for rate in sorted({*rates, base.inner_lr})
     ]  # fmt: skip
 
 
@@ -59,7 +62,8 @@ def best_of(trials: list[dict[str, Any]]) -> dict[str, Any]:
     Raises:
       ValueError: none of them ended with a finite one.
     """
-    sound = [trial for trial in trials if math.isfinite(trial.get("own_ppl", math.nan))]
+    # Where there was none, its JSON says "nan".
+    sound = [trial for trial in trials if math.isfinite(float(trial.get("own_ppl", "nan")))]
     if not sound:
         raise ValueError(
             "found no trial with a finite perplexity, want one; give rates by --inner_lr and "
@@ -92,19 +96,10 @@ def run_trial(config: TrainConfig, study, bar) -> dict[str, Any]:
     data = study.prepared(config)
     workdir = study.folder / "runs" / f"tuning-{name_of(config)}"
     with WorkdirLock(workdir):
-        save_run(
-            workdir,
-            {**dataclasses.asdict(config), **study.source, "preset": study.preset},
-            data.vocabulary.to_text(),
-        )
         try:
-            with Checkpoints(workdir) as checkpoints:
-                with RunLog(workdir, checkpoints.latest_step() or 0) as log:
-                    outcome = train(config, data, log, checkpoints, lambda _: None, bar=bar)
+            outcome = train_run(config, data, workdir, study, bar)
         except FloatingPointError as error:
             return {**told, "failed": str(error), "seconds": time.monotonic() - begin}
-    if outcome.reason == "interrupted":
-        raise KeyboardInterrupt
     params = restore_params(workdir, "best").params
     best = outcome.counters["best_step"]
     valid = next(

@@ -1,4 +1,4 @@
-"""What a run can be continued from: states by Orbax, the settings, the vocabulary."""
+"""The states that a run can be continued from, saved and restored by Orbax."""
 
 import contextlib
 import json
@@ -15,13 +15,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mtml_jax.manifest import find_damage, write_manifest
-from mtml_jax.runlog import versions, write_json, write_text
+from mtml_jax.run_folder import not_found
 from mtml_jax.sharding import wait_for_all
 from mtml_jax.types import MetaState, Params
-
-# Settings that may change when a run is continued: how long it goes on, when it gives up,
-# and how its work is cut up, which changes results by rounding alone.
-MAY_DIFFER = frozenset({"iterations", "persona_chunk", "max_skipped"})
 
 _ABSENT = "nothing"
 _A_CENTURY = 3_155_760_000  # seconds
@@ -172,7 +168,7 @@ class Checkpoints:
         """
         self.wait()
         if step not in self._manager.all_steps():
-            raise _not_found(self._workdir, f"checkpoint of step {step}")
+            raise not_found(self._workdir, f"checkpoint of step {step}")
         stored = self._manager.item_metadata(step)["state"].tree
         _require_same_arrays(stored, template, f"{self._workdir}, step {step}")
         restored = self._manager.restore(
@@ -296,7 +292,7 @@ def _restore_params(workdir: Path, which: str) -> Saved:
     ) as manager:
         step = _best_step(manager) if which == "best" else manager.latest_step()
         if step is None:
-            raise _not_found(workdir, f"{which} checkpoint")
+            raise not_found(workdir, f"{which} checkpoint")
         _check_from(workdir, step)  # and the later ones: any of them may be the best
         params = manager.item_metadata(step)["state"].tree["params"]
         restored = manager.restore(
@@ -316,90 +312,6 @@ def _restore_params(workdir: Path, which: str) -> Saved:
         )
     params = jax.tree.map(jnp.asarray, restored["state"]["params"])
     return Saved(params, step, restored["counters"])
-
-
-def save_run(workdir: str | os.PathLike, config: dict[str, Any], vocabulary_text: str) -> None:
-    """Writes what `load_run` reads, and the versions in use; each file whole or not at all.
-
-    Args:
-      workdir: folder of the run; made if it is not there.
-      config: the settings, `dataclasses.asdict` of them.
-      vocabulary_text: the words, one a line.
-
-    Raises:
-      ValueError: the folder holds a run with other settings or words.
-    """
-    workdir = Path(workdir)
-    if (workdir / "config.json").exists():
-        saved_config, saved_text = load_run(workdir)
-        check_same(saved_config, config, MAY_DIFFER)
-        if vocabulary_text != saved_text:
-            raise ValueError(
-                f"{workdir}: found a run with another vocabulary, want the data it was begun "
-                "with; choose another --workdir"
-            )
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_text(workdir / "vocabulary.txt", vocabulary_text)
-    write_json(workdir / "versions.json", versions())
-    write_json(workdir / "config.json", config)  # last: with it the run is there
-
-
-def load_run(workdir: str | os.PathLike) -> tuple[dict[str, Any], str]:
-    """Reads a run's settings and the text of its vocabulary.
-
-    Raises:
-      FileNotFoundError: there is no run in the folder.
-      ValueError: its settings are not JSON.
-    """
-    config, vocabulary = (Path(workdir) / name for name in ("config.json", "vocabulary.txt"))
-    for path in (config, vocabulary):
-        if not path.is_file():
-            raise _not_found(workdir, path.name)
-    try:
-        # The words as they were written: reading in text mode would change line ends.
-        return json.loads(config.read_bytes()), vocabulary.read_bytes().decode()
-    except ValueError as error:
-        raise ValueError(
-            f"{workdir}: found a run that cannot be read ({error}), want another --workdir"
-        ) from None
-
-
-def check_same(
-    saved: dict[str, Any], current: dict[str, Any], may_differ: frozenset[str]
-) -> None:
-    """Checks that a run is continued with the settings that it was begun with.
-
-    Args:
-      saved: the run's settings.
-      current: those asked for.
-      may_differ: names of settings that need not agree; inner ones as "model.width".
-
-    Raises:
-      ValueError: settings differ; the message names each with both values.
-    """
-    # Through JSON, where tuples are lists, as the saved ones have been.
-    saved, current = _dotted(saved), _dotted(json.loads(json.dumps(current)))
-    differing = [
-        f"{name} (saved {saved.get(name, _ABSENT)!r}, now {current.get(name, _ABSENT)!r})"
-        for name in sorted(saved.keys() | current.keys())
-        if name not in may_differ
-        and saved.get(name, _ABSENT) != current.get(name, _ABSENT)
-    ]
-    if differing:
-        raise ValueError(
-            f"found a run with other settings, want the same {', '.join(differing)}; "
-            "choose another --workdir for a new run"
-        )
-
-
-def _dotted(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in config.items():
-        if isinstance(value, dict):
-            flat.update(_dotted(value, f"{prefix}{name}."))
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def _step_folders(folder: Path) -> list[int]:
@@ -467,9 +379,3 @@ def _described(tree: Any) -> dict[str, str]:
         )
         for path, leaf in leaves
     }
-
-
-def _not_found(workdir: str | os.PathLike, what: str) -> FileNotFoundError:
-    return FileNotFoundError(
-        f"{workdir}: found no {what}, want the folder of a training run at --workdir"
-    )

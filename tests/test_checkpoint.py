@@ -1,6 +1,5 @@
-"""States that come back bit for bit, those that are kept, the settings of a run."""
+"""States that come back bit for bit, and those that are kept."""
 
-import dataclasses
 import itertools
 import json
 import os
@@ -16,15 +15,7 @@ import numpy as np
 import pytest
 
 import mtml_jax
-from mtml_jax.checkpoint import (
-    MAY_DIFFER,
-    Checkpoints,
-    check_same,
-    load_run,
-    restore_params,
-    save_run,
-)
-from mtml_jax.config import TrainConfig
+from mtml_jax.checkpoint import Checkpoints, restore_params
 from mtml_jax.outer import init_state
 from mtml_jax.types import MetaState
 
@@ -317,67 +308,3 @@ def test_other_arrays_are_refused(tmp_path):
         ]:
             with pytest.raises(ValueError, match=rf"{tmp_path}, step 5: .*{message}.*--workdir"):
                 checkpoints.restore(5, template)
-
-
-_CONFIG = {"model": {"width": 7, "heads": 2}, "glove": "", "warmup": 3, "iterations": 11}
-
-
-def _changed(**changes):
-    return {**_CONFIG, **changes}
-
-
-def test_settings_and_words_of_a_run(tmp_path):
-    workdir, text = tmp_path / "runs" / "one", "gull\r\ncafé\u2028x\n"
-    save_run(workdir, _CONFIG, text)
-    assert load_run(workdir) == (_CONFIG, text)
-    assert set(json.loads((workdir / "versions.json").read_text())) >= {"jax", "orbax-checkpoint"}
-    longer = _changed(iterations=13)
-    save_run(workdir, longer, text)
-    assert load_run(workdir) == (longer, text)
-    with pytest.raises(ValueError, match=r"warmup \(saved 3, now 5\); .*--workdir"):
-        save_run(workdir, _changed(warmup=5), text)
-    with pytest.raises(ValueError, match=rf"{workdir}.*vocabulary.*--workdir"):
-        save_run(workdir, _CONFIG, text + "tern\n")
-    assert load_run(workdir) == (longer, text)
-    assert {path.name for path in workdir.iterdir()} == {
-        "config.json", "versions.json", "vocabulary.txt",
-    }
-
-
-def test_a_run_that_cannot_be_read(tmp_path):
-    with pytest.raises(FileNotFoundError, match=rf"{tmp_path}: found no .*--workdir"):
-        load_run(tmp_path)
-    save_run(tmp_path, _CONFIG, "gull\n")
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=rf"{tmp_path}: .*--workdir"):
-        load_run(tmp_path)
-    with pytest.raises(ValueError, match=rf"{tmp_path}: .*--workdir"):
-        save_run(tmp_path, _CONFIG, "gull\n")
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "vocabulary.txt").unlink()
-    with pytest.raises(FileNotFoundError, match=rf"{tmp_path}: found no vocabulary.txt"):
-        load_run(tmp_path)
-
-
-def test_every_differing_setting_is_named():
-    check_same(_CONFIG, dict(_CONFIG), frozenset())
-    check_same({"a": [2, 3]}, {"a": (2, 3)}, frozenset())
-    current = _changed(model={"width": 5, "heads": 2}, glove="vectors", iterations=13)
-    with pytest.raises(ValueError) as error:
-        check_same(_CONFIG, current, frozenset({"iterations"}))
-    message = str(error.value)
-    assert "glove (saved '', now 'vectors'), model.width (saved 7, now 5);" in message
-    assert "iterations" not in message and "heads" not in message and "--workdir" in message
-    check_same(_CONFIG, current, frozenset({"iterations", "glove", "model.width"}))
-    fewer = {name: value for name, value in _CONFIG.items() if name != "warmup"}
-    with pytest.raises(ValueError, match=r"warmup \(saved 'nothing', now 3\)"):
-        check_same(fewer, _CONFIG, frozenset())
-    with pytest.raises(ValueError, match=r"warmup \(saved 3, now 'nothing'\)"):
-        check_same(_CONFIG, fewer, frozenset())
-
-
-def test_the_settings_that_may_differ_are_settings(tmp_path):
-    config = dataclasses.asdict(TrainConfig())
-    assert MAY_DIFFER < config.keys()
-    save_run(tmp_path, config, "gull\n")
-    assert load_run(tmp_path)[0] == config

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
     "config memory order records types metrics runlog manifest data.demo_phrases data.lines",
     "sharding tiles data.corpus data.jsonl data.personas data.store data.demo data.vocab "
-    "data.dialogue_nli data.whatsapp data.telegram transformer bert scores",
+    "data.dialogue_nli data.whatsapp data.telegram transformer bert scores run_folder",
     "data.episodes data.exports data.personachat data.splits losses decoding bert_folder",
     "inner data.sheet data.folds nli finetune",
     "objectives data.prepare",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import types
 
 import numpy as np
@@ -63,18 +64,19 @@ def test_rates_are_those_of_the_least_perplexity_on_own_dialogues():
     trials = [
         {"inner_lr": 0.1, "own_ppl": 30.0, "other_ppl": 20.0},
         {"inner_lr": 0.5, "failed": "no gradient"},
+        {"inner_lr": 0.3, "own_ppl": "nan", "other_ppl": "nan"},  # as JSON has it
         {"inner_lr": 0.05, "own_ppl": 20.0, "other_ppl": 21.0},
     ]
     assert study_tuning.best_of(trials)["inner_lr"] == 0.05
     with pytest.raises(ValueError, match="no trial with a finite perplexity"):
-        study_tuning.best_of(trials[1:2])
+        study_tuning.best_of(trials[1:3])
     first = study_tuning.first_trials(dataclasses.replace(TINY, inner_lr=0.2))
-    assert [(t.reduction, t.inner_lr) for t in first[:5]] == [
-        ("mean", rate) for rate in (0.005, 0.01, 0.05, 0.1, 0.2)
+    assert [(t.reduction, t.inner_lr) for t in first[:6]] == [
+        ("mean", rate) for rate in (0.005, 0.01, 0.05, 0.1, 0.2, 0.3)
     ]
-    assert {t.iterations for t in first} == {100} and first[9].reduction == "sum"
+    assert {t.iterations for t in first} == {100} and first[10].reduction == "sum"
     assert [t.outer_lr for t in study_tuning.second_trials(first[1])] == [0.003, 0.0003]
-    assert len({study_tuning.name_of(t) for t in first}) == 10
+    assert len({study_tuning.name_of(t) for t in first}) == 11
 
 
 @pytest.fixture
@@ -170,8 +172,7 @@ def test_a_study_of_two_rows_from_the_search_to_the_cells(tmp_path, monkeypatch)
     model = dataclasses.replace(TINY.model, width=8, feed_forward=16)
     small = dataclasses.replace(TINY, model=model, validation_episodes=4, meta_batch=4)
     monkeypatch.setitem(PRESETS, "tiny", small)
-    monkeypatch.setattr(study_tuning, "INNER_RATES", (0.1, 0.2))
-    monkeypatch.setattr(study_tuning, "REDUCTIONS", ("mean",))
+    monkeypatch.setattr(study_tuning, "INNER_RATES", {"mean": (0.1, 0.2)})
     flags = given(
         tmp_path, inner_lr=None, iterations=3, seeds=1, rows=["paml", "multitask"], shots=["1"]
     )
@@ -202,3 +203,10 @@ def test_a_study_of_two_rows_from_the_search_to_the_cells(tmp_path, monkeypatch)
     again = json.loads((tmp_path / "cells" / "paml.0.json").read_text())
     for name in ("test", "samples", "config"):
         assert again[name] == cells["paml.0.json"][name]
+
+
+def test_what_json_has_not_is_kept_for_it_to_name():
+    statistics = {"nll": np.array([1.0, np.nan, 2.5]), "counts": np.array([[3, 4]])}
+    plain = study_cell._plain(statistics)
+    assert plain["nll"][0] == 1 and math.isnan(plain["nll"][1]) and plain["nll"][2] == 2.5
+    assert plain["counts"] == [[3, 4]]

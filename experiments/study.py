@@ -245,6 +245,9 @@ def _try(study, configs, bar):
         name = tuning.name_of(config)
         path = study.folder / "tuning" / f"{name}.json"
         part = Part(bar, f"trial {number} of {len(configs)}, {name}", 1.0)
+        if not path.exists() and tuning.is_past(config, found):
+            part.finish()
+            continue
         if not path.exists():
             part.stage("training", 0.8, config.iterations)
             try:

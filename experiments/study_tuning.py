@@ -29,6 +29,7 @@ INNER_RATES = {  # a sum over a dialogue is some ninety times a mean: larger one
 OUTER_RATES = (0.003, 0.0003)  # section 3.2's, and the reference code's
 _PART = 3  # of the study's iterations are tried
 _FOLDS = 32
+_FAR = 1.1  # times the least PPL so far: larger inner rates of that reduction are not tried
 
 
 def first_trials(base: TrainConfig) -> list[TrainConfig]:
@@ -52,6 +53,22 @@ def second_trials(best: TrainConfig) -> list[TrainConfig]:
     ]
 
 
+def is_past(config: TrainConfig, found: list[dict[str, Any]]) -> bool:
+    """Whether the next smaller inner rate of the same reduction was far too large already."""
+    smaller = [
+        trial for trial in found
+        if trial["reduction"] == config.reduction and trial["inner_lr"] < config.inner_lr
+    ]  # fmt: skip
+    if not smaller:
+        return False
+    least = min((ppl for ppl in map(_own_ppl, found) if math.isfinite(ppl)), default=math.inf)
+    return not _own_ppl(max(smaller, key=lambda trial: trial["inner_lr"])) <= _FAR * least
+
+
+def _own_ppl(trial):
+    return float(trial.get("own_ppl", "nan"))  # where there was none, its JSON says "nan"
+
+
 def name_of(config: TrainConfig) -> str:
     return f"{config.reduction}-inner{config.inner_lr:g}-outer{config.outer_lr:g}"
 
@@ -62,14 +79,13 @@ def best_of(trials: list[dict[str, Any]]) -> dict[str, Any]:
     Raises:
       ValueError: none of them ended with a finite one.
     """
-    # Where there was none, its JSON says "nan".
-    sound = [trial for trial in trials if math.isfinite(float(trial.get("own_ppl", "nan")))]
+    sound = [trial for trial in trials if math.isfinite(_own_ppl(trial))]
     if not sound:
         raise ValueError(
             "found no trial with a finite perplexity, want one; give rates by --inner_lr and "
             "--outer_lr, or a longer --iterations"
         )
-    return min(sound, key=lambda trial: trial["own_ppl"])
+    return min(sound, key=_own_ppl)
 
 
 def run_trial(config: TrainConfig, study, bar) -> dict[str, Any]:

@@ -79,6 +79,25 @@ def test_rates_are_those_of_the_least_perplexity_on_own_dialogues():
     assert len({study_tuning.name_of(t) for t in first}) == 11
 
 
+def test_rates_beyond_one_far_too_large_are_not_tried():
+    def trial(reduction, rate, ppl):
+        return {"reduction": reduction, "inner_lr": rate, "own_ppl": ppl}
+
+    def past(reduction, rate):
+        config = dataclasses.replace(TINY, reduction=reduction, inner_lr=rate)
+        return study_tuning.is_past(config, found)
+
+    found = [trial("mean", 0.005, 40.0), trial("mean", 0.1, 20.0)]
+    assert not past("mean", 0.3) and not past("sum", 0.005)
+    assert past("mean", 0.05)  # were it asked after a larger one
+    found += [trial("mean", 0.3, 21.9), trial("sum", 0.005, 22.1)]
+    assert not past("mean", 0.5) and past("sum", 0.01)
+    found += [trial("mean", 0.5, "nan")]
+    assert past("mean", 0.6) and not past("mean", 0.5)
+    found = [{"reduction": "sum", "inner_lr": 0.005, "failed": "no gradient"}]
+    assert past("sum", 0.01)
+
+
 @pytest.fixture
 def made(monkeypatch):
     """Cells that were asked for; nothing is trained."""

@@ -1,0 +1,256 @@
+"""What a soak does: dirty files, kills of every long command, full disks, damaged checkpoints."""
+
+import contextlib
+import functools
+import hashlib
+import json
+import random
+import resource
+import shutil
+import signal
+import sys
+
+from absl import flags
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+from experiments.folds_file import FoldsFile
+from experiments.fuzz import READERS, check
+from experiments.soak_runs import random_moment, run, size_of, state_of
+from mtml_jax.checkpoint import ASIDE
+from mtml_jax.manifest import find_damage
+from mtml_jax.runlog import write_json
+
+_STEPS = 24  # of the training that is killed; saved after every second one
+
+
+def fuzz(trials, output):
+    """Dirty files for every reader."""
+    folder = output / "fuzz"
+    folder.mkdir(exist_ok=True)
+
+    def fed(name, data):
+        try:
+            trials.add(True, check(name, data, folder), reader=name)
+        except Exception as error:  # whatever came through is what is looked for
+            sha = hashlib.sha256(data).hexdigest()[:16]
+            (output / f"{name}-{sha}.bin").write_bytes(data)
+            trials.add(False, "failed", reader=name, file=sha, error=repr(error)[:300])
+
+    for number, name in enumerate(READERS):
+        if share := len(trials.left()) // (len(READERS) - number):
+            _feed(READERS[name][2], share, len(trials.done), functools.partial(fed, name))
+
+
+def _feed(files, count, number, take):
+    """Draws files; no two calls with the same number draw the same."""
+
+    @seed(1_000_003 * flags.FLAGS.seed + number)
+    @settings(
+        max_examples=count, database=None, deadline=None, phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(files)
+    def feed(data):
+        take(data)
+
+    feed()
+
+
+def _command(output, workdir, *more):
+    """The training that is killed: sizes for which all is saving, compiled once."""
+    return [
+        sys.executable, "-m", "experiments.train", "--preset=tiny", "--width=8", "--heads=2",
+        "--feed_forward=16", "--tile_rows=2", "--meta_batch=2", "--validation_episodes=2",
+        "--validate_every=2", f"--iterations={_STEPS}", "--patience=99", f"--workdir={workdir}",
+        f"--compilation_cache={output / 'programs'}", "--cpu_devices=1", *more,
+    ]  # fmt: skip
+
+
+def _reference(output):
+    """The run that nothing happens to."""
+    workdir = output / "whole"
+    if not (output / "whole.json").exists():
+        shutil.rmtree(workdir, ignore_errors=True)
+        code, text = run(_command(output, workdir))
+        if code:
+            raise RuntimeError(f"the run that nothing happens to failed: {text[-500:]}")
+        write_json(output / "whole.json", {"bytes of the log": size_of(workdir / "log.jsonl")})
+    return workdir
+
+
+def training(trials, output):
+    """Kills at random moments; the run has to end with the bits of the whole one."""
+    whole = _reference(output)
+    wanted = state_of(whole)
+    for number in trials.left():
+        rng = random.Random(f"{flags.FLAGS.seed} {number}")
+        workdir = output / "killed"
+        shutil.rmtree(workdir, ignore_errors=True)
+        after, kills = [], 0
+        for _ in range(rng.choice([1, 1, 2, 3])):  # some runs are killed again and again
+            kill, told = random_moment(rng, workdir / "log.jsonl", whole / "log.jsonl")
+            after.append(told)
+            kills += run(_command(output, workdir), kill)[0] == -signal.SIGKILL
+        code, text = run(_command(output, workdir))
+        same = code == 0 and state_of(workdir) == wanted
+        quiet = "Traceback" not in text and not (workdir / "damaged").exists()
+        trials.add(
+            same and quiet, "same bits", kills=kills, after=after, said="" if same else text[-800:]
+        )
+
+
+def _evaluate_command(output, workdir, result):
+    return [
+        sys.executable, "-m", "experiments.evaluate", f"--workdir={workdir}", "--shots=0,2",
+        "--max_folds=12", "--folds_at_once=1", "--decoder=greedy", f"--output={result}",
+        f"--compilation_cache={output / 'programs'}", "--cpu_devices=1", "--resamples=10",
+    ]  # fmt: skip
+
+
+def evaluation(trials, output):
+    """Kills during an evaluation; no fold is lost, none done twice, the report is the same."""
+    whole = _reference(output)
+    report, name, folds = output / "report", "test.json", "test.folds.jsonl"
+    if not (report / name).exists():
+        shutil.rmtree(report, ignore_errors=True)
+        if run(_evaluate_command(output, whole, report))[0]:
+            raise RuntimeError("the evaluation that nothing happens to failed")
+    wanted = json.loads((report / name).read_text())
+    for number in trials.left():
+        rng = random.Random(f"evaluation {flags.FLAGS.seed} {number}")
+        result = output / "killed_report"
+        shutil.rmtree(result, ignore_errors=True)
+        command = _evaluate_command(output, whole, result)
+        kill, told = random_moment(rng, result / folds, report / folds)
+        kills = run(command, kill)[0] == -signal.SIGKILL
+        code, text = run(command)
+        same = code == 0 and json.loads((result / name).read_text()) == wanted
+        with FoldsFile(result / folds, json.loads((result / "test.settings.json").read_text())) as done:
+            same = same and (result / folds).read_text().count("\n") == len(done.rows)
+        trials.add(
+            same, "same report", kills=kills, after=told, said="" if same else text[-800:]
+        )
+
+
+def preparation(trials, output):
+    """Kills while dialogues are prepared; the next start reads all and leaves no remains."""
+    texts = output / "texts"
+    texts.mkdir(exist_ok=True)
+    for split, count in (("train", 3000), ("valid", 30)):
+        with open(texts / f"{split}_self_original.txt", "w", encoding="utf-8") as file:
+            for n in range(count):
+                file.write(f"1 your persona: i know {split} number {n}\n2 your persona: i say {n}\n")
+                file.write("".join(f"{t + 3} what is {t} ?\tit is {n} .\n" for t in range(8)))
+    program = (
+        "import sys\n"
+        "from mtml_jax.data.personachat import load_personachat\n"
+        "print(*[len(load_personachat(s, sys.argv[1])[0]) for s in ('train', 'valid')])\n"
+    )
+    command = [sys.executable, "-c", program, str(texts)]
+    home, undisturbed = output / "home", output / "undisturbed"
+    run(command, environment={"TFDS_DATA_DIR": str(undisturbed)})
+    for number in trials.left():
+        rng = random.Random(f"preparation {flags.FLAGS.seed} {number}")
+        shutil.rmtree(home, ignore_errors=True)
+        kill, told = random_moment(rng, home, undisturbed)
+        environment = {"TFDS_DATA_DIR": str(home)}
+        kills = run(command, kill, environment=environment)[0] == -signal.SIGKILL
+        code, text = run(command, environment=environment)
+        whole = code == 0 and text.split()[-2:] == ["3000", "30"]
+        whole = whole and _names(home) == _names(undisturbed)
+        trials.add(whole, "all read", kills=kills, after=told, said="" if whole else text[-800:])
+
+
+def study(trials, output):
+    """Kills while cells of a study are made; the next start ends with the same cells."""
+    whole, killed = output / "study", output / "killed_study"
+
+    def command(folder):
+        return [
+            sys.executable, "-m", "experiments.study", "--preset=tiny", "--iterations=6",
+            "--inner_lr=0.1", "--rows=std,paml,paml-latest", "--seeds=1", "--shots=1",
+            "--folds_per_persona=1", "--cpu_devices=1", f"--output={folder}",
+            f"--compilation_cache={output / 'programs'}",
+        ]  # fmt: skip
+
+    code, text = run(command(whole))  # nothing, where it was made before
+    if code:
+        raise RuntimeError(f"the study that nothing happens to failed: {text[-500:]}")
+    for number in trials.left():
+        rng = random.Random(f"study {flags.FLAGS.seed} {number}")
+        shutil.rmtree(killed, ignore_errors=True)
+        kill, told = random_moment(rng, killed, whole)
+        kills = run(command(killed), kill)[0] == -signal.SIGKILL
+        code, text = run(command(killed))
+        same = code == 0 and _cells(killed) == _cells(whole)
+        trials.add(same, "same cells", kills=kills, after=told, said="" if same else text[-800:])
+
+
+def _cells(folder):
+    """The results of a study without times."""
+    cells = {path.name: json.loads(path.read_text()) for path in (folder / "cells").iterdir()}
+    for cell in cells.values():
+        del cell["test_seconds"], cell["training"]["seconds"], cell["training"]["seconds_a_step"]
+    return cells
+
+
+def _names(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def disk(trials, output):
+    """A file may not grow any more, as on a full disk; one sentence, then it goes on."""
+    whole = _reference(output)
+    wanted = state_of(whole)
+    for number in trials.left():
+        workdir = output / "full"
+        shutil.rmtree(workdir, ignore_errors=True)
+        most = (2_000, 6_000, 20_000)[number % 3]  # bytes: the words twice, an array
+
+        def limit(most=most):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+        # No compiled programs either: they would be the first to fail, and harmlessly.
+        code, text = run(_command(output, workdir), preexec_fn=limit)
+        *_, last = text.strip().split("\n")
+        told = code == 1 and last.startswith(f"error: {workdir}") and "Traceback" not in text
+        code, text = run(_command(output, workdir))
+        same = code == 0 and state_of(workdir) == wanted
+        trials.add(told and same, "one sentence, same bits", said=last, most=most)
+
+
+def damage(trials, output):
+    """A file of the latest checkpoint is cut, changed or removed; the run ends the same."""
+    whole = _reference(output)
+    wanted = state_of(whole)
+    for number in trials.left():
+        rng = random.Random(f"damage {flags.FLAGS.seed} {number}")
+        workdir = output / "damaged"
+        shutil.rmtree(workdir, ignore_errors=True)
+        shutil.copytree(whole, workdir)
+        folder = workdir / "checkpoints" / str(_STEPS)
+        files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.stat().st_size]
+        path = rng.choice([p for p in files if p.parent != folder or "manifest" in p.name])
+        data = bytearray(path.read_bytes())
+        how = ("flip", "cut", "remove")[number % 3]
+        if how == "flip":
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        path.write_bytes(data[: rng.randrange(len(data))] if how == "cut" else data)
+        if how == "remove":
+            path.unlink()
+        found = find_damage(folder, ASIDE)
+        code, text = run(_command(output, workdir))
+        named = f"damaged checkpoint of step {_STEPS}" in text
+        same = False
+        with contextlib.suppress(OSError, ValueError):
+            same = state_of(workdir) == wanted
+        trials.add(
+            bool(found) and code == 0 and named and same, "named, same bits", how=how,
+            file=str(path.relative_to(folder)), said="" if same else text[-800:],
+        )  # fmt: skip
+
+
+PARTS = {
+    part.__name__: part
+    for part in (fuzz, training, evaluation, preparation, study, disk, damage)
+}

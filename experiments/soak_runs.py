@@ -1,0 +1,65 @@
+"""Programs that are killed at a random moment, and what they left."""
+
+import contextlib
+import os
+import pathlib
+import signal
+import subprocess
+import tempfile
+import time
+
+from mtml_jax.checkpoint import restore_params
+from mtml_jax.delta import digest
+from mtml_jax.runlog import read_log
+
+_PROGRAM_SECONDS = 900  # a start that takes longer hangs
+
+
+def run(command, kill=None, **more):
+    """(exit code, what it printed); killed with -9 when `kill()` says so, if it gets there."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", **more.pop("environment", {})}
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
+        with subprocess.Popen(
+            command, stdout=said, stderr=subprocess.STDOUT, env=environment,
+            start_new_session=True, **more,
+        ) as program:  # fmt: skip
+            end = time.monotonic() + _PROGRAM_SECONDS
+            while program.poll() is None and time.monotonic() < end and not (kill and kill()):
+                time.sleep(0.003)
+            if program.poll() is None:
+                os.killpg(program.pid, signal.SIGKILL)
+        said.seek(0)
+        return program.returncode, said.read()
+
+
+def random_moment(rng, path, whole):
+    """(function, text) of a moment to kill: so much of what is written is there, and a while."""
+    size, delay, since = rng.randint(0, size_of(whole)), rng.uniform(0.0, 0.5), []
+
+    def kill():
+        if not since and size_of(path) >= size:
+            since.append(time.monotonic())
+        return since and time.monotonic() - since[0] >= delay
+
+    return kill, f"{delay:.3f} s after {size:,} bytes"
+
+
+def size_of(path):
+    """Bytes of a file or of a folder's files; they may come and go meanwhile."""
+    total = 0
+    inside = [pathlib.Path(at, name) for at, _, names in os.walk(path) for name in names]
+    for one in inside or [path]:
+        with contextlib.suppress(OSError):
+            total += one.stat().st_size if one.is_file() else 0
+    return total
+
+
+def state_of(workdir):
+    """Digests of the latest and of the best parameters, and the rows of the log without times."""
+    timing = {"seconds", "tokens_per_second"}
+    rows = [
+        {k: repr(v) for k, v in row.items() if k not in timing}
+        for row in read_log(workdir / "log.jsonl")
+        if row["kind"] != "note"
+    ]
+    return [digest(restore_params(workdir, which).params) for which in ("latest", "best")] + [rows]

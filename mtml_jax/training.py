@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from tqdm import tqdm
 
 from mtml_jax import transformer
@@ -70,9 +71,9 @@ def rates_at(config: TrainConfig, step: int) -> Rates:
     """Alpha and the learning rates of outer step `step` (from 0), warm-up included."""
     warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
     return Rates(
-        jnp.float32(config.alpha),
-        jnp.float32(config.inner_lr),
-        jnp.float32(config.outer_lr * warm),
+        np.float32(config.alpha),
+        np.float32(config.inner_lr),
+        np.float32(config.outer_lr * warm),
     )
 
 

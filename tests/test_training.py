@@ -8,6 +8,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from jax._src.array import ArrayImpl
 
 from mtml_jax import training
 from mtml_jax.checkpoint import Checkpoints
@@ -259,3 +260,26 @@ def test_validation_has_no_persona_targets_and_is_fixed(data):
     assert not support.targets.task.any() and not query.targets.task.any()
     assert query.targets.ids.shape[0] == 19  # more than there are personas
     assert (query.targets.ids != PAD).any(axis=(1, 2)).all()
+
+
+def test_a_step_fetches_its_metrics_once_and_sends_nothing_unasked(tmp_path, data, monkeypatch):
+    fetched, steps = [], []
+    value = ArrayImpl._value
+
+    def counted(array):
+        fetched.append(array.shape)
+        return value.fget(array)
+
+    def at_row(step, kind):
+        # JAX's guard does not see what the host reads of a CPU's arrays, so that is counted.
+        jax.config.update("jax_transfer_guard_host_to_device", "disallow")
+        steps.append((kind, len(fetched), set(fetched)))
+        fetched.clear()
+
+    monkeypatch.setattr(ArrayImpl, "_value", property(counted))
+    try:
+        run(tmp_path, data, dataclasses.replace(CONFIG, validate_every=5), at_row)
+    finally:
+        jax.config.update("jax_transfer_guard_host_to_device", "allow")
+    # Loss, norm of the gradient, and both tasks' sums and counts of support and query.
+    assert steps[1:5] == [("train", 10, {()})] * 4

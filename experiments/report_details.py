@@ -24,7 +24,10 @@ def setting(study: Study) -> list[Block]:
     effective = {int(k): n for k, n in (first.get("effective_shots") or {}).items()}
     told = ("backend", "device_kind", "device_count")  # by the device's own line
     versions = {
-        f"{k} {v}" for c in cells for k, v in (c.get("versions") or {}).items() if k not in told
+        f"{k} {v}"
+        for c in cells
+        for k, v in (c.get("versions") or {}).items()
+        if k not in told and v != "not installed"  # mtml_jax itself, run from its checkout
     }
     rates = given["settings"]
     chosen_by = f"; chosen by {given['chosen_by']}" if "chosen_by" in given else ""

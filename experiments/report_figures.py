@@ -34,7 +34,7 @@ _AXES = {
     "ppl": "PPL, exp(nats a token)",
     "c": "C own, a reply",
     "c_own_minus_shuffled": "C own minus shuffled, a reply",
-    "facts": "facts stated minus contradicted,\nshare of replies",
+    "facts": "facts, stated minus\ncontradicted (share)",
 }
 _DRAWN = {"markersize": 5.5, "linewidth": 1.4}
 _BARS = {"elinewidth": 0.9, "capsize": 2}

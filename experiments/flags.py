@@ -124,6 +124,10 @@ def define_train_flags() -> None:
     count("validate_every", None, "iterations between validations; each one is saved")
     count("validation_episodes", None, "fixed support/query pairs of valid personas")
     count("patience", None, "validations without a better score before stopping")
+    flags.DEFINE_float(
+        "minutes", None, "of steps at most, beside --iterations; the same command with more of "
+        "either goes on", 0.1,
+    )  # fmt: skip
     count("max_skipped", None, "steps in a row without a finite gradient before stopping")
     flags.DEFINE_boolean(
         "debug_nans", False, "stop at the first step without a finite gradient and find the "

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import pathlib
 import shlex
 import sys
@@ -37,6 +38,7 @@ class Study:
       split: whose personas are tested.
       folds_per_persona: held-out dialogues of each.
       shots: numbers of dialogues that rows adapt to.
+      minutes: of steps that a training takes at most.
       scorer: of replies against statements; None without one.
     """
 
@@ -48,6 +50,7 @@ class Study:
     split: str
     folds_per_persona: int
     shots: tuple[int, ...]
+    minutes: float = math.inf
     scorer: Scorer | None = None
 
     def __post_init__(self):
@@ -90,6 +93,9 @@ def define_flags() -> None:
         "ablations, all, or names; what is there already is not made again",
     )  # fmt: skip
     flags.DEFINE_integer("iterations", None, "outer steps of every run (default: the preset's)", 1)
+    flags.DEFINE_float(
+        "minutes", None, "of steps that a training takes at most; the report tells which it ended", 0.1
+    )
     flags.DEFINE_float("inner_lr", None, "give it, and valid is not searched for it", 0.0)
     flags.DEFINE_float("outer_lr", None, "the same", 0.0)
     flags.DEFINE_enum("reduction", None, ["mean", "sum"], "the same")
@@ -129,7 +135,7 @@ def run_study(given) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     study = Study(
         folder, given.preset, base, source, given.data_dir, given.split,
-        given.folds_per_persona, parsed_shots(given.shots),
+        given.folds_per_persona, parsed_shots(given.shots), given.minutes or math.inf,
     )  # fmt: skip
     _check_shots(study)
     cells = [(row, seed) for seed in range(given.seeds) for row in rows]

@@ -17,7 +17,7 @@ def train_run(config: TrainConfig, data: Prepared, workdir, study, bar) -> Outco
       config: of the training.
       data: prepared for it.
       workdir: its folder, a `pathlib.Path`.
-      study: `Study`, for what the folder's settings name beside `config`.
+      study: `Study`, for what the folder's settings name beside `config`, and the most minutes.
       bar: progress.
 
     Raises:
@@ -31,7 +31,9 @@ def train_run(config: TrainConfig, data: Prepared, workdir, study, bar) -> Outco
     )
     with Checkpoints(workdir) as checkpoints:
         with RunLog(workdir, checkpoints.latest_step() or 0) as log:
-            outcome = train(config, data, log, checkpoints, say=lambda _: None, bar=bar)
+            outcome = train(
+                config, data, log, checkpoints, lambda _: None, minutes=study.minutes, bar=bar
+            )
     if outcome.reason == "interrupted":
         raise KeyboardInterrupt
     return outcome

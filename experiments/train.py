@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import pathlib
 import sys
 
@@ -76,6 +77,7 @@ def _train(stack) -> None:
         checkpoints,
         debug_nans=given.debug_nans,
         shard_params=given.shard_params,
+        minutes=given.minutes or math.inf,
     )
     step = int(outcome.state.step)
     if outcome.reason == "interrupted":

@@ -51,8 +51,8 @@ class Outcome(NamedTuple):
     Attributes:
       state: MetaState after the last step.
       counters: best_score, best_step, waited (validations since), tokens, skipped
-        (steps without a finite gradient) and skipped_in_a_row.
-      reason: "finished", "no better score" or "interrupted".
+        (steps without a finite gradient), skipped_in_a_row and seconds (of steps).
+      reason: "finished", "no better score", "out of minutes" or "interrupted".
     """
 
     state: MetaState
@@ -86,6 +86,7 @@ def train(
     *,
     debug_nans: bool = False,
     shard_params: bool = False,
+    minutes: float = math.inf,
     bar: tqdm | None = None,
 ) -> Outcome:
     """Meta-trains from the latest checkpoint, or from the start, to the end.
@@ -104,6 +105,7 @@ def train(
         operation, to find the one that made a NaN.
       shard_params: whether parameters and optimiser are split over the devices, instead
         of whole on each.
+      minutes: of steps, over all starts of the run; the step that reaches them is the last.
       bar: progress bar of several runs, which a step takes one further; None: of this run.
 
     Returns:
@@ -118,10 +120,11 @@ def train(
     mesh = persona_mesh(config.meta_batch)
     place = split_params if shard_params else replicate
     state = place(initial_state(config, data), mesh)
-    counters = {"best_score": math.inf, "best_step": 0, "waited": 0, "tokens": 0}
+    counters = {"best_score": math.inf, "best_step": 0, "waited": 0, "tokens": 0, "seconds": 0.0}
     counters |= {"skipped": 0, "skipped_in_a_row": 0}
     if (latest := checkpoints.latest_step()) is not None:
-        state, counters = checkpoints.restore(latest, state)
+        state, restored = checkpoints.restore(latest, state)
+        counters |= restored
         counters["best_score"] = float(counters["best_score"])
     begin = int(state.step)
     saved_at = time.monotonic()
@@ -133,6 +136,9 @@ def train(
         saved_at = time.monotonic()
         stored = {**counters, "best_score": str(counters["best_score"])}
         checkpoints.save(int(state.step), state, stored, best)
+
+    def out_of_time():  # the processes' clocks differ
+        return minutes < math.inf and any_process(counters["seconds"] >= 60 * minutes)
 
     if shard_params:
         leaves = jax.tree.leaves(state.params)
@@ -169,6 +175,9 @@ def train(
                 break
             if counters["skipped_in_a_row"] >= config.max_skipped:
                 break
+            if out_of_time():
+                reason = "out of minutes"
+                break
             clock = time.perf_counter()
             rates = replicate(rates_at(config, step), mesh)
             state, metrics = steps[(step + 1) % len(steps)](state, batch, rates)
@@ -177,6 +186,7 @@ def train(
             row["seconds"] = time.perf_counter() - clock
             row["tokens_per_second"] = row["tokens"] / row["seconds"]
             counters["tokens"] += int(row["tokens"])
+            counters["seconds"] += row["seconds"]
             if log:
                 log.row(step + 1, "train", **row)
             for task in ("response", "persona"):
@@ -196,7 +206,7 @@ def train(
                 if log:
                     log.note(step + 1, told)
                 bar.write(f"step {step + 1:,}: {told}")
-            last = step + 1 == config.iterations
+            last = step + 1 == config.iterations or out_of_time()
             if (step + 1) % config.validate_every == 0 or last:
                 scores = validate(state.params)
                 better = scores["adapted_response_ppl"] < counters["best_score"]

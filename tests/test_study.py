@@ -23,7 +23,7 @@ def given(folder, **changes):
         "data": "demo", "preset": "tiny", "output": str(folder), "rows": ["paml", "mtml-0.8"],
         "seeds": 2, "glove": None, "iterations": None, "split_seed": 0, "skip_bad": False,
         "data_dir": None, "split": "test", "folds_per_persona": 1, "inner_lr": 0.1,
-        "outer_lr": None, "reduction": None, "nli": None, "tune_only": False, "shots": ["5", "10"],
+        "outer_lr": None, "reduction": None, "nli": None, "tune_only": False, "minutes": None, "shots": ["5", "10"],
     }  # fmt: skip
     return types.SimpleNamespace(**{**flags, **changes})
 

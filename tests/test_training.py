@@ -61,7 +61,7 @@ def _fit_steps(config, mesh, arguments, shard_params):
     return _fitted[key]._replace(config=config)
 
 
-def run(workdir, data, config=CONFIG, at_row=lambda step, kind: None):
+def run(workdir, data, config=CONFIG, at_row=lambda step, kind: None, **more):
     class Log(RunLog):
         def row(self, step, kind, **numbers):
             super().row(step, kind, **numbers)
@@ -69,7 +69,7 @@ def run(workdir, data, config=CONFIG, at_row=lambda step, kind: None):
 
     with Checkpoints(workdir) as checkpoints:
         with Log(workdir, checkpoints.latest_step() or 0) as log:
-            return training.train(config, data, log, checkpoints, say=lambda text: None)
+            return training.train(config, data, log, checkpoints, lambda text: None, **more)
 
 
 def assert_same_bits(one, two):
@@ -125,7 +125,7 @@ def test_a_terminated_run_goes_on_with_the_same_bits(tmp_path, data, whole_run, 
     second = run(tmp_path, data)
     assert second.reason == "finished"
     assert_same_bits(second.state, whole_run[1].state)
-    assert second.counters == whole_run[1].counters
+    assert {**second.counters, "seconds": 0} == {**whole_run[1].counters, "seconds": 0}
     assert rows(tmp_path) == rows(whole_run[0])
 
 
@@ -283,3 +283,15 @@ def test_a_step_fetches_its_metrics_once_and_sends_nothing_unasked(tmp_path, dat
         jax.config.update("jax_transfer_guard_host_to_device", "allow")
     # Loss, norm of the gradient, and both tasks' sums and counts of support and query.
     assert steps[1:5] == [("train", 10, {()})] * 4
+
+
+def test_minutes_end_a_run_that_more_of_them_finish(tmp_path, data, whole_run):
+    for _ in range(2):  # what is over stays so
+        outcome = run(tmp_path, data, minutes=1e-9)
+        assert outcome.reason == "out of minutes" and int(outcome.state.step) == 1
+        assert outcome.counters["best_step"] == 1 and outcome.counters["seconds"] > 0
+    outcome = run(tmp_path, data, minutes=60.0)
+    assert outcome.reason == "finished"
+    assert_same_bits(outcome.state, whole_run[1].state)
+    seconds = [row["seconds"] for row in read_log(tmp_path / "log.jsonl") if row["kind"] == "train"]
+    assert outcome.counters["seconds"] == pytest.approx(sum(seconds), rel=1e-6)

@@ -183,6 +183,7 @@ def differences(study: Study, numbers: Numbers, names: Sequence[str]) -> bytes:
                 axis.plot(theirs[0] - theirs[1], place - 0.28, "D", color=_QUIET, fillstyle="none",
                           markersize=4.5)  # fmt: skip
         _name_rows(axis, [study.label(row) for row in rows])
+        axis.locator_params(axis="x", nbins=7)  # as many as have room for three decimals
         axis.set_xlabel(f"{_AXES[name]}: minus PAML's".replace("\n", " "))
     axes[0].set_title("mean and interval; small strokes: seeds; hollow: paper", fontsize=9.5)
     return _png(figure)

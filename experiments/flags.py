@@ -32,9 +32,10 @@ def define_common_flags() -> None:
 
 def define_device_flags() -> None:
     """What `start_jax` reads."""
+    caches = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
     flags.DEFINE_string(
         "compilation_cache",
-        str(pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mtml_jax"),
+        os.environ.get("JAX_COMPILATION_CACHE_DIR", str(caches / "mtml_jax")),
         "folder where compiled programs are kept for the next start; empty: nowhere",
     )
     flags.DEFINE_integer(
@@ -124,10 +125,6 @@ def define_train_flags() -> None:
     count("validate_every", None, "iterations between validations; each one is saved")
     count("validation_episodes", None, "fixed support/query pairs of valid personas")
     count("patience", None, "validations without a better score before stopping")
-    flags.DEFINE_float(
-        "minutes", None, "of steps at most, beside --iterations; the same command with more of "
-        "either goes on", 0.1,
-    )  # fmt: skip
     count("max_skipped", None, "steps in a row without a finite gradient before stopping")
     flags.DEFINE_boolean(
         "debug_nans", False, "stop at the first step without a finite gradient and find the "

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 import pathlib
 import sys
 
@@ -77,7 +76,6 @@ def _train(stack) -> None:
         checkpoints,
         debug_nans=given.debug_nans,
         shard_params=given.shard_params,
-        minutes=given.minutes or math.inf,
     )
     step = int(outcome.state.step)
     if outcome.reason == "interrupted":

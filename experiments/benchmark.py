@@ -45,7 +45,7 @@ def define_flags() -> None:
         "rows", ["steps", *CALLS], f"what is measured, of steps, {', '.join(CALLS)}; or none"
     )
     flags.DEFINE_list("strategies", ["std", "paml", "mtml", "amtml"], "of steps")
-    flags.DEFINE_list("gradients", ["first_order", "mixed", "exact"], "of steps")
+    flags.DEFINE_list("gradients", ["first_order", "finite_difference", "mixed", "exact"], "of steps")
     flags.DEFINE_list(
         "chunks", ["default"], "of steps: personas vmapped at a time on a device, or default"
     )

@@ -87,8 +87,9 @@ _CALLS = {
 _PEERS = {
     "way": lambda row: row["what"],
     "seconds": spread,
-    "over our fastest": lambda row: f"{row['to_fastest']:.2f}",
-    "over our smallest": lambda row: f"{row['to_smallest']:.2f}",
+    "over our fastest": lambda row: f"{row['to_ours']['fastest']:.2f}",
+    "over our default": lambda row: f"{row['to_ours']['default']:.2f}",
+    "over our smallest": lambda row: f"{row['to_ours']['smallest']:.2f}",
     "resident MB, whole process": lambda row: megabytes(row["resident_bytes"]),
     "temporary MB": lambda row: (
         megabytes(row["temporary_bytes"]) if "temporary_bytes" in row else ""

@@ -106,7 +106,8 @@ def define_train_flags() -> None:
         None,
         GRADIENTS,
         "how the gradient passes the inner step: exact second order by reverse over reverse, "
-        "the same number by forward over reverse (mixed), or first order",
+        "the same number by forward over reverse (mixed), the same to 1e-4 from one more "
+        "gradient (finite_difference, fastest), or first order",
     )
     count(
         "persona_chunk",
@@ -218,6 +219,11 @@ def check_config(config: TrainConfig) -> None:
         raise ValueError(
             f"got --width={config.model.width} and --heads={config.model.heads}, "
             "want a width that the heads divide"
+        )
+    if config.gradient == "finite_difference" and config.model.dtype != "float32":
+        raise ValueError(
+            f"got --gradient=finite_difference and --dtype={config.model.dtype}, want float32: "
+            "the difference would be lost in rounding"
         )
     if config.model.width % 2:
         raise ValueError(f"got --width={config.model.width}, want an even number")

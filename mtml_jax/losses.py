@@ -1,7 +1,8 @@
 """The two tasks' losses: the only place where logits of the dialogue model meet targets.
 
 All three have one signature, (params, examples, alpha) -> (loss, TaskSums), so
-that a strategy is a choice among them.
+that a strategy is a choice among them. Where `gates_at` gives other parameters,
+ReLUs are open and shut as they are there, and the loss has no kinks (see `inner`).
 
 Axes: N tile, R row, S context token, T target token, D width, V vocabulary.
 """
@@ -17,7 +18,9 @@ from mtml_jax.tiles import sum_over_tiles
 from mtml_jax.types import Examples, Params, TaskSums, TokenSums
 
 
-def response_loss(params: Params, examples: Examples, alpha, *, config: LossConfig):
+def response_loss(
+    params: Params, examples: Examples, alpha, *, config: LossConfig, gates_at=None
+):
     """L_res, the negative log-likelihood of the responses given their contexts (eq. 2).
 
     Args:
@@ -31,12 +34,19 @@ def response_loss(params: Params, examples: Examples, alpha, *, config: LossConf
     """
     del alpha
     loss, sums = weighted_loss(
-        params, examples, _share(1.0, examples, "response", config), 0.0, config=config
+        params,
+        examples,
+        _share(1.0, examples, "response", config),
+        0.0,
+        config=config,
+        gates_at=gates_at,
     )
     return loss, sums.replace(persona=jax.tree.map(jnp.zeros_like, sums.persona))
 
 
-def persona_loss(params: Params, examples: Examples, alpha, *, config: LossConfig):
+def persona_loss(
+    params: Params, examples: Examples, alpha, *, config: LossConfig, gates_at=None
+):
     """L_rec, the negative log-likelihood of all persona statements given a context (eq. 5).
 
     Every turn's context must produce all of them. Arguments and results as for
@@ -44,12 +54,19 @@ def persona_loss(params: Params, examples: Examples, alpha, *, config: LossConfi
     """
     del alpha
     loss, sums = weighted_loss(
-        params, examples, 0.0, _share(1.0, examples, "persona", config), config=config
+        params,
+        examples,
+        0.0,
+        _share(1.0, examples, "persona", config),
+        config=config,
+        gates_at=gates_at,
     )
     return loss, sums.replace(response=jax.tree.map(jnp.zeros_like, sums.response))
 
 
-def multi_task_loss(params: Params, examples: Examples, alpha, *, config: LossConfig):
+def multi_task_loss(
+    params: Params, examples: Examples, alpha, *, config: LossConfig, gates_at=None
+):
     """alpha L_res + (1 - alpha) L_rec (eq. 6), from one pass of the encoder.
 
     Each loss is divided by its own number of tokens first. Arguments and
@@ -61,6 +78,7 @@ def multi_task_loss(params: Params, examples: Examples, alpha, *, config: LossCo
         _share(alpha, examples, "response", config),
         _share(1.0 - alpha, examples, "persona", config),
         config=config,
+        gates_at=gates_at,
     )
 
 
@@ -71,6 +89,7 @@ def weighted_loss(
     persona_weight,
     *,
     config: LossConfig,
+    gates_at=None,
 ):
     """Sums both tasks' token losses over the tiles, each token times its task's weight.
 
@@ -80,6 +99,7 @@ def weighted_loss(
       response_weight: float scalar, per token of the responses.
       persona_weight: float scalar, per token of the personas.
       config: model sizes.
+      gates_at: optional parameters at which each ReLU is found open or shut.
 
     Returns:
       (loss, TaskSums): the weighted sum, and the sums in nats without gradient.
@@ -93,6 +113,7 @@ def weighted_loss(
         functools.partial(_tile_loss, config.model),
         config.forward_over_reverse,
         (params, weights),
+        gates_at,
         kinds,
     )
 
@@ -113,19 +134,10 @@ def _share(weight, examples, task, config):
     return weight / jnp.maximum(count_tokens(examples, task), 1.0)
 
 
-def _tile_loss(config, operands, tile):
+def _tile_loss(config, operands, gates_at, tile):
     params, weights = operands
-    rows = [jax.tree.map(lambda x: x[r], tile.context) for r in range(tile.context.ids.shape[0])]
-    memory_SD = jnp.concatenate([transformer.encode(params, row, config) for row in rows])
-    # Both tasks in one stream: one pass of the decoder, one product with the output matrix.
-    hidden_TD = transformer.decode(
-        params,
-        memory_SD,
-        tile.context.segment.reshape(-1),
-        tile.targets.inputs,
-        config,
-        task_T=tile.targets.task,
-    )
+    gates = None if gates_at is None else _hidden(gates_at, tile, config)[1]
+    hidden_TD, _ = _hidden(params, tile, config, gates)
     nll_T = _token_losses(params, hidden_TD, tile.targets, config)
     real_T = tile.targets.inputs.segment > 0
     sums = []
@@ -136,6 +148,28 @@ def _tile_loss(config, operands, tile):
         )
     loss = sum(weight * task.nll for weight, task in zip(weights, sums))
     return loss, jax.lax.stop_gradient(TaskSums(*sums))
+
+
+def _hidden(params, tile, config, gates=None):
+    """(hidden_TD of a tile's targets, gates of the encoder row by row and of the decoder)."""
+    rows = [jax.tree.map(lambda x: x[r], tile.context) for r in range(tile.context.ids.shape[0])]
+    encoder_gates, decoder_gates = gates or ([None] * len(rows), None)
+    read = [
+        transformer.encode_gated(params, row, config, gates)
+        for row, gates in zip(rows, encoder_gates)
+    ]
+    memories, encoder_gates = zip(*read)
+    # Both tasks in one stream: one pass of the decoder, one product with the output matrix.
+    hidden_TD, decoder_gates = transformer.decode_gated(
+        params,
+        jnp.concatenate(memories),
+        tile.context.segment.reshape(-1),
+        tile.targets.inputs,
+        config,
+        task_T=tile.targets.task,
+        gates=decoder_gates,
+    )
+    return hidden_TD, (encoder_gates, decoder_gates)
 
 
 def _token_losses(params, hidden_TD, targets, config):

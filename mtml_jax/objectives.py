@@ -69,9 +69,9 @@ def meta_objective(
     """
     loss_config = config.loss()
 
-    def inner_loss(params, data):
+    def inner_loss(params, data, gates_at=None):
         examples, alpha = data
-        return phase.inner(params, examples, alpha, config=loss_config)
+        return phase.inner(params, examples, alpha, config=loss_config, gates_at=gates_at)
 
     steps = config.inner_steps
     batches = jax.tree.map(

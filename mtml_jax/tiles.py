@@ -16,8 +16,8 @@ from mtml_jax.order import zero_after
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def sum_over_tiles(function: Callable, forward: bool, operands, kinds):
-    """Computes the sum over all kinds of tiles of sum_{n < count} function(operands, tiles[n]).
+def sum_over_tiles(function: Callable, forward: bool, operands, constants, kinds):
+    """Computes the sum over all kinds of tiles of sum_{n < count} function(operands, constants, tiles[n]).
 
     The value and its gradient come from one loop. The second derivative is one
     more loop, over tiles of either vector-Jacobian products (reverse over
@@ -25,11 +25,12 @@ def sum_over_tiles(function: Callable, forward: bool, operands, kinds):
     over reverse).
 
     Args:
-      function: (operands, tile) -> (scalar, aux); must not close over traced
+      function: (operands, constants, tile) -> (scalar, aux); must not close over traced
         values. Gradients do not flow through aux.
       forward: whether the gradient is to be differentiated by `jax.jvp`
         instead of `jax.grad`; each serves only its own way.
       operands: pytree of float arrays, differentiated.
+      constants: pytree of arrays, not differentiated.
       kinds: sequence of (tiles, count), not differentiated: a pytree of integer arrays
         [N, ...], N and shapes of each kind its own, and an int scalar, how many of them are
         occupied; the rest is not read.
@@ -37,29 +38,30 @@ def sum_over_tiles(function: Callable, forward: bool, operands, kinds):
     Returns:
       (sum of scalars, sum of aux).
     """
-    return _loop(function, operands, kinds)
+    return _loop(function, operands, constants, kinds)
 
 
-def _sum_fwd(function, forward, operands, kinds):
+def _sum_fwd(function, forward, operands, constants, kinds):
     total = _loop if forward else _differentiable_loop
     (value, aux), gradient = total(
-        jax.value_and_grad(function, has_aux=True), operands, kinds
+        jax.value_and_grad(function, has_aux=True), operands, constants, kinds
     )
     return (value, aux), gradient
 
 
 def _sum_bwd(function, forward, gradient, cotangent):
     scale, _ = cotangent
-    return jax.tree.map(lambda g: scale * g, gradient), None
+    return jax.tree.map(lambda g: scale * g, gradient), None, None
 
 
 sum_over_tiles.defvjp(_sum_fwd, _sum_bwd)
 
 
-def _loop(function, operands, kinds):
+def _loop(function, operands, constants, kinds):
     """The sum of any pytree-valued function, with trip counts known only at run time."""
     function = jax.jit(function)  # traced once for its shapes and once for the body otherwise
-    shapes = jax.eval_shape(function, operands, jax.tree.map(lambda x: x[0], kinds[0][0]))
+    first = jax.tree.map(lambda x: x[0], kinds[0][0])
+    shapes = jax.eval_shape(function, operands, constants, first)
     zero = zero_after(jax.tree.leaves(operands)[0])  # or all loops' totals are there at once
     total = jax.tree.map(lambda s: jnp.full(s.shape, zero, s.dtype), shapes)
 
@@ -67,7 +69,7 @@ def _loop(function, operands, kinds):
         tile = jax.tree.map(
             lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), tiles
         )
-        return jax.tree.map(jnp.add, total, function(operands, tile))
+        return jax.tree.map(jnp.add, total, function(operands, constants, tile))
 
     for tiles, count in kinds:  # into one total: each more is as large as the parameters
         total = jax.lax.fori_loop(0, count, functools.partial(add_tile, tiles=tiles), total)
@@ -75,23 +77,24 @@ def _loop(function, operands, kinds):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _differentiable_loop(function, operands, kinds):
-    return _loop(function, operands, kinds)
+def _differentiable_loop(function, operands, constants, kinds):
+    return _loop(function, operands, constants, kinds)
 
 
-def _loop_fwd(function, operands, kinds):
-    return _loop(function, operands, kinds), (operands, kinds)
+def _loop_fwd(function, operands, constants, kinds):
+    return _loop(function, operands, constants, kinds), (operands, constants, kinds)
 
 
 def _loop_bwd(function, residuals, cotangent):
-    operands, kinds = residuals
+    operands, constants, kinds = residuals
 
-    def pull_back(operands_and_cotangent, tile):
+    def pull_back(operands_and_cotangent, constants, tile):
         operands, cotangent = operands_and_cotangent
-        _, vjp = jax.vjp(lambda operands: function(operands, tile), operands)
+        _, vjp = jax.vjp(lambda operands: function(operands, constants, tile), operands)
         return vjp(cotangent)[0]
 
-    return _differentiable_loop(pull_back, (operands, cotangent), kinds), None
+    operands_and_cotangent = (operands, cotangent)
+    return _differentiable_loop(pull_back, operands_and_cotangent, constants, kinds), None, None
 
 
 _differentiable_loop.defvjp(_loop_fwd, _loop_bwd)

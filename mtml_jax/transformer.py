@@ -118,15 +118,31 @@ def encode(params: Params, context: Tokens, config: ModelConfig) -> jax.Array:
     Returns:
       memory_SD in the compute dtype.
     """
+    return encode_gated(params, context, config)[0]
+
+
+def encode_gated(params: Params, context: Tokens, config: ModelConfig, gates=None):
+    """`encode` with the gates of its ReLUs in sight.
+
+    Args:
+      params, context, config: as for `encode`.
+      gates: what another call returned; where given, hidden units are open and shut as
+        there, which takes the kinks out of the function. Other activations read none.
+
+    Returns:
+      (memory_SD, gates: bool [S, F] a layer, whether a hidden unit is above zero).
+    """
     mask_SS = context.segment[:, None] == context.segment[None, :]
     hidden_SD = embed(params, context, config)
 
-    def layer(hidden_SD, weights, mask_SS):
+    def layer(hidden_SD, weights, gate_SF, mask_SS):
         hidden_SD = _self_attend(weights["self_attention"], hidden_SD, mask_SS, config)
-        return _feed_forward(weights["feed_forward"], hidden_SD, config)
+        return _feed_forward(weights["feed_forward"], hidden_SD, config, gate_SF)
 
-    hidden_SD = _over_layers(layer, hidden_SD, params["encoder"], (mask_SS,), config)
-    return _layer_norm(params["encoder_norm"], hidden_SD)
+    hidden_SD, gates = _over_layers(
+        layer, hidden_SD, params["encoder"], gates, (mask_SS,), config
+    )
+    return _layer_norm(params["encoder_norm"], hidden_SD), gates
 
 
 def decode(
@@ -153,24 +169,38 @@ def decode(
     Returns:
       hidden_TD in the compute dtype, to be multiplied by `output_matrix`.
     """
+    return decode_gated(params, memory_SD, memory_segment_S, inputs, config, task_T=task_T)[0]
+
+
+def decode_gated(
+    params: Params,
+    memory_SD: jax.Array,
+    memory_segment_S: jax.Array,
+    inputs: Tokens,
+    config: ModelConfig,
+    *,
+    task_T=None,
+    gates=None,
+):
+    """`decode` with the gates of its ReLUs in sight, as `encode_gated` has them."""
     same_TT = inputs.segment[:, None] == inputs.segment[None, :]
     if task_T is not None:
         same_TT &= task_T[:, None] == task_T[None, :]
     causal_TT = same_TT & (inputs.position[:, None] >= inputs.position[None, :])
     cross_TS = inputs.segment[:, None] == memory_segment_S[None, :]
 
-    def layer(hidden_TD, weights, memory_SD, causal_TT, cross_TS):
+    def layer(hidden_TD, weights, gate_TF, memory_SD, causal_TT, cross_TS):
         hidden_TD = _self_attend(weights["self_attention"], hidden_TD, causal_TT, config)
         hidden_TD = _cross_attend(
             weights["cross_attention"], hidden_TD, memory_SD, cross_TS, config
         )
-        return _feed_forward(weights["feed_forward"], hidden_TD, config)
+        return _feed_forward(weights["feed_forward"], hidden_TD, config, gate_TF)
 
     seen = (memory_SD, causal_TT, cross_TS)
-    hidden_TD = _over_layers(
-        layer, embed(params, inputs, config), params["decoder"], seen, config
+    hidden_TD, gates = _over_layers(
+        layer, embed(params, inputs, config), params["decoder"], gates, seen, config
     )
-    return _layer_norm(params["decoder_norm"], hidden_TD)
+    return _layer_norm(params["decoder_norm"], hidden_TD), gates
 
 
 def start_cache(params: Params, memory_SD: jax.Array, length: int, config: ModelConfig):
@@ -225,7 +255,7 @@ def decode_step(params: Params, cache, memory_segment_S, token, position, config
         query_TD = _dense(normal_TD, attention["query"], attention["query_bias"])
         mixed_TD = _attention(query_TD, memory_key, memory_value, memory_mask, config)
         hidden_TD += _dense(mixed_TD, attention["output"], attention["output_bias"])
-        hidden_TD = _feed_forward(weights["feed_forward"], hidden_TD, config)
+        hidden_TD, _ = _feed_forward(weights["feed_forward"], hidden_TD, config)
         own.append((own_key, own_value))
     return _layer_norm(params["decoder_norm"], hidden_TD)[0], {**cache, "own": own}
 
@@ -255,13 +285,15 @@ def _sinusoid(position_S, width, dtype):
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)[..., :width]
 
 
-def _over_layers(layer, hidden, layers, seen, config):
+def _over_layers(layer, hidden, layers, gates, seen, config):
     """One layer after the other; a scan over stacked layers would copy weights and residuals."""
     if config.remat:
         layer = _recomputed(layer)
-    for weights in layers:
-        hidden = layer(hidden, weights, *seen)
-    return hidden
+    found = []
+    for weights, gate in zip(layers, gates or [None] * len(layers)):
+        hidden, gate = layer(hidden, weights, gate, *seen)
+        found.append(gate)
+    return hidden, found
 
 
 def _recomputed(layer):
@@ -270,10 +302,10 @@ def _recomputed(layer):
     `jax.checkpoint` does not save memory on a CPU: see `zero_after`.
     """
 
-    def pull_back(arguments, cotangent):
+    def pull_back(arguments, cotangents):
         hidden, *others = arguments
-        hidden += zero_after(cotangent).astype(hidden.dtype)
-        return jax.vjp(layer, hidden, *others)[1](cotangent)
+        hidden += zero_after(cotangents[0]).astype(hidden.dtype)
+        return jax.vjp(layer, hidden, *others)[1](cotangents)
 
     recomputed = jax.custom_vjp(layer)
     recomputed.defvjp(lambda *arguments: (layer(*arguments), arguments), pull_back)
@@ -334,9 +366,12 @@ def _memory_projections(weights, memory_SD):
     return key_SD, value_SD + weights["value_bias"].astype(fused.dtype)[None]
 
 
-def _feed_forward(weights, hidden_TD, config):
+def _feed_forward(weights, hidden_TD, config, gate_TF=None):
     normal_TD = _layer_norm(weights["norm"], hidden_TD)
-    inner_TF = _ACTIVATIONS[config.activation](
-        _dense(normal_TD, weights["hidden"], weights["hidden_bias"])
-    )
-    return hidden_TD + _dense(inner_TF, weights["output"], weights["output_bias"])
+    inner_TF = _dense(normal_TD, weights["hidden"], weights["hidden_bias"])
+    if gate_TF is None or config.activation != "relu":
+        active_TF = _ACTIVATIONS[config.activation](inner_TF)
+    else:
+        active_TF = jnp.where(gate_TF, inner_TF, 0)
+    output_TD = _dense(active_TF, weights["output"], weights["output_bias"])
+    return hidden_TD + output_TD, inner_TF > 0

@@ -117,9 +117,11 @@ def fake_peer(monkeypatch):
 def test_peers_that_agree_are_compared(data, fake_peer):
     fake_peer(1.0 + 1e-6)
     rows = peers.compare_with_peers(CONFIG, data, ["func"], "python", 3, 2, lambda line: None)
-    assert [row["what"] for row in rows][:2] == ["ours, smallest", "ours, fastest"]
-    assert (rows[2]["median"], rows[2]["to_fastest"]) == (3.0, 3.0)
-    assert np.isclose(rows[2]["difference"], 1e-6, rtol=0.2)
+    assert [row["what"] for row in rows][:3] == [
+        "ours, smallest (mixed)", "ours, default (mixed)", "ours, fastest (finite difference)"
+    ]  # fmt: skip
+    assert (rows[3]["median"], rows[3]["to_ours"]["fastest"]) == (3.0, 3.0)
+    assert np.isclose(rows[3]["difference"], 1e-6, rtol=0.2)
 
 
 def test_a_peer_that_disagrees_is_no_peer(data, fake_peer):

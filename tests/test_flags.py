@@ -96,6 +96,7 @@ def test_every_setting_has_a_flag_that_changes_it():
         ("--meta_batch=0", "--meta_batch=0 1 or more"),
         ("--inner_steps=0", "--inner_steps=0 1 or more"),
         ("--width=63", "--width=63 --heads=2 divide"),
+        ("--gradient=finite_difference --dtype=bfloat16", "finite_difference bfloat16 float32"),
         ("--tile_rows=0", "--tile_rows=0 1 or more"),
         ("--warmup=-1", "--warmup=-1 0 or more"),
         ("--persona_chunk=3", "--persona_chunk=3 divisor"),
@@ -104,7 +105,7 @@ def test_every_setting_has_a_flag_that_changes_it():
     ],
 )
 def test_a_wrong_flag_is_named_with_what_is_wanted(tmp_path, argument, parts):
-    message = refusal(argument, f"--workdir={tmp_path / 'w'}")
+    message = refusal(*argument.split(), f"--workdir={tmp_path / 'w'}")
     for part in parts.split():
         assert part in message
     assert not (tmp_path / "w").exists()

@@ -160,6 +160,34 @@ def test_mixed_equals_exact(params, episodes):
     )
 
 
+def test_finite_differences_come_close(params, episodes):
+    difference = dataclasses.replace(CONFIG, gradient="finite_difference")
+    _, odd = STRATEGIES["amtml"]
+    assert_close(
+        compiled(odd, difference)(params, episodes, RATES),
+        compiled(odd)(params, episodes, RATES),
+        1e-6,
+    )
+
+
+def test_finite_differences_keep_gates_where_they_are(params, episodes):
+    """In float32, whose moves are long enough to meet kinks."""
+
+    def without_gates(*args, gates_at=None, **settings):
+        return losses.multi_task_loss(*args, **settings)
+
+    model = dataclasses.replace(MODEL, activation="relu", dtype="float32")
+    mixed = StepConfig(model, gradient="mixed")
+    difference = dataclasses.replace(mixed, gradient="finite_difference")
+    params = jax.tree.map(lambda x: x.astype(np.float32), params)
+    wanted = compiled(MTML, mixed)(params, episodes, RATES)
+    got = compiled(MTML, difference)(params, episodes, RATES)
+    ungated = compiled(Phase(without_gates, MTML.outer), difference)(params, episodes, RATES)
+    assert_close(got, wanted, 1e-2)
+    with pytest.raises(AssertionError):
+        assert_close(ungated, wanted, 1e-1)
+
+
 @pytest.fixture(scope="module")
 def one_persona(float64):
     """Loss, Metrics and derivatives of (params, episode of one persona, rates)."""

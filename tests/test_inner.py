@@ -11,15 +11,16 @@ from mtml_jax.inner import GRADIENTS, adapt, inner_update
 pytestmark = pytest.mark.usefixtures("float64")
 
 STEPS = 3
-SECOND_ORDER = ("exact", "mixed")
+SECOND_ORDER = {"exact": 1e-12, "mixed": 1e-12, "finite_difference": 1e-7}  # how exact
 
 
-def close(got, wanted):
-    np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-12)
+def close(got, wanted, tolerance=1e-12):
+    np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance)
 
 
-def support_loss(params, data):
+def support_loss(params, data, gates_at=None):
     """1/2 phi' A phi - b' phi; the Hessian is A."""
+    del gates_at  # it has no kinks
     matrix, vector = data
     flat = ravel_pytree(params)[0]
     loss = flat @ matrix @ flat / 2 - vector @ flat
@@ -89,7 +90,50 @@ def test_meta_gradient_is_the_closed_form(problem, gradient):
     inner_lr = 0.3
     residual = adapted_by_hand(problem, inner_lr) - problem.t
     wanted = (problem.identity - inner_lr * problem.A[0]).T @ problem.B @ residual
-    close(meta_gradient(problem, inner_lr, gradient), wanted)
+    close(meta_gradient(problem, inner_lr, gradient), wanted, SECOND_ORDER[gradient])
+
+
+@pytest.mark.parametrize("precision, error", [(np.float32, 3e-4), (np.float64, 1e-8)])
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
+def test_a_finite_difference_of_any_size(precision, error, size):
+    """On size times the sum of sin(phi), with small and large gradients, in either precision."""
+    phi, target = np.random.default_rng(3).standard_normal((2, 50)).astype(precision)
+
+    def curved(params, data, gates_at=None):
+        return data * jnp.sum(jnp.sin(params)), None
+
+    def objective(params):
+        adapted, _ = inner_update(
+            curved, params, precision(size), precision(0.3 / size), gradient="finite_difference"
+        )
+        return jnp.sum(jnp.square(adapted - target)) / size
+
+    adapted = phi - 0.3 * np.cos(phi)
+    wanted = 2 / size * (adapted - target) * (1 + 0.3 * np.sin(phi))
+    got = jax.jit(jax.grad(objective))(phi)
+    assert got.dtype == precision
+    assert np.linalg.norm(got - wanted) < error * np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize("still", ["support", "query"])
+def test_a_finite_difference_of_what_does_not_move(problem, still):
+    """A gradient of zero in either loss, whose length is divided by."""
+    nothing = {name: 0.0 * problem.A[0] for name in ("support", "query")}
+    matrices = {"support": problem.A[0], "query": problem.B} | {still: nothing[still]}
+
+    def objective(params):
+        adapted, _ = inner_update(
+            support_loss,
+            params,
+            (matrices["support"], 0.0 * problem.b[0]),
+            0.3,
+            gradient="finite_difference",
+        )
+        return query_loss(adapted, (matrices["query"], problem.t))
+
+    got = ravel_pytree(jax.grad(objective)(problem.params))[0]
+    wanted = 0.0 if still == "query" else problem.B @ (problem.phi - problem.t)
+    close(got, np.broadcast_to(wanted, got.shape))
 
 
 def test_first_order_drops_the_hessian_and_nothing_else(problem):
@@ -140,7 +184,7 @@ def test_several_steps(problem, gradient, unroll):
     if gradient in SECOND_ORDER:
         for A in problem.A[::-1]:
             wanted = (problem.identity - inner_lr * A).T @ wanted
-    close(ravel_pytree(grads)[0], wanted)
+    close(ravel_pytree(grads)[0], wanted, SECOND_ORDER.get(gradient, 1e-12))
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS)

@@ -52,7 +52,7 @@ def test_a_forward_pass_without_padding(tasks):
     assert 1.0 <= flops(forward, shapes(MODEL), *arguments) / counted < 1.03
 
 
-@pytest.mark.parametrize("gradient", ["first_order", "mixed", "exact"])
+@pytest.mark.parametrize("gradient", ["first_order", "finite_difference", "mixed", "exact"])
 def test_a_step_at_its_price(gradient, quick_compile):
     """One occupied tile of two, so that XLA counts each loop's body once and hoists nothing."""
     model = ModelConfig(encoder_layers=1, decoder_layers=1, heads=2, width=128, feed_forward=320)

@@ -285,3 +285,19 @@ def test_two_outer_steps(name, draw_dialogue):
     )
     for field, wanted in GOLDEN[name]._asdict().items():
         np.testing.assert_allclose(getattr(got, field), wanted, rtol=1e-9, err_msg=field)
+
+
+def test_finite_differences_come_close(draw_dialogue):
+    [phase] = STRATEGIES["mtml"]
+    config = dataclasses.replace(CONFIG, gradient="finite_difference")
+    gradient = jax.jit(functools.partial(mean_gradient, phase=phase, config=config))
+    params, _ = draw_weights(0)
+    found, metrics = gradient(params, draw_episodes(draw_dialogue, False), RATES)
+    wanted = GOLDEN["mtml"]
+    np.testing.assert_allclose(metrics.loss, wanted.loss, rtol=1e-9)
+    np.testing.assert_allclose(
+        jax.tree.leaves(products(found, draw_weights(2)[1])),
+        wanted.gradient,
+        rtol=0,
+        atol=1e-6 * wanted.norm,
+    )

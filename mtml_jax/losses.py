@@ -155,8 +155,8 @@ def _hidden(params, tile, config, gates=None):
     rows = [jax.tree.map(lambda x: x[r], tile.context) for r in range(tile.context.ids.shape[0])]
     encoder_gates, decoder_gates = gates or ([None] * len(rows), None)
     read = [
-        transformer.encode_gated(params, row, config, gates)
-        for row, gates in zip(rows, encoder_gates)
+        transformer.encode_gated(params, row, config, row_gates)
+        for row, row_gates in zip(rows, encoder_gates)
     ]
     memories, encoder_gates = zip(*read)
     # Both tasks in one stream: one pass of the decoder, one product with the output matrix.

@@ -69,9 +69,9 @@ def meta_objective(
     """
     loss_config = config.loss()
 
-    def inner_loss(params, data, gates_at=None):
+    def inner_loss(params, data, **gates_at):  # which finite differences alone give
         examples, alpha = data
-        return phase.inner(params, examples, alpha, config=loss_config, gates_at=gates_at)
+        return phase.inner(params, examples, alpha, config=loss_config, **gates_at)
 
     steps = config.inner_steps
     batches = jax.tree.map(

@@ -261,9 +261,9 @@ def test_multitask_weighs_the_means_of_both_tasks(params, episodes):
     assert_close(compiled(multitask)(params, episodes, RATES)[1].loss, wanted, 1e-12)
 
 
-def toy_loss(params, examples, alpha, *, config, gates_at=None):
+def toy_loss(params, examples, alpha, *, config):
     """A curved loss that compiles at once; what is tested with it knows nothing of losses."""
-    del config, gates_at
+    del config
     loss = jnp.sum(jnp.cos(params["w"] * examples)) + alpha * jnp.sum(params["w"] ** 3)
     return loss, {"loss": loss, "squares": jnp.sum(params["w"] ** 2)}
 

@@ -13,6 +13,7 @@ from experiments.report_cells import Study, read_study
 from experiments.report_html import to_html
 from experiments.report_numbers import Numbers
 from experiments.report_page import Block, Figure, Heading, Text, to_markdown
+from experiments.report_parts import draw_parts, parts_of_scores
 from mtml_jax.runlog import write_bytes, write_text
 
 
@@ -68,6 +69,8 @@ def draw(study: Study, numbers: Numbers) -> dict[str, bytes]:
         "alpha.png": figures.over_alpha(study, numbers, names),
         "learning.png": figures.learning(study),
     }
+    if (parts := draw_parts(study, numbers)) is not None:
+        pictures["parts.png"] = parts
     if (reconstruction := figures.reconstruction(study)) is not None:
         pictures["reconstruction.png"] = reconstruction
     return pictures
@@ -123,6 +126,8 @@ def list_blocks(title: str, study: Study, numbers: Numbers, pictures) -> list[Bl
         for name in [*names, "ppl"]:
             blocks.append(Heading(f"{tables.SCORES[name].name}, {shots}-shot", 3))
             blocks += tables.against_paml(study, numbers, shots, name)
+    if made_of := parts_of_scores(study, numbers, "parts.png"):
+        blocks += [Heading("What the persona scores are made of"), *made_of]
     blocks += [
         Heading("Persona scores against PPL along the epochs"),
         Text(

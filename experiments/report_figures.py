@@ -1,8 +1,6 @@
 """The pictures of a report, each as the bytes of a PNG."""
 
-import io
 import itertools
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,34 +8,31 @@ import numpy as np
 from experiments.paper_numbers import PAML_CURVE, PAML_HUMAN_C, PAPER
 from experiments.report_cells import Study
 from experiments.report_details import turns_seen
+from experiments.report_drawing import (
+    BARS,
+    BLUE,
+    DRAWN,
+    QUIET,
+    STYLES,
+    errors,
+    legend,
+    legend_below,
+    log_where_wide,
+    name_rows,
+    new_figure,
+    png,
+    style_of,
+)  # fmt: skip
 from experiments.report_numbers import Numbers
 from experiments.report_tables import reported
 
-# Okabe and Ito's colours, told apart by every kind of colour vision; markers differ besides.
-_SKY, _BLUE = "#56b4e9", "#0072b2"
-STYLES = {  # row -> colour, marker
-    "std": ("#000000", "p"),
-    "std_p": ("#e69f00", "s"),
-    "paml": ("#d55e00", "D"),
-    "mtml-0.5": (_SKY, "v"),
-    "mtml-0.6": (_SKY, "^"),
-    "mtml-0.7": (_SKY, "<"),
-    "mtml-0.8": (_BLUE, "o"),
-    "mtml-0.9": (_SKY, ">"),
-    "amtml": ("#009e73", "P"),
-    "multitask": ("#cc79a7", "X"),
-}
 _ABLATIONS = (("--", "d"), ("-.", "*"), ((0, (6, 1, 1, 1)), "h"), ((0, (3, 3)), "X"))
-_QUIET = "#666666"  # what is not ours
-_WIDTH = 5.4  # inches: a column, and a phone's screen
 _AXES = {
     "ppl": "PPL, exp(nats a token)",
     "c": "C own, a reply",
     "c_own_minus_shuffled": "C own minus shuffled, a reply",
     "facts": "facts, stated minus\ncontradicted (share)",
 }
-_DRAWN = {"markersize": 5.5, "linewidth": 1.4}
-_BARS = {"elinewidth": 0.9, "capsize": 2}
 
 
 def score_over_ppl(study: Study, numbers: Numbers, name: str, shots: int) -> bytes:
@@ -47,7 +42,7 @@ def score_over_ppl(study: Study, numbers: Numbers, name: str, shots: int) -> byt
     panels = [[r for r in rows if r not in alphas or r == "mtml-0.8"]]
     if len(alphas) > 1:
         panels.append([r for r in rows if r in alphas or r == "paml"])
-    figure, axes = _figure(len(panels), 3.9)
+    figure, axes = new_figure(len(panels), 3.9)
     curves = {
         row: (numbers.curve(row, shots, "ppl"), numbers.curve(row, shots, name)) for row in rows
     }
@@ -59,23 +54,23 @@ def score_over_ppl(study: Study, numbers: Numbers, name: str, shots: int) -> byt
                 _curve(axis, *zip(*points), row, study.label(row))
             theirs = [reported(shots, row, of) for of in ("ppl", name)]
             if None not in theirs:
-                colour, marker = _style(study, row)
+                colour, marker = style_of(study, row)
                 axis.plot(*theirs, marker, color=colour, fillstyle="none", markersize=8)
-        _log_where_wide(axis)
+        log_where_wide(axis)
         axis.set_xlabel(f"{_AXES['ppl']} (lower is better)")
         axis.set_ylabel(_AXES[name])
         if name == "c" and shots in PAPER:
-            axis.plot([], [], "o", color=_QUIET, fillstyle="none", label="paper, after adapting")
-        _legend(axis)
+            axis.plot([], [], "o", color=QUIET, fillstyle="none", label="paper, after adapting")
+        legend(axis)
     axes[0].set_title(
         f"{shots}-shot: from the unadapted model (small dot) to epoch {study.last()}", fontsize=9.5
     )
-    return _png(figure)
+    return png(figure)
 
 
 def _curve(axis, ppl, score, row, label):
-    colour, marker = STYLES[row] if row in STYLES else (_QUIET, "d")
-    style = {"color": colour, "marker": marker, "label": label, **_DRAWN}
+    colour, marker = STYLES[row] if row in STYLES else (QUIET, "d")
+    style = {"color": colour, "marker": marker, "label": label, **DRAWN}
     x, y = [[e.value for e in found] for found in (ppl, score)]
     axis.plot(x, y, markevery=range(1, len(x)), **style)
     axis.plot(x[:1], y[:1], ".", color=colour, markersize=5)
@@ -86,25 +81,25 @@ def _curve(axis, ppl, score, row, label):
         )  # fmt: skip
     for found, values, place in ((ppl, x, "x"), (score, y, "y")):
         axis.errorbar(
-            x, y, fmt="none", ecolor=colour, alpha=0.45, **_BARS,
-            **{f"{place}err": _errors(found, values)},
+            x, y, fmt="none", ecolor=colour, alpha=0.45, **BARS,
+            **{f"{place}err": errors(found, values)},
         )  # fmt: skip
 
 
 def over_epochs(study: Study, numbers: Numbers, names: Sequence[str]) -> bytes:
     """PPL and persona scores against the epochs of adapting."""
     names = [*names, "ppl"]
-    figure, axes = _figure(len(names), 3.0)
+    figure, axes = new_figure(len(names), 3.0)
     rows = study.group("paper", "control")
     for axis, name in zip(axes, names):
         for row in rows:
             curve = numbers.curve(row, study.shots(), name)
             if not curve:
                 continue
-            colour, marker = _style(study, row)
+            colour, marker = style_of(study, row)
             epochs, values = [stage[2] for stage, _ in curve], [e.value for _, e in curve]
             axis.plot(
-                epochs, values, color=colour, marker=marker, label=study.label(row), **_DRAWN
+                epochs, values, color=colour, marker=marker, label=study.label(row), **DRAWN
             )
             axis.fill_between(
                 epochs, [e.low for _, e in curve], [e.high for _, e in curve], color=colour,
@@ -115,22 +110,22 @@ def over_epochs(study: Study, numbers: Numbers, names: Sequence[str]) -> bytes:
             axis.axhline(human.value, color="black", linewidth=1, label="human replies")
         if name == "c":
             axis.plot(
-                list(PAML_CURVE), list(PAML_CURVE.values()), "--D", color=_QUIET, markersize=4,
+                list(PAML_CURVE), list(PAML_CURVE.values()), "--D", color=QUIET, markersize=4,
                 fillstyle="none", linewidth=1, label="PAML, its authors",
             )  # fmt: skip
             axis.axhline(
-                PAML_HUMAN_C, color=_QUIET, linestyle=":", linewidth=1.2, label="human, its authors"
+                PAML_HUMAN_C, color=QUIET, linestyle=":", linewidth=1.2, label="human, its authors"
             )
         axis.set_ylabel(_AXES[name])
         axis.set_xlabel(f"epochs of adapting to {study.shots()} dialogues of the speaker")
-    _legend_below(figure, axes)
-    return _png(figure)
+    legend_below(figure, axes)
+    return png(figure)
 
 
 def over_alpha(study: Study, numbers: Numbers, names: Sequence[str]) -> bytes:
     """Persona scores and PPL against alpha; PAML is alpha 1."""
     names = [*names, "ppl"]
-    figure, axes = _figure(len(names), 2.9)
+    figure, axes = new_figure(len(names), 2.9)
     alphas = {row: float(row.removeprefix("mtml-")) for row in PAPER[10] if row.startswith("mtml-")}
     alphas["paml"] = 1.0
     for axis, name in zip(axes, names):
@@ -141,77 +136,77 @@ def over_alpha(study: Study, numbers: Numbers, names: Sequence[str]) -> bytes:
             if there:
                 values = [e.value for e in there.values()]
                 axis.errorbar(
-                    list(there), values, yerr=_errors(there.values(), values), fmt="o", color=_BLUE,
-                    linestyle=line, label=f"{shots}-shot", **_DRAWN, **_BARS,
+                    list(there), values, yerr=errors(there.values(), values), fmt="o", color=BLUE,
+                    linestyle=line, label=f"{shots}-shot", **DRAWN, **BARS,
                 )  # fmt: skip
             theirs = {a: reported(shots, row, name) for row, a in alphas.items()}
             if None not in theirs.values():
                 axis.plot(
-                    list(theirs), list(theirs.values()), "s", linestyle=line, color=_QUIET,
+                    list(theirs), list(theirs.values()), "s", linestyle=line, color=QUIET,
                     fillstyle="none", linewidth=1.1, markersize=5, label=f"paper, {shots}-shot",
                 )  # fmt: skip
         if name == "ppl":
-            _log_where_wide(axis, "y")
+            log_where_wide(axis, "y")
         axis.set_ylabel(_AXES[name])
         axis.set_xticks(list(alphas.values()), [*map(str, list(alphas.values())[:-1]), "1\nPAML"])
         axis.set_xlim(min(alphas.values()) - 0.03, 1.03)
         axis.set_xlabel("alpha, weight of the response loss (no unit)")
-    _legend_below(figure, axes)
-    return _png(figure)
+    legend_below(figure, axes)
+    return png(figure)
 
 
 def differences(study: Study, numbers: Numbers, names: Sequence[str]) -> bytes:
     """Every row minus PAML, with every seed."""
     names = [*names, "ppl"]
     rows = [row for row in study.group("paper", "control") if row != "paml"][::-1]
-    figure, axes = _figure(len(names), 1.1 + 0.27 * len(rows))
+    figure, axes = new_figure(len(names), 1.1 + 0.27 * len(rows))
     stage = ("own", study.shots(), study.last())
     for axis, name in zip(axes, names):
         axis.axvline(0, color="black", linewidth=0.9)
         for place, row in enumerate(rows):
             found = numbers.difference((row, stage), ("paml", stage), name)
             if found:
-                colour, marker = _style(study, row)
+                colour, marker = style_of(study, row)
                 axis.errorbar(
-                    [found.value], [place], xerr=_errors([found], [found.value]), fmt=marker,
-                    color=colour, **_DRAWN, **_BARS,
+                    [found.value], [place], xerr=errors([found], [found.value]), fmt=marker,
+                    color=colour, **DRAWN, **BARS,
                 )  # fmt: skip
                 each = list(found.seeds.values())
                 axis.plot(each, [place + 0.3] * len(each), "|", color=colour, markersize=6)
             theirs = [reported(study.shots(), r, name) for r in (row, "paml")]
             if None not in theirs:
-                axis.plot(theirs[0] - theirs[1], place - 0.28, "D", color=_QUIET, fillstyle="none",
+                axis.plot(theirs[0] - theirs[1], place - 0.28, "D", color=QUIET, fillstyle="none",
                           markersize=4.5)  # fmt: skip
-        _name_rows(axis, [study.label(row) for row in rows])
+        name_rows(axis, [study.label(row) for row in rows])
         axis.locator_params(axis="x", nbins=7)  # as many as have room for three decimals
         axis.set_xlabel(f"{_AXES[name]}: minus PAML's".replace("\n", " "))
     axes[0].set_title("mean and interval; small strokes: seeds; hollow: paper", fontsize=9.5)
-    return _png(figure)
+    return png(figure)
 
 
 def own_other(study: Study, numbers: Numbers, names: Sequence[str]) -> bytes:
     """Adapted to the speaker's dialogues (full) and to another's (hollow)."""
     names = [*names, "ppl"]
     rows = study.group("paper", "control")[::-1]
-    figure, axes = _figure(len(names), 1.1 + 0.27 * len(rows))
+    figure, axes = new_figure(len(names), 1.1 + 0.27 * len(rows))
     for axis, name in zip(axes, names):
         for place, row in enumerate(rows):
-            colour, marker = _style(study, row)
+            colour, marker = style_of(study, row)
             for system, fill, shift in (("own", "full", 0.12), ("other", "none", -0.12)):
                 found = numbers.mean(row, (system, study.shots(), study.last()), name)
                 if found:
                     axis.errorbar(
-                        [found.value], [place + shift], xerr=_errors([found], [found.value]),
-                        fmt=marker, color=colour, fillstyle=fill, **_DRAWN, **_BARS,
+                        [found.value], [place + shift], xerr=errors([found], [found.value]),
+                        fmt=marker, color=colour, fillstyle=fill, **DRAWN, **BARS,
                     )  # fmt: skip
-        _name_rows(axis, [study.label(row) for row in rows])
+        name_rows(axis, [study.label(row) for row in rows])
         axis.set_xlabel(_AXES[name].replace("\n", " "))
         if name == "ppl":
-            _log_where_wide(axis)
+            log_where_wide(axis)
     axes[0].set_title(
         f"{study.shots()}-shot; full: the speaker's dialogues, hollow: another's", fontsize=9.5
     )
-    return _png(figure)
+    return png(figure)
 
 
 def learning(study: Study) -> bytes:
@@ -221,7 +216,7 @@ def learning(study: Study) -> bytes:
         ("train", 2, "persona loss, nats a token"),
         ("valid", 2, "valid PPL after one inner step,\nexp(nats a token)"),
     )
-    figure, axes = _figure(len(panels), 2.8)
+    figure, axes = new_figure(len(panels), 2.8)
     for axis, (kind, column, label) in zip(axes, panels):
         for number, row in enumerate(study.group("paper", "control")):
             by_step: dict[int, list[float]] = {}
@@ -233,25 +228,25 @@ def learning(study: Study) -> bytes:
             whole = max(map(len, by_step.values()), default=0)
             points = {s: np.mean(v) for s, v in sorted(by_step.items()) if len(v) == whole}
             if points:
-                colour, marker = _style(study, row)
+                colour, marker = style_of(study, row)
                 some = 1 if len(points) < 12 else (0.015 * number, 0.16)  # markers side by side
                 axis.plot(
                     list(points), list(points.values()), color=colour, marker=marker,
-                    label=study.label(row), markevery=some, **_DRAWN,
+                    label=study.label(row), markevery=some, **DRAWN,
                 )  # fmt: skip
         if kind == "valid":
-            _log_where_wide(axis, "y")
+            log_where_wide(axis, "y")
         axis.set_ylabel(label)
         axis.set_xlabel("outer steps")
-    _legend_below(figure, axes)
-    return _png(figure)
+    legend_below(figure, axes)
+    return png(figure)
 
 
 def reconstruction(study: Study) -> bytes | None:
     """Reconstruction against the turns seen; None where no row was asked for it."""
     panels = {"token_f1": "token F1", "statement_recall": "statement recall, share",
               "ppl": "persona PPL, exp(nats a token)"}  # fmt: skip
-    figure, axes = _figure(len(panels), 3.0)
+    figure, axes = new_figure(len(panels), 3.0)
     drawn, ablations = False, iter(_ABLATIONS)
     for row, seeds in study.rows.items():
         found = [c.told["reconstruction"] for c in seeds.values() if c.told.get("reconstruction")]
@@ -260,7 +255,7 @@ def reconstruction(study: Study) -> bytes | None:
             continue
         drawn = True
         turns = turns_seen(shown, "both_sides")
-        colour, marker = _style(study, row)
+        colour, marker = style_of(study, row)
         dashes = "-"
         if study.base(row):
             dashes, marker = next(ablations, ("--", "."))
@@ -276,10 +271,10 @@ def reconstruction(study: Study) -> bytes | None:
         axis.set_xlabel("turns seen")
         axis.set_ylabel(label)
         if name == "ppl":
-            _log_where_wide(axis, "y")
-    axes[0].plot([], [], color=_QUIET, linestyle=":", label="against another's persona")
-    _legend_below(figure, axes)
-    return _png(figure)
+            log_where_wide(axis, "y")
+    axes[0].plot([], [], color=QUIET, linestyle=":", label="against another's persona")
+    legend_below(figure, axes)
+    return png(figure)
 
 
 def _reconstructed(found, seen, name):
@@ -291,75 +286,3 @@ def _reconstructed(found, seen, name):
             if r["variant"] == "both_sides" and r["turns_seen"] == seen
         ]
     )
-
-
-def _style(study, row):
-    """Colour and marker of a row; an ablation has those of the row that it changes."""
-    return STYLES.get(row) or STYLES.get(study.base(row), (_QUIET, "d"))
-
-
-def _figure(panels, height):
-    # Here, so that nothing else needs it; no pyplot, so that no display is looked for.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(_WIDTH, height * panels), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(hspace=0.12 / panels, h_pad=0.1)
-    axes = list(figure.subplots(panels, 1, squeeze=False).flat)
-    for axis in axes:
-        axis.grid(alpha=0.3)
-        axis.tick_params(labelsize=9)
-        axis.set_axisbelow(True)
-        for side in ("top", "right"):
-            axis.spines[side].set_visible(False)
-    return figure, axes
-
-
-def _png(figure):
-    whole = io.BytesIO()
-    figure.savefig(whole, format="png", dpi=120, metadata={"Software": None})
-    return whole.getvalue()
-
-
-def _errors(found, values):
-    """Distances to the ends of intervals; none where there is no interval."""
-    ends = np.array([[v - e.low, e.high - v] for e, v in zip(found, values)]).T
-    return np.clip(np.nan_to_num(ends, posinf=0.0), 0.0, None)
-
-
-def _log_where_wide(axis, which="x"):
-    """A logarithmic axis with plain numbers, where values are more than thrice apart."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-    line = getattr(axis, f"{which}axis")
-    low, high = line.get_data_interval()
-    if not (0 < 3 * low < high < math.inf):
-        return
-    getattr(axis, f"set_{which}scale")("log")
-    line.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if high < 20 * low else (1, 2, 5)))
-    line.set_major_formatter(StrMethodFormatter("{x:g}"))
-    line.set_minor_formatter(NullFormatter())
-
-
-def _name_rows(axis, labels):
-    axis.set_yticks(range(len(labels)), labels)
-    axis.set_ylim(-0.6, len(labels) - 0.4)
-    axis.grid(axis="y", visible=False)
-
-
-def _legend(axis):
-    if axis.get_legend_handles_labels()[1]:
-        axis.legend(fontsize=8, frameon=False, loc="best")
-
-
-def _legend_below(figure, axes):
-    """One legend for all panels, with what any of them has."""
-    known = {}
-    for axis in axes:
-        for handle, label in zip(*axis.get_legend_handles_labels()):
-            known.setdefault(label, handle)
-    figure.legend(
-        list(known.values()), list(known), loc="outside lower center", ncols=3, fontsize=8.5,
-        frameon=False,
-    )  # fmt: skip

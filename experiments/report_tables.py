@@ -296,6 +296,18 @@ def legend(study: Study) -> list[Block]:
     ]
 
 
+def show(found: Estimate | None, digits: int, interval: bool = True) -> Number:
+    """An estimate in a table's cell."""
+    if found is None:
+        return Number("-")
+    small = f"{fixed(found.low, digits)} to {fixed(found.high, digits)}"
+    return Number(fixed(found.value, digits), "" if math.isnan(found.low) or not interval else small)
+
+
+def _estimate(found, name, interval=True):
+    return show(found, SCORES[name].digits, interval)
+
+
 def _why_not(study, one, other):
     lacking = [study.label(row) for row in (one, other) if row not in study.rows]
     if lacking:
@@ -307,14 +319,6 @@ def _why_not(study, one, other):
 
 def _name(score):
     return SCORES[score].name if score in SCORES else score
-
-
-def _estimate(found, name, interval=True):
-    if found is None:
-        return Number("-")
-    digits = SCORES[name].digits
-    small = f"{fixed(found.low, digits)} to {fixed(found.high, digits)}"
-    return Number(fixed(found.value, digits), "" if math.isnan(found.low) or not interval else small)
 
 
 def _seed(seeds, seed, name):

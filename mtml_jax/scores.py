@@ -5,6 +5,7 @@ resample of personas is the score of a sum.
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -199,8 +200,9 @@ def differences_over_seeds(
 
 
 def scorer(statistics: Statistics, name: str) -> Callable[[np.ndarray], float] | None:
-    """Makes the function from drawn personas to a score; None where it cannot be counted."""
-    found = _scores(statistics).get(name)
+    """Makes the function from drawn personas to a score, or to a part of one (`_parts`); None
+    where it cannot be counted."""
+    found = (_scores(statistics) | _parts(statistics)).get(name)
     return functools.partial(found, statistics) if found else None
 
 
@@ -307,6 +309,43 @@ def _scores(statistics: Statistics) -> dict[str, Callable[[Statistics, np.ndarra
         stated, denied = (scores[verdict] for verdict in ("stated", "contradicted"))
         scores["facts"] = lambda found, drawn: stated(found, drawn) - denied(found, drawn)
     return scores
+
+
+def _parts(statistics: Statistics) -> dict[str, Callable[[Statistics, np.ndarray], float]]:
+    """What persona scores are made of, as `_scores`: rates of what is right and wrong, their sum,
+    and the share of the right in it, which is NaN where nothing is said."""
+
+    def pairs(name, field):
+        return lambda found, drawn: getattr(metrics.consistency(found[name][drawn].sum(axis=0)), field)
+
+    def verdict(index):
+        def rate(found, drawn):
+            verdicts, replies = found["facts"][drawn].sum(axis=0), found["replies"][drawn].sum()
+            return float(verdicts[index] / max(replies, 1))
+
+        return rate
+
+    def both(right, wrong):
+        return lambda found, drawn: right(found, drawn) + wrong(found, drawn)
+
+    def share(right, wrong):
+        whole = both(right, wrong)
+        return lambda found, drawn: (
+            right(found, drawn) / whole(found, drawn) if whole(found, drawn) else math.nan
+        )
+
+    parts: dict[str, Callable] = {}
+    for name in statistics:
+        if (shuffled := f"{name}_shuffled") in statistics:
+            entailed = [pairs(whose, "entailment") for whose in (name, shuffled)]
+            parts[f"{shuffled}_entailment"] = entailed[1]
+            parts[f"{shuffled}_contradiction"] = pairs(shuffled, "contradiction")
+            parts[f"{name}_entailed_either"] = both(*entailed)
+            parts[f"{name}_own_share"] = share(*entailed)
+    if "facts" in statistics:
+        judged = verdict(0), verdict(1)
+        parts["facts_either"], parts["facts_true_share"] = both(*judged), share(*judged)
+    return parts
 
 
 def _add(count, rows, values):

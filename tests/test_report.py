@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import report, report_figures, report_tables
+from experiments import report, report_drawing, report_tables
 from experiments.paper_numbers import PAPER
 from experiments.report_cells import read_study
 from experiments.report_numbers import Estimate, Numbers, common_range, passing
@@ -240,6 +240,35 @@ def test_own_against_other_by_hand(whole):
     assert "PPL: the interval is below zero in every row" in text
 
 
+def test_the_parts_of_the_scores_by_hand(whole):
+    """Own and shuffled have as many pairs here; facts are stated as often as statements entailed."""
+    text = (whole / "report.md").read_text().split("## What the persona scores are made of")[1]
+    by_nli, by_facts = (tables_of(part) for part in text.split("Stated and contradicted:"))
+    found = {
+        row: [stage(whole, row, seed, shots=5) for seed in (0, 1)] for row in ("paml", "mtml-0.8")
+    }
+    shares, rates = (
+        {row: np.mean([make(*f["facts"].sum(axis=0)[:2]) for f in runs]) for row, runs in found.items()}
+        for make in (lambda own, other: own / (own + other), lambda own, other: own + other)
+    )
+    for table, share, pairs, digits in (
+        (by_nli["5-shot"], "own share", 1300, 5e-5), (by_facts["5-shot"], "true share", 260, 5e-4)
+    ):  # fmt: skip
+        assert list(table) == ["PAML", "MTML 0.8", "Multi-task 0.8", "human replies"]
+        paml, mtml = table["PAML"], table["MTML 0.8"]
+        value, low, high = numbers_in(mtml[share])
+        assert value == pytest.approx(shares["mtml-0.8"], abs=5.1e-4) and low <= value <= high
+        gap = shares["mtml-0.8"] - shares["paml"]
+        assert numbers_in(mtml[f"{share}, minus PAML"])[0] == pytest.approx(gap, abs=5.1e-4)
+        (either,) = (name for name in mtml if name.endswith("minus PAML") and share not in name)
+        gap = (rates["mtml-0.8"] - rates["paml"]) / pairs
+        assert numbers_in(mtml[either])[0] == pytest.approx(gap, abs=1.02 * digits)
+        assert paml[either] == paml[f"{share}, minus PAML"] == "-"
+    own = np.mean([f["c"][:, 2].sum() / 1300 for f in found["paml"]])
+    assert numbers_in(by_nli["5-shot"]["PAML"]["entailed own"])[0] == pytest.approx(own, abs=5.1e-5)
+    assert by_nli["5-shot"]["PAML"]["contradicted own"].startswith("0.0000")
+
+
 def test_the_endpoint_by_hand(whole):
     gaps = [
         [c(f) - c(f, "c_shuffled") for f in (stage(whole, row, seed) for seed in (0, 1))]
@@ -311,7 +340,7 @@ def test_the_page_needs_nothing_and_runs_nothing(whole):
     sources = re.findall(r'(?:src|href)="([^"]{0,40})', page)
     assert sources and all(s.startswith(("data:image/png;base64,", "#s")) for s in sources)
     pictures = sorted(path.name for path in whole.glob("*.png"))
-    assert page.count("<figure>") == len(pictures) == 10
+    assert page.count("<figure>") == len(pictures) == 11
     text = (whole / "report.md").read_text()
     assert sorted(re.findall(r"\]\((.*?png)\)", text)) == pictures
     assert "<script" not in text and "i sail \\| a lot" in text and "my \\*dog\\*" in text
@@ -450,5 +479,5 @@ def test_no_cells_and_no_matplotlib(tmp_path, monkeypatch):
 
 
 def test_every_strategy_has_a_colour_and_marker_of_its_own():
-    styles = [report_figures.STYLES[row] for row in GROUPS["paper"]]
+    styles = [report_drawing.STYLES[row] for row in GROUPS["paper"]]
     assert len(set(styles)) == len(styles) == len({marker for _, marker in styles})

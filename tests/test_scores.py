@@ -67,6 +67,28 @@ def test_consistency_by_hand():
     assert found["other"] == found["other_shuffled"] == 0
 
 
+def parts(statistics):
+    everyone = np.arange(len(statistics["dialogues"]))
+    return {name: scores.scorer(statistics, name)(everyone) for name in scores._parts(statistics)}
+
+
+def test_the_parts_of_consistency_and_of_facts_by_hand():
+    """Own: 1 of 6 pairs entailed; shuffled: 2 of 5, in a reply each."""
+    tests = [HeldOut(0, ("", ""), ("i sail .", "i ski ."), ("i sail .",))]
+    tests.append(HeldOut(1, ("",), ("i bake .", "no"), ("i bake .", "i ski .", "no")))
+    labels = {"c": lambda pairs: np.array([reply in about for reply, about in pairs], np.int8)}
+    replies = [Answer(("i sail", "hm")), Answer(("i ski",))]
+    found = parts(count(tests, replies, labels=labels))
+    assert found["c_shuffled_entailment"] == pytest.approx(2 / 5)
+    assert found["c_entailed_either"] == pytest.approx(1 / 6 + 2 / 5)
+    assert found["c_own_share"] == pytest.approx((1 / 6) / (1 / 6 + 2 / 5))
+    silent = parts(count(tests, [Answer(("hm", "hm")), Answer(("hm",))], labels=labels))
+    assert silent["c_entailed_either"] == 0 and math.isnan(silent["c_own_share"])
+    judged = [t._replace(verdict=lambda r: {"i sail": "stated"}.get(r, "contradicted")) for t in tests]
+    found = parts(count(judged, replies))
+    assert (found["facts_either"], found["facts_true_share"]) == pytest.approx((1, 1 / 3))
+
+
 def test_perplexity_over_tokens_and_over_dialogues():
     tokens, nll = (10, 20, 70), (10 * math.log(2), 20 * math.log(4), 70 * math.log(8))
     answers = [Answer(g, n, t) for g, n, t in zip(GOLD, nll, tokens)]

@@ -1,0 +1,196 @@
+"""What the persona scores of a study are made of: how much is said, and whose it is."""
+
+from typing import NamedTuple
+
+from experiments.report_cells import Study
+from experiments.report_drawing import (
+    BARS,
+    DRAWN,
+    QUIET,
+    errors,
+    legend_below,
+    new_figure,
+    png,
+    style_of,
+)
+from experiments.report_numbers import Numbers
+from experiments.report_page import Block, Figure, Heading, Table, Text
+from experiments.report_tables import shots_in_order, show
+
+
+class Parts(NamedTuple):
+    """A persona score's parts, by their names in `mtml_jax.scores`.
+
+    Attributes:
+      score: what they make up.
+      right: what the speaker's own statements, or facts, have.
+      wrong: what it is weighed against.
+      others: shown beside them.
+      either: right and wrong together.
+      share: right of either.
+      meaning: of right, wrong and the share, in the report.
+      axes: of the picture, wrong and right.
+    """
+
+    score: str
+    right: str
+    wrong: str
+    others: tuple[str, ...]
+    either: str
+    share: str
+    meaning: str
+    axes: tuple[str, str]
+
+
+PARTS = (
+    Parts(
+        "c_own_minus_shuffled", "c_entailment", "c_shuffled_entailment",
+        ("c_contradiction", "c_shuffled_contradiction"), "c_entailed_either", "c_own_share",
+        "Whoever says more of themselves has more statements entailed, the speaker's and anyone's, and "
+        "C rises by the one as by the other. Entailed and contradicted: shares of the pairs of a "
+        "reply and a statement, of the speaker's own and of another persona's. Own share: entailed "
+        "own of entailed own and shuffled together; 0.5 is what a model has that does not know its "
+        "speaker, however much it says.",
+        ("entailed shuffled, share of pairs", "entailed own, share of pairs"),
+    ),
+    Parts(
+        "facts", "stated", "contradicted", (), "facts_either", "facts_true_share",
+        "Stated and contradicted: shares of replies with a fact of the speaker, with a wrong one. "
+        "True share: stated of both together, whatever the number of replies that say any.",
+        ("contradicted, share of replies", "stated, share of replies"),
+    ),
+)  # fmt: skip
+_RAYS = (0.5, 0.7, 0.9)
+
+
+def parts_in(study: Study) -> list[Parts]:
+    """Of the scores that a study has."""
+    return [
+        parts
+        for parts in PARTS
+        if study.has("facts" if parts.score == "facts" else "c_shuffled")
+    ]
+
+
+def parts_of_scores(study: Study, numbers: Numbers, file: str) -> list[Block]:
+    """Tables of the parts, then their picture."""
+    blocks: list[Block] = []
+    for parts in parts_in(study):
+        blocks.append(Text(parts.meaning))
+        for shots in shots_in_order(study):
+            blocks.append(Heading(f"{shots}-shot", 3))
+            blocks.append(_table(study, numbers, parts, shots))
+    if blocks:
+        blocks.append(
+            Figure(
+                file,
+                f"What is said rightly against what is said wrongly, {study.shots()}-shot, from the "
+                "unadapted model along the epochs, with 95 % intervals at the end; grey: lines of "
+                "equal share. Along such a line a model says more; above it, it knows more.",
+            )
+        )
+    return blocks
+
+
+def _table(study, numbers, parts, shots):
+    stage = ("own", shots, study.last())
+    names = [parts.right, parts.wrong, *parts.others, parts.share]
+    compared = [parts.either, parts.share]
+    head = ["", "seeds", *(_TITLES[name] for name in names)]
+    head += [f"{_TITLES[name]}, minus PAML" for name in compared]
+    rows = []
+    for row in study.group("paper", "control"):
+        found = [numbers.mean(row, stage, name) for name in names]
+        against = [numbers.difference((row, stage), ("paml", stage), name) for name in compared]
+        rows.append(
+            [
+                study.label(row),
+                str(len(study.rows[row])),
+                *(show(estimate, 4 if name in _SMALL else 3) for estimate, name in zip(found, names)),
+                *(
+                    show(None if row == "paml" else estimate, 4 if name in _SMALL else 3)
+                    for estimate, name in zip(against, compared)
+                ),
+            ]
+        )
+    human = [numbers.mean(next(iter(study.rows)), ("human", 0, 0), name) for name in names]
+    shown = [show(estimate, 4 if name in _SMALL else 3) for estimate, name in zip(human, names)]
+    rows.append(["human replies", "-", *shown, *("-" for _ in compared)])
+    return Table(head, rows)
+
+
+def draw_parts(study: Study, numbers: Numbers) -> bytes | None:
+    """Right against wrong along the epochs, a panel a score; None where there is none."""
+    panels = parts_in(study)
+    if not panels:
+        return None
+    figure, axes = new_figure(len(panels), 4.0)
+    rows = study.group("paper", "control")
+    for axis, parts in zip(axes, panels):
+        for row in rows:
+            curves = [
+                [estimate for _, estimate in numbers.curve(row, study.shots(), name)]
+                for name in (parts.wrong, parts.right)
+            ]
+            if not curves[0]:
+                continue
+            colour, marker = style_of(study, row)
+            x, y = [[estimate.value for estimate in curve] for curve in curves]
+            axis.plot(
+                x, y, color=colour, marker=marker, label=study.label(row),
+                markevery=range(1, len(x)), **DRAWN,
+            )  # fmt: skip
+            axis.plot(x[:1], y[:1], ".", color=colour, markersize=5)
+            ends = {
+                f"{place}err": errors(curve[-1:], values[-1:])
+                for place, curve, values in zip("xy", curves, (x, y))
+            }
+            axis.errorbar(
+                x[-1:], y[-1:], fmt="none", ecolor=colour, alpha=0.6, **ends, **BARS
+            )
+        human = [
+            numbers.mean(rows[0], ("human", 0, 0), name) for name in (parts.wrong, parts.right)
+        ]
+        if all(human):
+            at = [estimate.value for estimate in human]
+            axis.plot(
+                *at, "*", color="black", markersize=9, label="human replies", clip_on=False, zorder=5
+            )
+        axis.set_xlim(left=0)
+        axis.set_ylim(bottom=0)
+        _draw_rays(axis)
+        axis.set_xlabel(parts.axes[0])
+        axis.set_ylabel(parts.axes[1])
+    legend_below(figure, axes)
+    return png(figure)
+
+
+def _draw_rays(axis):
+    """Lines of equal share, named where they leave the panel."""
+    (_, right), (_, top) = axis.get_xlim(), axis.get_ylim()
+    for share in _RAYS:
+        slope = share / (1 - share)
+        end = min(right, top / slope)
+        axis.plot([0, end], [0, end * slope], ":", color=QUIET, linewidth=1, zorder=0)
+        side, shift = ("left", 6) if end < 0.25 * right else ("right", -14)
+        axis.annotate(
+            f"share {share}", (end, end * slope), (shift, -3), textcoords="offset points",
+            ha=side, va="top", fontsize=8, color=QUIET,
+        )  # fmt: skip
+    axis.set_xlim(0, right)
+    axis.set_ylim(0, top)
+
+
+_TITLES = {
+    "c_entailment": "entailed own",
+    "c_shuffled_entailment": "entailed shuffled",
+    "c_contradiction": "contradicted own",
+    "c_shuffled_contradiction": "contradicted shuffled",
+    "c_entailed_either": "entailed, both",
+    "c_own_share": "own share",
+    "stated": "stated",
+    "contradicted": "contradicted",
+    "facts_either": "stated or contradicted",
+    "facts_true_share": "true share",
+}
+_SMALL = frozenset(name for name in _TITLES if name.startswith("c_") and "share" not in name)

@@ -22,7 +22,7 @@ class Parts(NamedTuple):
     """A persona score's parts, by their names in `mtml_jax.scores`.
 
     Attributes:
-      score: what they make up.
+      statistic: that they are counted from.
       right: what the speaker's own statements, or facts, have.
       wrong: what it is weighed against.
       others: shown beside them.
@@ -32,7 +32,7 @@ class Parts(NamedTuple):
       axes: of the picture, wrong and right.
     """
 
-    score: str
+    statistic: str
     right: str
     wrong: str
     others: tuple[str, ...]
@@ -44,7 +44,7 @@ class Parts(NamedTuple):
 
 PARTS = (
     Parts(
-        "c_own_minus_shuffled", "c_entailment", "c_shuffled_entailment",
+        "c_shuffled", "c_entailment", "c_shuffled_entailment",
         ("c_contradiction", "c_shuffled_contradiction"), "c_entailed_either", "c_own_share",
         "Whoever says more of themselves has more statements entailed, the speaker's and anyone's, and "
         "C rises by the one as by the other. Entailed and contradicted: shares of the pairs of a "
@@ -65,11 +65,7 @@ _RAYS = (0.5, 0.7, 0.9)
 
 def parts_in(study: Study) -> list[Parts]:
     """Of the scores that a study has."""
-    return [
-        parts
-        for parts in PARTS
-        if study.has("facts" if parts.score == "facts" else "c_shuffled")
-    ]
+    return [parts for parts in PARTS if study.has(parts.statistic)]
 
 
 def parts_of_scores(study: Study, numbers: Numbers, file: str) -> list[Block]:
@@ -100,23 +96,21 @@ def _table(study, numbers, parts, shots):
     head += [f"{_TITLES[name]}, minus PAML" for name in compared]
     rows = []
     for row in study.group("paper", "control"):
-        found = [numbers.mean(row, stage, name) for name in names]
-        against = [numbers.difference((row, stage), ("paml", stage), name) for name in compared]
-        rows.append(
-            [
-                study.label(row),
-                str(len(study.rows[row])),
-                *(show(estimate, 4 if name in _SMALL else 3) for estimate, name in zip(found, names)),
-                *(
-                    show(None if row == "paml" else estimate, 4 if name in _SMALL else 3)
-                    for estimate, name in zip(against, compared)
-                ),
-            ]
-        )
-    human = [numbers.mean(next(iter(study.rows)), ("human", 0, 0), name) for name in names]
-    shown = [show(estimate, 4 if name in _SMALL else 3) for estimate, name in zip(human, names)]
+        line = [study.label(row), str(len(study.rows[row]))]
+        line += [_cell(name, numbers.mean(row, stage, name)) for name in names]
+        for name in compared:
+            found = numbers.difference((row, stage), ("paml", stage), name)
+            line.append(_cell(name, None if row == "paml" else found))
+        rows.append(line)
+    human = {n: numbers.mean(next(iter(study.rows)), ("human", 0, 0), n) for n in names}
+    shown = [_cell(name, found) for name, found in human.items()]
     rows.append(["human replies", "-", *shown, *("-" for _ in compared)])
     return Table(head, rows)
+
+
+def _cell(name, found):
+    """Shares of pairs are small: a reply has several statements, and few are spoken of."""
+    return show(found, 4 if name.startswith("c_") and name != "c_own_share" else 3)
 
 
 def draw_parts(study: Study, numbers: Numbers) -> bytes | None:
@@ -193,4 +187,3 @@ _TITLES = {
     "facts_either": "stated or contradicted",
     "facts_true_share": "true share",
 }
-_SMALL = frozenset(name for name in _TITLES if name.startswith("c_") and "share" not in name)

@@ -30,6 +30,16 @@ def style_of(study, row):
     return STYLES.get(row) or STYLES.get(study.base(row), (QUIET, "d"))
 
 
+def strategies_and_alphas(study):
+    """The rows of two panels: the strategies, and the alphas of MTML where there are several."""
+    rows = study.group("paper", "control")
+    alphas = [row for row in rows if row.startswith("mtml-")]
+    panels = [[row for row in rows if row not in alphas or row == "mtml-0.8"]]
+    if len(alphas) > 1:
+        panels.append([row for row in rows if row in alphas or row == "paml"])
+    return panels
+
+
 def new_figure(panels, height):
     """A column of so many panels, each so many inches high: (figure, its axes)."""
     # Here, so that nothing else needs it; no pyplot, so that no display is looked for.

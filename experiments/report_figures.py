@@ -21,6 +21,7 @@ from experiments.report_drawing import (
     name_rows,
     new_figure,
     png,
+    strategies_and_alphas,
     style_of,
 )  # fmt: skip
 from experiments.report_numbers import Numbers
@@ -37,18 +38,11 @@ _AXES = {
 
 def score_over_ppl(study: Study, numbers: Numbers, name: str, shots: int) -> bytes:
     """A score against PPL along the epochs: strategies above, alphas of mtml below."""
-    rows = study.group("paper", "control")
-    alphas = [r for r in rows if r.startswith("mtml-")]
-    panels = [[r for r in rows if r not in alphas or r == "mtml-0.8"]]
-    if len(alphas) > 1:
-        panels.append([r for r in rows if r in alphas or r == "paml"])
+    panels = strategies_and_alphas(study)
     figure, axes = new_figure(len(panels), 3.9)
-    curves = {
-        row: (numbers.curve(row, shots, "ppl"), numbers.curve(row, shots, name)) for row in rows
-    }
     for axis, chosen in zip(axes, panels):
         for row in chosen:
-            ppl, score = curves[row]
+            ppl, score = (numbers.curve(row, shots, of) for of in ("ppl", name))
             points = [(p, s) for (at, p), (to, s) in itertools.product(ppl, score) if at == to]
             if points:
                 _curve(axis, *zip(*points), row, study.label(row))

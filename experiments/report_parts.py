@@ -11,6 +11,7 @@ from experiments.report_drawing import (
     legend_below,
     new_figure,
     png,
+    strategies_and_alphas,
     style_of,
 )
 from experiments.report_numbers import Numbers
@@ -114,18 +115,18 @@ def _cell(name, found):
 
 
 def draw_parts(study: Study, numbers: Numbers) -> bytes | None:
-    """Right against wrong along the epochs, a panel a score; None where there is none."""
-    panels = parts_in(study)
+    """Right against wrong along the epochs; None where there is no such score.
+
+    For each score a panel of the strategies and, where there are several, one of the alphas.
+    """
+    panels = [(parts, rows) for parts in parts_in(study) for rows in strategies_and_alphas(study)]
     if not panels:
         return None
     figure, axes = new_figure(len(panels), 4.0)
-    rows = study.group("paper", "control")
-    for axis, parts in zip(axes, panels):
+    for axis, (parts, rows) in zip(axes, panels):
+        names = (parts.wrong, parts.right)
         for row in rows:
-            curves = [
-                [estimate for _, estimate in numbers.curve(row, study.shots(), name)]
-                for name in (parts.wrong, parts.right)
-            ]
+            curves = [[e for _, e in numbers.curve(row, study.shots(), name)] for name in names]
             if not curves[0]:
                 continue
             colour, marker = style_of(study, row)
@@ -139,17 +140,13 @@ def draw_parts(study: Study, numbers: Numbers) -> bytes | None:
                 f"{place}err": errors(curve[-1:], values[-1:])
                 for place, curve, values in zip("xy", curves, (x, y))
             }
-            axis.errorbar(
-                x[-1:], y[-1:], fmt="none", ecolor=colour, alpha=0.6, **ends, **BARS
-            )
-        human = [
-            numbers.mean(rows[0], ("human", 0, 0), name) for name in (parts.wrong, parts.right)
-        ]
+            axis.errorbar(x[-1:], y[-1:], fmt="none", ecolor=colour, alpha=0.6, **ends, **BARS)
+        human = [numbers.mean(next(iter(study.rows)), ("human", 0, 0), name) for name in names]
         if all(human):
-            at = [estimate.value for estimate in human]
             axis.plot(
-                *at, "*", color="black", markersize=9, label="human replies", clip_on=False, zorder=5
-            )
+                *(estimate.value for estimate in human), "*", color="black", markersize=9,
+                label="human replies", clip_on=False, zorder=5,
+            )  # fmt: skip
         axis.set_xlim(left=0)
         axis.set_ylim(bottom=0)
         _draw_rays(axis)

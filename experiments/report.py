@@ -87,7 +87,6 @@ def list_blocks(title: str, study: Study, numbers: Numbers, pictures) -> list[Bl
     blocks: list[Block] = [
         Heading(title, 1),
         *tables.endpoint(study, numbers),
-        *tables.equal_ppl_sentence(study, numbers),
         *details.missing(study),
         Heading("Setting"),
         *details.setting(study),

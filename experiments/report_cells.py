@@ -11,6 +11,7 @@ from mtml_jax.scores import Statistics
 
 Stage = tuple[str, int, int]  # system, shots, epoch
 _SETTINGS = ("preset", "data", "split", "seeds", "shots", "epochs", "settings", "endpoint")
+_FOLLOW_UP = ("one", "other", "seeds", "fixed")
 _CELL = ("row", "label", "group", "strategy", "seed", "personas", "folds", "turns", "training")
 
 
@@ -92,6 +93,12 @@ def read_study(folder: Path) -> Study:
             f"{folder}: found no study.json, want a folder that experiments.study has written"
         )
     settings = _read(folder / "study.json", _SETTINGS)
+    for added in settings.get("follow_ups", []):
+        if not isinstance(added, dict) or not set(_FOLLOW_UP) <= set(added):
+            raise ValueError(
+                f"{folder / 'study.json'}: found a follow-up {added!r}, want "
+                f"{', '.join(_FOLLOW_UP)}: two rows, some seeds, and when they were chosen"
+            )
     tuning = [
         {"name": path.stem, **_read(path, ("strategy", "inner_lr"))}
         for path in sorted((folder / "tuning").glob("*.json"))

@@ -76,13 +76,18 @@ class Numbers:
         return self._known[place]
 
     def difference(
-        self, one: tuple[str, Stage], other: tuple[str, Stage], name: str
+        self,
+        one: tuple[str, Stage],
+        other: tuple[str, Stage],
+        name: str,
+        among: Sequence[int] | None = None,
     ) -> Estimate | None:
-        """A score of one row and stage minus that of another, over the seeds they share."""
-        place = (one, other, name)
+        """A score of one row and stage minus that of another, over the seeds they share; `among`
+        some of them alone."""
+        place = (one, other, name, among and tuple(among))
         if place not in self._known:
             ones, others = self._runs(*one), self._runs(*other)
-            seeds = [seed for seed in ones if seed in others]
+            seeds = [s for s in ones if s in others and (among is None or s in among)]
             left, right = [ones[s] for s in seeds], [others[s] for s in seeds]
             found = (
                 differences_over_seeds(left, right, [name], **self._draws) if seeds else {}
@@ -95,16 +100,22 @@ class Numbers:
         found = [(stage, self.mean(row, stage, name)) for stage in self._stages(shots)]
         return [(stage, estimate) for stage, estimate in found if estimate]
 
-    def at_equal_ppl(self, row: str, other: str, shots: int, name: str) -> AtEqualPpl | None:
+    def at_equal_ppl(
+        self, row: str, other: str, shots: int, name: str, among: Sequence[int] | None = None
+    ) -> AtEqualPpl | None:
         """Compares the curves of two rows at common PPL; None where they have none.
 
-        Curves are means over the seeds that both have. Where a curve passes a level more than
+        Curves are means over the seeds that both have, of `among` alone where given. Where a curve passes a level more than
         once, as when PPL rises again, the last time along the epochs counts. A resample draws
         seeds and personas, makes both curves and their common range anew.
         """
         stages = self._stages(shots)
         runs = [[self._runs(r, stage) for stage in stages] for r in (row, other)]
-        seeds = [s for s in runs[0][0] if all(s in at for curve in runs for at in curve)]
+        seeds = [
+            s
+            for s in runs[0][0]
+            if all(s in at for curve in runs for at in curve) and (among is None or s in among)
+        ]
         if not seeds:
             return None
         everyone = np.arange(len(runs[0][0][seeds[0]]["dialogues"]))

@@ -51,27 +51,46 @@ def reported(shots: int, row: str, name: str) -> float | None:
 
 
 def endpoint(study: Study, numbers: Numbers) -> list[Block]:
-    """The one comparison that was fixed beforehand."""
-    chosen = study.settings["endpoint"]
-    one, other, name = chosen["one"], chosen["other"], chosen["score"]
+    """The one comparison that was fixed beforehand, and those added to it since."""
+    blocks = _comparison(
+        study, numbers, study.settings["endpoint"],
+        "The primary endpoint, fixed before a test persona was used, is",
+    )  # fmt: skip
+    for added in study.settings.get("follow_ups", []):
+        seeds = " and ".join(map(str, added["seeds"]))
+        blocks += _comparison(
+            study, numbers, {**study.settings["endpoint"], **added},
+            f"A follow-up, fixed {added['fixed']} and of seeds {seeds} alone, is",
+        )  # fmt: skip
+    return blocks
+
+
+def _comparison(study, numbers, chosen, begin):
+    one, other, name, among = (chosen.get(key) for key in ("one", "other", "score", "seeds"))
     stage = ("own", chosen["shots"], chosen["epoch"])
     titles = study.label(one), study.label(other)
-    found = numbers.difference((one, stage), (other, stage), name)
+    found = numbers.difference((one, stage), (other, stage), name, among)
     what = (
-        f"The primary endpoint, fixed before a test persona was used, is {titles[0]} minus "
-        f"{titles[1]} in {_name(name)} after {chosen['epoch']} epochs on {chosen['shots']} dialogues."
+        f"{begin} {titles[0]} minus {titles[1]} in {_name(name)} after {chosen['epoch']} epochs on "
+        f"{chosen['shots']} dialogues."
     )
     if found is None:
-        return [Text(f"{what} It cannot be given: {_why_not(study, one, other)}.")]
-    means = [numbers.mean(row, stage, name) for row in (one, other)]
-    lines = [line for line in zip((*titles, "difference"), (*means, found)) if line[1]]
+        return [Text(f"{what} It cannot be given: {_why_not(study, one, other, among)}.")]
+    lines: list[tuple[str, Estimate]] = [("difference", found)]
+    if among is None:  # else the rows' means are of other seeds, too
+        means = [numbers.mean(row, stage, name) for row in (one, other)]
+        lines = [line for line in zip(titles, means) if line[1]] + lines
     seeds = sorted({seed for _, estimate in lines for seed in estimate.seeds})
     rows = [
         [title, *(_seed(estimate.seeds, seed, name) for seed in seeds), _estimate(estimate, name)]
         for title, estimate in lines
     ]
     head = [_name(name), *(f"seed {seed}" for seed in seeds), "mean (95 % interval)"]
-    return [Text(f"{what} {sentence(found, *titles, name)}"), Table(head, rows)]
+    return [
+        Text(f"{what} {sentence(found, *titles, name)}"),
+        Table(head, rows),
+        *_at_equal_ppl(study, numbers, chosen),
+    ]
 
 
 def sentence(found: Estimate, one: str, other: str, name: str) -> str:
@@ -223,17 +242,13 @@ def at_equal_ppl(study: Study, numbers: Numbers, name: str) -> list[Block]:
     return blocks or [Text("PAML has no cell, so there is nothing to compare with.")]
 
 
-def equal_ppl_sentence(study: Study, numbers: Numbers) -> list[Block]:
-    """The endpoint's two rows at equal PPL."""
-    fixed = study.settings["endpoint"]
-    one, other, name = fixed["one"], fixed["other"], fixed["score"]
+def _at_equal_ppl(study, numbers, chosen):
+    """The same comparison at equal PPL."""
+    one, other, name, among = (chosen.get(key) for key in ("one", "other", "score", "seeds"))
     if name not in persona_scores(study):
         return []
     titles = study.label(one), study.label(other)
-    both = one in study.rows and other in study.rows
-    if not both or not set(study.rows[one]) & set(study.rows[other]):
-        return []
-    found = numbers.at_equal_ppl(one, other, fixed["shots"], name)
+    found = numbers.at_equal_ppl(one, other, chosen["shots"], name, among)
     if found is None:
         return [
             Text(
@@ -308,12 +323,14 @@ def _estimate(found, name, interval=True):
     return show(found, SCORES[name].digits, interval)
 
 
-def _why_not(study, one, other):
+def _why_not(study, one, other, among):
     lacking = [study.label(row) for row in (one, other) if row not in study.rows]
     if lacking:
         return f"there is no cell of {' and none of '.join(lacking)}"
     if not set(study.rows[one]) & set(study.rows[other]):
         return f"{study.label(one)} and {study.label(other)} share no seed"
+    if among is not None and not set(among) & set(study.rows[one]) & set(study.rows[other]):
+        return "these seeds are not there yet"
     return "the cells lack this score, epoch or number of dialogues"
 
 

@@ -291,6 +291,34 @@ def test_the_endpoint_by_hand(whole):
     assert table["MTML 0.8"]["paper"] == f"{43.28 - 41.80:+.2f}"
 
 
+def test_a_follow_up_takes_its_seeds_alone(tmp_path):
+    folder = save_study(tmp_path / "x", {"paml": [0, 1, 2], "mtml-0.7": [0, 1, 2]}, 3)
+    told = json.loads((folder / "study.json").read_text())
+    added = {"one": "mtml-0.7", "other": "paml", "seeds": [1, 2], "fixed": "after seed 0 was seen"}
+    late = {**added, "seeds": [7]}
+    (folder / "study.json").write_text(json.dumps({**told, "follow_ups": [added, late]}))
+    report.report(folder, resamples=40)
+    gaps = [
+        [c(f) - c(f, "c_shuffled") for f in (stage(folder, row, seed) for seed in (1, 2))]
+        for row in ("mtml-0.7", "paml")
+    ]
+    each = np.subtract(*gaps)
+    text = (folder / "report.md").read_text()
+    begin = "A follow-up, fixed after seed 0 was seen and of seeds 1 and 2 alone, is MTML 0.7 minus"
+    (line,) = (x for x in text.splitlines() if x.startswith(begin))
+    assert f"The difference is {each.mean():.3f} (95 % interval" in line
+    assert "fixed after seed 0 was seen and of seeds 7 alone" in text
+    assert "It cannot be given: these seeds are not there yet." in text
+    table = tables_of(text)["The study: preset tiny, data demo"]
+    assert list(table["difference"]) == ["seed 1", "seed 2", "mean (95 % interval)"]
+    alone = save_study(tmp_path / "y", {"paml": [1, 2], "mtml-0.7": [1, 2]}, 3)
+    found = [
+        Numbers(read_study(place), seed=0, resamples=5).at_equal_ppl("mtml-0.7", "paml", 10, "c", seeds)
+        for place, seeds in ((folder, [1, 2]), (alone, None), (folder, None))
+    ]
+    assert found[0] == found[1] and list(found[2].difference.seeds) == [0, 1, 2]
+
+
 def test_table_1_has_every_row_before_and_after_adapting(whole):
     table = tables_of((whole / "report.md").read_text())["Context 1"]
     assert list(table) == ["PAML", "MTML 0.8", "Multi-task 0.8"]
@@ -450,6 +478,7 @@ def test_a_wrong_folder_is_one_sentence(tmp_path):
     [
         ("study.json", "{}", "found no 'preset'"),
         ("study.json", "[", "found no JSON"),
+        ("study.json", "follow_ups", "found a follow-up {'one': 'mtml-0.7'}, want one, other, seeds"),
         ("cells/paml.0.json", "{", "paml.0.json: found no JSON"),
         ("cells/paml.0.json", json.dumps({"row": "paml"}), "found no 'label'"),
         ("cells/std.0.json", None, "found cells of 5 and 13 personas"),
@@ -460,6 +489,9 @@ def test_a_file_that_is_no_study_s(tmp_path, name, text, want):
     folder = save_study(tmp_path / "x", {"paml": [0]})
     if text is None:
         text = json.dumps(cell("std", 0, personas=5))
+    elif text == "follow_ups":
+        told = json.loads((folder / name).read_text())
+        text = json.dumps({**told, text: [{"one": "mtml-0.7"}]})
     elif text == "statistics":
         told = cell("paml", 0)
         told["test"][3]["statistics"]["nll"].pop()

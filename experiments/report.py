@@ -9,7 +9,7 @@ from absl import app, flags
 from experiments import report_details as details
 from experiments import report_figures as figures
 from experiments import report_tables as tables
-from experiments.report_cells import Study, read_study
+from experiments.report_cells import GAINS, Study, read_study
 from experiments.report_html import to_html
 from experiments.report_numbers import Numbers
 from experiments.report_page import Block, Figure, Heading, Text, to_markdown
@@ -102,7 +102,9 @@ def list_blocks(title: str, study: Study, numbers: Numbers, pictures) -> list[Bl
         Heading("Own dialogues against another speaker's"),
         Text(
             "Every model adapted as long to k dialogues of another persona. Any adapting lowers "
-            "PPL; own minus other tells whether the persona was learnt."
+            "PPL; own minus other tells whether the persona was learnt. In nats a token, the "
+            "logarithm of PPL, own minus other is what own dialogues gain and what another's cost, "
+            "together; the columns before it tell them apart."
         ),
     ]
     for shots in order:
@@ -118,13 +120,18 @@ def list_blocks(title: str, study: Study, numbers: Numbers, pictures) -> list[Bl
         Figure(
             "differences.png",
             f"Each row minus PAML, {study.shots()}-shot, epoch {last}: mean with its 95 % interval, "
-            "strokes for the seeds, hollow diamonds for the paper's difference where it has one.",
+            "strokes for the seeds, hollow diamonds for the paper's difference where it has one. The "
+            "last panel needs no judge of replies: how much better the human ones are predicted "
+            "after the speaker's dialogues than after another's.",
         ),
     ]
     for shots in order:
         for name in [*names, "ppl"]:
             blocks.append(Heading(f"{tables.SCORES[name].name}, {shots}-shot", 3))
             blocks += tables.against_paml(study, numbers, shots, name)
+        for gain in GAINS:
+            blocks.append(Heading(f"nats a token, {gain}, {shots}-shot", 3))
+            blocks += tables.against_paml(study, numbers, shots, "nats", gain)
     if made_of := parts_of_scores(study, numbers, "parts.png"):
         blocks += [Heading("What the persona scores are made of"), *made_of]
     blocks += [

@@ -10,6 +10,10 @@ from experiments.study_rows import GROUPS, ROWS
 from mtml_jax.scores import Statistics
 
 Stage = tuple[str, int, int]  # system, shots, epoch
+# Systems of which there is only the likelihood of the gold replies, one's minus another's.
+GAINS = {"own minus unadapted": ("own", "unadapted"),
+         "other minus unadapted": ("other", "unadapted"),
+         "own minus other": ("own", "other")}  # fmt: skip
 _SETTINGS = ("preset", "data", "split", "seeds", "shots", "epochs", "settings", "endpoint")
 _FOLLOW_UP = ("one", "other", "seeds", "fixed")
 _CELL = ("row", "label", "group", "strategy", "seed", "personas", "folds", "turns", "training")
@@ -146,7 +150,23 @@ def _cell(path):
             f"{path}: found a test that cannot be read ({error!r}), want statistics with an entry "
             "a persona; remove the file and run the study again"
         ) from None
+    statistics |= _gains(statistics)
     return Cell(told, statistics)
+
+
+def _gains(statistics):
+    found = {}
+    for system, shots, epoch in statistics:
+        for name, (one, other) in GAINS.items():
+            left = statistics[system, shots, epoch]
+            right = statistics.get((other, shots, epoch), statistics.get((other, 0, 0)))
+            if system == one and right and "nll" in left and "nll" in right:
+                found[name, shots, epoch] = {
+                    "dialogues": left["dialogues"],
+                    "nll": left["nll"] - right["nll"],
+                    "tokens": left["tokens"],
+                }
+    return found
 
 
 def _read(path, wanted):

@@ -30,6 +30,7 @@ from experiments.report_tables import reported
 _ABLATIONS = (("--", "d"), ("-.", "*"), ((0, (6, 1, 1, 1)), "h"), ((0, (3, 3)), "X"))
 _AXES = {
     "ppl": "PPL, exp(nats a token)",
+    "nats": "nats a token, own minus other",
     "c": "C own, a reply",
     "c_own_minus_shuffled": "C own minus shuffled, a reply",
     "facts": "facts, stated minus\ncontradicted (share)",
@@ -151,11 +152,11 @@ def over_alpha(study: Study, numbers: Numbers, names: Sequence[str]) -> bytes:
 
 def differences(study: Study, numbers: Numbers, names: Sequence[str]) -> bytes:
     """Every row minus PAML, with every seed."""
-    names = [*names, "ppl"]
+    systems = {**dict.fromkeys([*names, "ppl"], "own"), "nats": "own minus other"}
     rows = [row for row in study.group("paper", "control") if row != "paml"][::-1]
-    figure, axes = new_figure(len(names), 1.1 + 0.27 * len(rows))
-    stage = ("own", study.shots(), study.last())
-    for axis, name in zip(axes, names):
+    figure, axes = new_figure(len(systems), 1.1 + 0.27 * len(rows))
+    for axis, (name, system) in zip(axes, systems.items()):
+        stage = (system, study.shots(), study.last())
         axis.axvline(0, color="black", linewidth=0.9)
         for place, row in enumerate(rows):
             found = numbers.difference((row, stage), ("paml", stage), name)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.paper_numbers import PAPER
-from experiments.report_cells import Study
+from experiments.report_cells import GAINS, Study
 from experiments.report_numbers import Estimate, Numbers
 from experiments.report_page import Block, Number, Table, Text, fixed
 
@@ -21,6 +21,7 @@ class Score(NamedTuple):
 
 SCORES = {
     "ppl": Score("PPL", "perplexity of the human replies over all tokens, exp(nats a token)", 2),
+    "nats": Score("nats a token", "the logarithm of PPL", 3),
     "bleu": Score("BLEU", "sacreBLEU of the corpus, 0 to 100", 2),
     "c": Score("C own", "statements entailed minus contradicted, a reply; own persona's", 3),
     "c_shuffled": Score("C shuffled", "the same against another persona's statements", 3),
@@ -150,6 +151,7 @@ def own_and_other(study: Study, numbers: Numbers, shots: int) -> list[Block]:
     head, rows, unsure = ["", "seeds"], [], {name: [] for name in names}
     for name in names:
         head += [f"{SCORES[name].name}, unadapted", "own", "other", "own minus other"]
+        head += [f"nats, {gain}" for gain in GAINS] if name == "ppl" else []
     stages = [(system, shots, study.last()) for system in ("own", "other")]
     for row in study.group("paper", "control"):
         line: list[str | Number] = [study.label(row), str(len(study.rows[row]))]
@@ -158,6 +160,9 @@ def own_and_other(study: Study, numbers: Numbers, shots: int) -> list[Block]:
                 line.append(_estimate(numbers.mean(row, stage, name), name, interval=False))
             found = numbers.difference((row, stages[0]), (row, stages[1]), name)
             line.append(_estimate(found, name))
+            for gain in GAINS if name == "ppl" else ():  # ratios, for rows whose PPL differ
+                estimate = numbers.mean(row, (gain, shots, study.last()), "nats")
+                line.append(_estimate(estimate, "nats"))
             if found and found.side() != (-1 if name == "ppl" else 1):
                 unsure[name].append(study.label(row))
         rows.append(line)
@@ -175,9 +180,11 @@ def own_and_other(study: Study, numbers: Numbers, shots: int) -> list[Block]:
     return [Table(head, rows), Text(f"{'. '.join(told)}.")]
 
 
-def against_paml(study: Study, numbers: Numbers, shots: int, name: str) -> list[Block]:
+def against_paml(
+    study: Study, numbers: Numbers, shots: int, name: str, system: str = "own"
+) -> list[Block]:
     """Every row minus PAML with every seed."""
-    stage = ("own", shots, study.last())
+    stage = (system, shots, study.last())
     seeds = sorted({s for row in study.group("paper", "control") for s in study.rows[row]})
     theirs = reported(shots, "paml", name)
     head = ["", "minus PAML", *(f"seed {s}" for s in seeds), "interval"]

@@ -312,8 +312,9 @@ def _scores(statistics: Statistics) -> dict[str, Callable[[Statistics, np.ndarra
 
 
 def _parts(statistics: Statistics) -> dict[str, Callable[[Statistics, np.ndarray], float]]:
-    """What persona scores are made of, as `_scores`: rates of what is right and wrong, their sum,
-    and the share of the right in it, which is NaN where nothing is said."""
+    """What scores are made of, as `_scores`: the nats a token of PPL; of persona scores the rates
+    of what is right and wrong, their sum, and the share of the right in it, which is NaN where
+    nothing is said."""
 
     def pairs(name, field):
         return lambda found, drawn: getattr(metrics.consistency(found[name][drawn].sum(axis=0)), field)
@@ -335,6 +336,10 @@ def _parts(statistics: Statistics) -> dict[str, Callable[[Statistics, np.ndarray
         )
 
     parts: dict[str, Callable] = {}
+    if "nll" in statistics:
+        parts["nats"] = lambda found, drawn: float(
+            found["nll"][drawn].sum() / max(found["tokens"][drawn].sum(), 1)
+        )
     for name in statistics:
         if (shuffled := f"{name}_shuffled") in statistics:
             entailed = [pairs(whose, "entailment") for whose in (name, shuffled)]

@@ -234,10 +234,21 @@ def test_own_against_other_by_hand(whole):
     )  # fmt: skip
     cells = [numbers_in(part)[:1] for part in line.split("|")]
     assert cells[6] == [pytest.approx(means[1] - means[2], abs=5e-3)]
-    assert cells[11:15] == [
+    for place, (one, other) in enumerate(((1, 0), (2, 0), (1, 2)), start=7):
+        nats = np.mean([math.log(ppl(a) / ppl(b)) for a, b in zip(found[one], found[other])])
+        assert cells[place] == [pytest.approx(nats, abs=5.1e-4)]
+    assert cells[14:18] == [
         [pytest.approx(x, abs=5.1e-4)] for x in (*facts, facts[1] - facts[2])
     ]
     assert "PPL: the interval is below zero in every row" in text
+    mtml = [[stage(whole, "mtml-0.8", n, *place) for n in (0, 1)] for place in places[1:]]
+    each = [
+        math.log(ppl(a) / ppl(b)) - math.log(ppl(x) / ppl(y))
+        for a, b, x, y in zip(*mtml, *found[1:])
+    ]
+    cells = tables_of(text)["nats a token, own minus other, 10-shot"]["MTML 0.8"]
+    assert numbers_in(cells["minus PAML"])[0] == pytest.approx(np.mean(each), abs=5.1e-4)
+    assert [float(cells[f"seed {n}"]) for n in (0, 1)] == pytest.approx(each, abs=5.1e-4)
 
 
 def test_the_parts_of_the_scores_by_hand(whole):

@@ -32,7 +32,7 @@ _AXES = {
     "ppl": "PPL, exp(nats a token)",
     "nats": "nats a token, own minus other",
     "c": "C own, a reply",
-    "c_own_minus_shuffled": "C own minus shuffled, a reply",
+    "c_own_minus_shuffled": "C own minus shuffled,\na reply",
     "facts": "facts, stated minus\ncontradicted (share)",
 }
 

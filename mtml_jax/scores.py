@@ -202,7 +202,8 @@ def differences_over_seeds(
 def scorer(statistics: Statistics, name: str) -> Callable[[np.ndarray], float] | None:
     """Makes the function from drawn personas to a score, or to a part of one (`_parts`); None
     where it cannot be counted."""
-    found = (_scores(statistics) | _parts(statistics)).get(name)
+    known = _scores(statistics)
+    found = known.get(name) or _parts(statistics, known).get(name)
     return functools.partial(found, statistics) if found else None
 
 
@@ -311,20 +312,16 @@ def _scores(statistics: Statistics) -> dict[str, Callable[[Statistics, np.ndarra
     return scores
 
 
-def _parts(statistics: Statistics) -> dict[str, Callable[[Statistics, np.ndarray], float]]:
-    """What scores are made of, as `_scores`: the nats a token of PPL; of persona scores the rates
-    of what is right and wrong, their sum, and the share of the right in it, which is NaN where
-    nothing is said."""
+def _parts(statistics: Statistics, scores: Mapping[str, Callable]) -> dict[str, Callable]:
+    """What `_scores` are made of: the nats a token of PPL; of persona scores the rates of what is
+    right and wrong, their sum, and the share of the right in it, which is NaN where nothing is
+    said."""
+
+    def nats(found, drawn):
+        return float(found["nll"][drawn].sum() / max(found["tokens"][drawn].sum(), 1))
 
     def pairs(name, field):
         return lambda found, drawn: getattr(metrics.consistency(found[name][drawn].sum(axis=0)), field)
-
-    def verdict(index):
-        def rate(found, drawn):
-            verdicts, replies = found["facts"][drawn].sum(axis=0), found["replies"][drawn].sum()
-            return float(verdicts[index] / max(replies, 1))
-
-        return rate
 
     def both(right, wrong):
         return lambda found, drawn: right(found, drawn) + wrong(found, drawn)
@@ -335,20 +332,16 @@ def _parts(statistics: Statistics) -> dict[str, Callable[[Statistics, np.ndarray
             right(found, drawn) / whole(found, drawn) if whole(found, drawn) else math.nan
         )
 
-    parts: dict[str, Callable] = {}
-    if "nll" in statistics:
-        parts["nats"] = lambda found, drawn: float(
-            found["nll"][drawn].sum() / max(found["tokens"][drawn].sum(), 1)
-        )
+    parts: dict[str, Callable] = {"nats": nats} if "nll" in statistics else {}
     for name in statistics:
         if (shuffled := f"{name}_shuffled") in statistics:
-            entailed = [pairs(whose, "entailment") for whose in (name, shuffled)]
-            parts[f"{shuffled}_entailment"] = entailed[1]
-            parts[f"{shuffled}_contradiction"] = pairs(shuffled, "contradiction")
+            for field in ("entailment", "contradiction"):
+                parts[f"{shuffled}_{field}"] = pairs(shuffled, field)
+            entailed = scores[f"{name}_entailment"], parts[f"{shuffled}_entailment"]
             parts[f"{name}_entailed_either"] = both(*entailed)
             parts[f"{name}_own_share"] = share(*entailed)
     if "facts" in statistics:
-        judged = verdict(0), verdict(1)
+        judged = scores["stated"], scores["contradicted"]
         parts["facts_either"], parts["facts_true_share"] = both(*judged), share(*judged)
     return parts
 

@@ -69,7 +69,8 @@ def test_consistency_by_hand():
 
 def parts(statistics):
     everyone = np.arange(len(statistics["dialogues"]))
-    return {name: scores.scorer(statistics, name)(everyone) for name in scores._parts(statistics)}
+    names = scores._parts(statistics, scores._scores(statistics))
+    return {name: scores.scorer(statistics, name)(everyone) for name in names}
 
 
 def test_the_parts_of_consistency_and_of_facts_by_hand():

@@ -101,13 +101,20 @@ class Numbers:
         return [(stage, estimate) for stage, estimate in found if estimate]
 
     def at_equal_ppl(
-        self, row: str, other: str, shots: int, name: str, among: Sequence[int] | None = None
+        self,
+        row: str,
+        other: str,
+        shots: int,
+        name: str,
+        among: Sequence[int] | None = None,
+        first: bool = False,
     ) -> AtEqualPpl | None:
         """Compares the curves of two rows at common PPL; None where they have none.
 
-        Curves are means over the seeds that both have, of `among` alone where given. Where a curve passes a level more than
-        once, as when PPL rises again, the last time along the epochs counts. A resample draws
-        seeds and personas, makes both curves and their common range anew.
+        Curves are means over the seeds that both have, of `among` alone where given. Where a
+        curve passes a level more than once, as when PPL rises again, the last time along the
+        epochs counts, or the `first`. A resample draws seeds and personas, makes both curves and
+        their common range anew.
         """
         stages = self._stages(shots)
         runs = [[self._runs(r, stage) for stage in stages] for r in (row, other)]
@@ -139,7 +146,7 @@ class Numbers:
         def gap(numbers, drawn):
             both = curves(numbers, drawn)
             resampled.append(common_range(*both) is None)
-            return _gap(*both)
+            return _gap(*both, first)
 
         whole = curves(range(len(seeds)), everyone)
         span = common_range(*whole)
@@ -147,13 +154,13 @@ class Numbers:
             return None
         levels = tuple(np.linspace(*span, _LEVELS).tolist())
         low, high = resample_seeds(gap, len(seeds), len(everyone), **self._draws)
-        each = {seed: _gap(*curves((n,), everyone)) for n, seed in enumerate(seeds)}
-        ones, others = (tuple(passing(curve, at) for at in levels) for curve in whole)
+        each = {seed: _gap(*curves((n,), everyone), first) for n, seed in enumerate(seeds)}
+        ones, others = (tuple(passing(curve, at, first) for at in levels) for curve in whole)
         return AtEqualPpl(
             levels,
             ones,
             others,
-            Estimate(_gap(*whole), low, high, each),
+            Estimate(_gap(*whole, first), low, high, each),
             sum(resampled) / max(len(resampled), 1),
         )
 
@@ -186,22 +193,23 @@ def common_range(one: Sequence, other: Sequence) -> tuple[float, float] | None:
     return (low, high) if low <= high < math.inf else None
 
 
-def passing(curve: Sequence[tuple[float, float]], level: float) -> float:
-    """The score where a curve of (PPL, score) passes a PPL for the last time, interpolated."""
-    found = math.nan
+def passing(curve: Sequence[tuple[float, float]], level: float, first: bool = False) -> float:
+    """The score where a curve of (PPL, score) passes a PPL for the last time, or the first,
+    interpolated."""
+    found = []
     for (before, left), (after, right) in itertools.pairwise(curve):
         if min(before, after) <= level <= max(before, after):
             share = (level - before) / (after - before) if after != before else 1.0
-            found = left + share * (right - left)
-    return found
+            found.append(left + share * (right - left))
+    return found[0 if first else -1] if found else math.nan
 
 
-def _gap(one, other):
+def _gap(one, other, first=False):
     span = common_range(one, other)
     if span is None:
         return math.nan
     levels = np.linspace(*span, _LEVELS)
-    return float(np.mean([passing(one, at) - passing(other, at) for at in levels]))
+    return float(np.mean([passing(one, at, first) - passing(other, at, first) for at in levels]))
 
 
 def _estimate(found, seeds):

@@ -264,10 +264,17 @@ def _at_equal_ppl(study, numbers, chosen):
             )
         ]
     told = sentence(found.difference, *titles, name)
+    early = numbers.at_equal_ppl(one, other, chosen["shots"], name, among, first=True).difference
+    value, low, high = (format(x, f".{SCORES[name].digits}f") for x in early[:3])
+    again = (
+        " Counted the first time that a curve passes a PPL, before it rises again, it is "
+        f"{value} ({low} to {high})."
+    )
     return [
         Text(
             f"At equal PPL, from {found.levels[0]:.2f} to {found.levels[-1]:.2f}, which both pass "
             f"along the epochs, {told[0].lower()}{told[1:]}"
+            f"{again if early.value != found.difference.value else ''}"
         )
     ]
 

@@ -439,6 +439,7 @@ def test_curves_are_compared_where_both_have_been():
     assert math.isnan(passing(one, 10.5))
     # Down to 4 and up to 8 again: at 6 the second time counts.
     assert passing([(10, 0.0), (4, 0.6), (8, 1.0)], 6) == pytest.approx(0.8)
+    assert passing([(10, 0.0), (4, 0.6), (8, 1.0)], 6, first=True) == pytest.approx(0.4)
     assert passing([(5, 0.1), (5, 0.2)], 5) == 0.2
 
 
@@ -467,6 +468,32 @@ def test_at_equal_ppl_by_hand(tmp_path, shift, span):
     assert found.difference[:3] == pytest.approx((0.1, 0.1, 0.1)) and found.without == 0
     assert found.difference.seeds == pytest.approx({0: 0.1, 1: 0.1})
     assert found.other == pytest.approx([(10 - at) / 10 + 0.01 for at in found.levels])
+
+
+def test_the_first_passing_of_a_ppl_that_rises_again(tmp_path):
+    """PAML falls from 10 to 5; MTML from 8 to 4 at epoch 5 and back to 6, 0.3 better than PAML
+    there is at the same PPL, where it was 0.1 better on its way down."""
+    folder = save_study(tmp_path / "x", ["paml", "mtml-0.8"], 1)
+    for row in ("paml", "mtml-0.8"):
+        path = folder / "cells" / f"{row}.0.json"
+        told = json.loads(path.read_text())
+        for test in told["test"]:
+            epoch, found = test["epoch"], test["statistics"]
+            falling = epoch <= 5
+            level = 10 - epoch / 2 if row == "paml" else 8 - 0.8 * epoch if falling else 2 + 0.4 * epoch
+            above = 0.0 if row == "paml" else 0.1 if falling else 0.3
+            found["nll"], found["tokens"] = [600 * math.log(level)] * PERSONAS, [600] * PERSONAS
+            found["c"] = [[1000, 9999, 1000 * ((10 - level) / 10 + above), 0]] * PERSONAS
+            found["c_shuffled"] = [[1000, 9999, 0, 0]] * PERSONAS
+        path.write_text(json.dumps(told))
+    numbers = Numbers(read_study(folder), seed=0, resamples=5)
+    # Of the levels 5, 5.75, 6.5, 7.25 and 8 it passes the first two again.
+    for first, want in ((False, (2 * 0.3 + 3 * 0.1) / 5), (True, 0.1)):
+        found = numbers.at_equal_ppl("mtml-0.8", "paml", 10, "c", first=first)
+        assert found.difference[:3] == pytest.approx((want, want, want))
+    blocks = report_tables.endpoint(read_study(folder), numbers)
+    told = "".join(block.text for block in blocks if hasattr(block, "text"))
+    assert "difference is 0.180" in told and "rises again, it is 0.100 (0.100 to 0.100)." in told
 
 
 def run(*words):

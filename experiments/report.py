@@ -132,6 +132,11 @@ def list_blocks(title: str, study: Study, numbers: Numbers, pictures) -> list[Bl
         for gain in GAINS:
             blocks.append(Heading(f"nats a token, {gain}, {shots}-shot", 3))
             blocks += tables.against_paml(study, numbers, shots, "nats", gain)
+    if "multitask" in study.rows:
+        blocks += [
+            Heading("Against the control without meta-learning"),
+            *tables.control(study, numbers),
+        ]
     if made_of := parts_of_scores(study, numbers, "parts.png"):
         blocks += [Heading("What the persona scores are made of"), *made_of]
     blocks += [

@@ -66,6 +66,14 @@ def endpoint(study: Study, numbers: Numbers) -> list[Block]:
     return blocks
 
 
+def control(study: Study, numbers: Numbers) -> list[Block]:
+    """The endpoint's comparison with the row that has the second task and no inner step."""
+    return _comparison(
+        study, numbers, {**study.settings["endpoint"], "other": "multitask"},
+        "Is it the second task that helps, or learning to adapt with it? Exploratory, the answer is",
+    )  # fmt: skip
+
+
 def _comparison(study, numbers, chosen, begin):
     one, other, name, among = (chosen.get(key) for key in ("one", "other", "score", "seeds"))
     stage = ("own", chosen["shots"], chosen["epoch"])

@@ -330,6 +330,18 @@ def test_a_follow_up_takes_its_seeds_alone(tmp_path):
     assert found[0] == found[1] and list(found[2].difference.seeds) == [0, 1, 2]
 
 
+def test_the_control_by_hand(whole):
+    gaps = [
+        c(found) - c(found, "c_shuffled")
+        for found in (stage(whole, row, 1) for row in ("mtml-0.8", "multitask"))
+    ]
+    text = (whole / "report.md").read_text()
+    told = f"on 10 dialogues. The difference is {gaps[0] - gaps[1]:.3f} ("
+    assert f"MTML 0.8 minus Multi-task 0.8 in C own minus shuffled after 10 epochs {told}" in text
+    table = tables_of(text)["Against the control without meta-learning"]
+    assert float(table["difference"]["seed 1"]) == pytest.approx(gaps[0] - gaps[1], abs=5e-4)
+
+
 def test_table_1_has_every_row_before_and_after_adapting(whole):
     table = tables_of((whole / "report.md").read_text())["Context 1"]
     assert list(table) == ["PAML", "MTML 0.8", "Multi-task 0.8"]

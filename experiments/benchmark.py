@@ -26,7 +26,7 @@ from mtml_jax.data.vocab import START
 from mtml_jax.evaluation import score_stages
 from mtml_jax.inner import GRADIENTS
 from mtml_jax.objectives import STRATEGIES
-from mtml_jax.runlog import versions, write_json
+from mtml_jax.runs.files import versions, write_json
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
 from mtml_jax.training import initial_state
 from mtml_jax.types import Tokens

@@ -19,7 +19,7 @@ from mtml_jax import decoding
 from mtml_jax.data.folds import choose_folds
 from mtml_jax.metrics import bleu_signature
 from mtml_jax.nli import load_scorer
-from mtml_jax.runlog import WorkdirLock, versions, write_json, write_text
+from mtml_jax.runs.files import WorkdirLock, versions, write_json, write_text
 from mtml_jax.scores import differences, summarise
 
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mtml_jax.runlog import write_json, write_text
+from mtml_jax.runs.files import write_json, write_text
 
 
 class FoldsFile:

@@ -18,8 +18,8 @@ from mtml_jax.data.exports import read_chat
 from mtml_jax.data.jsonl import read_jsonl
 from mtml_jax.data.vocab import SPECIALS, Vocabulary, load_glove
 from mtml_jax.delta import read_settings
-from mtml_jax.run_folder import load_run
-from mtml_jax.runlog import read_log
+from mtml_jax.runs.files import read_log
+from mtml_jax.runs.folder import load_run
 
 # What dirty data have: nothing, blanks of all kinds, no text, right to left, emoji, a
 # surrogate pair's half (as JSON can write it), tabs, line ends within, much too much.

@@ -11,7 +11,7 @@ from absl import app, flags
 from experiments.rating_items import ALSO, draw_items
 from experiments.rating_store import RatingStore
 from experiments.rating_tables import as_csv, as_text, summarise
-from mtml_jax.runlog import write_text
+from mtml_jax.runs.files import write_text
 
 
 def define_flags() -> None:

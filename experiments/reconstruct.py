@@ -28,7 +28,7 @@ from mtml_jax.reconstruction import (
     summarise_cases,
 )
 from mtml_jax.records import Persona
-from mtml_jax.runlog import versions, write_json
+from mtml_jax.runs.files import versions, write_json
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
 
 DECODERS = {"greedy": decoding.greedy, "beam": decoding.beam_search}

@@ -14,7 +14,7 @@ from experiments.report_html import to_html
 from experiments.report_numbers import Numbers
 from experiments.report_page import Block, Figure, Heading, Text, to_markdown
 from experiments.report_parts import draw_parts, parts_of_scores
-from mtml_jax.runlog import write_bytes, write_text
+from mtml_jax.runs.files import write_bytes, write_text
 
 
 def define_flags() -> None:

@@ -23,7 +23,7 @@ from mtml_jax.data.vocab import UNK
 from mtml_jax.fitting import jitted_steps
 from mtml_jax.inner import GRADIENTS
 from mtml_jax.outer import init_state
-from mtml_jax.runlog import write_json
+from mtml_jax.runs.files import write_json
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
 from mtml_jax.training import rates_at
 

@@ -13,7 +13,7 @@ from absl import logging as absl_logging
 
 from experiments.soak_parts import PARTS
 from experiments.soak_trials import Trials, counted
-from mtml_jax.runlog import versions, write_json
+from mtml_jax.runs.files import versions, write_json
 
 flags.DEFINE_list("parts", list(PARTS), "what to do, of " + ", ".join(PARTS))
 flags.DEFINE_string("output", "runs/soak", "folder of results and of the runs that are killed")

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from experiments.folds_file import FoldsFile
 from experiments.fuzz import READERS, check
 from experiments.soak_runs import random_moment, run, size_of, state_of
-from mtml_jax.checkpoint import ASIDE
-from mtml_jax.manifest import find_damage
-from mtml_jax.runlog import write_json
+from mtml_jax.runs.checkpoint import ASIDE
+from mtml_jax.runs.files import write_json
+from mtml_jax.runs.integrity import find_damage
 
 _STEPS = 24  # of the training that is killed; saved after every second one
 

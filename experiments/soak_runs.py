@@ -8,9 +8,9 @@ import subprocess
 import tempfile
 import time
 
-from mtml_jax.checkpoint import restore_params
 from mtml_jax.delta import digest
-from mtml_jax.runlog import read_log
+from mtml_jax.runs.checkpoint import restore_params
+from mtml_jax.runs.files import read_log
 
 _PROGRAM_SECONDS = 900  # a start that takes longer hangs
 

@@ -24,7 +24,7 @@ from mtml_jax.data.episodes import sample_episodes
 from mtml_jax.data.folds import choose_folds
 from mtml_jax.data.prepare import Prepared, training_batch
 from mtml_jax.fitting import fit_steps
-from mtml_jax.runlog import WorkdirLock, read_log, versions
+from mtml_jax.runs.files import WorkdirLock, read_log, versions
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
 from mtml_jax.training import initial_state, rates_at
 

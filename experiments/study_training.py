@@ -2,11 +2,11 @@
 
 import dataclasses
 
-from mtml_jax.checkpoint import Checkpoints
 from mtml_jax.config import TrainConfig
 from mtml_jax.data.prepare import Prepared
-from mtml_jax.run_folder import save_run
-from mtml_jax.runlog import RunLog
+from mtml_jax.runs.checkpoint import Checkpoints
+from mtml_jax.runs.files import RunLog
+from mtml_jax.runs.folder import save_run
 from mtml_jax.training import Outcome, train
 
 

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtml_jax.checkpoint import restore_params
 from mtml_jax.config import PHASES, TrainConfig
 from mtml_jax.data.episodes import Encoding, encode_dialogue, own_side, pack_rows
 from mtml_jax.data.folds import choose_folds, measure_folds, pack_folds
@@ -15,6 +14,7 @@ from mtml_jax.data.vocab import START, START_PERSONA
 from mtml_jax.decoding import MAX_TOKENS, greedy
 from mtml_jax.evaluation import adapt_to, score_stages
 from mtml_jax.metrics import perplexity
+from mtml_jax.runs.checkpoint import restore_params
 from mtml_jax.sharding import local_mesh, replicate, split_personas
 
 SHOTS, FOLDS, EPOCHS = 5, 8, 10  # k-shot and epochs as in section 3.4; folds are a sample

@@ -5,7 +5,6 @@ import hashlib
 import json
 from typing import NamedTuple
 
-from mtml_jax.checkpoint import restore_params
 from mtml_jax.config import TrainConfig, restored_config
 from mtml_jax.data.demo import demo_facts
 from mtml_jax.data.episodes import EncodedPersona, Encoding, encode_personas
@@ -13,7 +12,8 @@ from mtml_jax.data.personas import group_personas, require_conversations
 from mtml_jax.data.prepare import load_split
 from mtml_jax.data.vocab import Vocabulary
 from mtml_jax.records import Persona
-from mtml_jax.run_folder import load_run
+from mtml_jax.runs.checkpoint import restore_params
+from mtml_jax.runs.folder import load_run
 
 
 class Run(NamedTuple):

@@ -10,10 +10,10 @@ from absl import app, flags
 
 from experiments import flags as settings
 from experiments import summary
-from mtml_jax.checkpoint import Checkpoints
 from mtml_jax.data.prepare import CORPORA, prepare
-from mtml_jax.run_folder import save_run
-from mtml_jax.runlog import RunLog, WorkdirLock
+from mtml_jax.runs.checkpoint import Checkpoints
+from mtml_jax.runs.files import RunLog, WorkdirLock
+from mtml_jax.runs.folder import save_run
 from mtml_jax.sharding import persona_mesh
 from mtml_jax.training import train
 

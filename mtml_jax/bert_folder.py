@@ -14,7 +14,7 @@ import numpy as np
 from mtml_jax import bert
 from mtml_jax.bert import BertConfig
 from mtml_jax.data.dialogue_nli import CLASS_OF, CLASSES
-from mtml_jax.runlog import write_json
+from mtml_jax.runs.files import write_json
 from mtml_jax.types import Params
 
 CONFIG, WEIGHTS, WORDS, TOKENIZER = (

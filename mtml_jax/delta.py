@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtml_jax.runlog import versions, write_bytes, write_json
+from mtml_jax.runs.files import versions, write_bytes, write_json
 from mtml_jax.types import Params
 
 SETTINGS = "adapted.json"

@@ -37,7 +37,7 @@ from mtml_jax.bert_folder import (
     tokenise,
 )
 from mtml_jax.data.dialogue_nli import CLASSES
-from mtml_jax.runlog import write_text
+from mtml_jax.runs.files import write_text
 from mtml_jax.sharding import PERSONAS, local_mesh, replicate, split_personas
 
 CALIBRATION = "calibration.json"

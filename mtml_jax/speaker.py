@@ -23,7 +23,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtml_jax import losses
-from mtml_jax.checkpoint import restore_params
 from mtml_jax.config import LossConfig, restored_config
 from mtml_jax.data.episodes import Encoding, Example, encode_dialogue, pack, stack
 from mtml_jax.data.folds import TURNS_A_BATCH
@@ -40,7 +39,8 @@ from mtml_jax.responder import (
     persona_caveat,
     unknown_share,
 )
-from mtml_jax.run_folder import load_run
+from mtml_jax.runs.checkpoint import restore_params
+from mtml_jax.runs.folder import load_run
 from mtml_jax.types import Params
 
 __all__ = [

@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 from mtml_jax import transformer
 from mtml_jax.blame import find_nan, finite_personas
-from mtml_jax.checkpoint import Checkpoints
 from mtml_jax.config import TrainConfig
 from mtml_jax.data.prepare import (
     Prepared,
@@ -30,7 +29,8 @@ from mtml_jax.fitting import fit_steps, phases
 from mtml_jax.metrics import perplexity
 from mtml_jax.objectives import Metrics
 from mtml_jax.outer import init_state
-from mtml_jax.runlog import RunLog
+from mtml_jax.runs.checkpoint import Checkpoints
+from mtml_jax.runs.files import RunLog
 from mtml_jax.sharding import (
     any_process,
     fetch,

@@ -155,11 +155,11 @@ def save_tiny_run():
     Its words are those of `TINY_WORDS`; the parameters are larger than at the beginning of
     training, so that replies differ.
     """
-    from mtml_jax.checkpoint import Checkpoints
     from mtml_jax.config import ModelConfig, TileShape, TrainConfig
     from mtml_jax.data.vocab import Vocabulary
     from mtml_jax.outer import init_state
-    from mtml_jax.run_folder import save_run
+    from mtml_jax.runs.checkpoint import Checkpoints
+    from mtml_jax.runs.folder import save_run
 
     def save(folder, seed=3, **changed):
         config = TrainConfig(

@@ -15,7 +15,6 @@ import pytest
 from experiments import reconstruct as command
 from experiments import reconstruction_report
 from mtml_jax import decoding, reconstruction, transformer
-from mtml_jax.checkpoint import Checkpoints
 from mtml_jax.config import LossConfig, ModelConfig, TileShape, TrainConfig
 from mtml_jax.data.demo import demo_corpus
 from mtml_jax.data.episodes import Encoding, encode_dialogue, pack_rows
@@ -34,7 +33,8 @@ from mtml_jax.reconstruction import (
     summarise_cases,
 )
 from mtml_jax.records import Dialogue, Turn
-from mtml_jax.run_folder import save_run
+from mtml_jax.runs.checkpoint import Checkpoints
+from mtml_jax.runs.folder import save_run
 from mtml_jax.sharding import persona_mesh
 from mtml_jax.types import Tokens
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from mtml_jax.config import TrainConfig
-from mtml_jax.run_folder import MAY_DIFFER, check_same, load_run, save_run
+from mtml_jax.runs.folder import MAY_DIFFER, check_same, load_run, save_run
 
 _CONFIG = {"model": {"width": 7, "heads": 2}, "glove": "", "warmup": 3, "iterations": 11}
 

@@ -14,7 +14,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 import mtml_jax
-from mtml_jax.runlog import RunLog, WorkdirLock, read_log, versions, write_json, write_text
+from mtml_jax.runs.files import RunLog, WorkdirLock, read_log, versions, write_json, write_text
 
 _ROOT = Path(mtml_jax.__file__).parents[1]
 
@@ -197,7 +197,7 @@ def test_the_lock_is_exclusive(tmp_path):
 def test_the_lock_dies_with_its_process(tmp_path):
     program = (
         "import sys, time\n"
-        "from mtml_jax.runlog import WorkdirLock\n"
+        "from mtml_jax.runs.files import WorkdirLock\n"
         "with WorkdirLock(sys.argv[1]):\n"
         "    print('held', flush=True)\n"
         "    time.sleep(600)\n"
@@ -230,5 +230,5 @@ def test_versions():
 
 
 def test_a_package_that_is_not_there(monkeypatch):
-    monkeypatch.setattr("mtml_jax.runlog._PACKAGES", ("jax", "no-such-package"))
+    monkeypatch.setattr("mtml_jax.runs.files._PACKAGES", ("jax", "no-such-package"))
     assert versions()["no-such-package"] == "not installed"

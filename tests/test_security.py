@@ -12,9 +12,9 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
-from mtml_jax.checkpoint import Checkpoints
 from mtml_jax.config import TrainConfig, restored_config
 from mtml_jax.outer import init_state
+from mtml_jax.runs.checkpoint import Checkpoints
 from mtml_jax.speaker import load_model
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -101,9 +101,9 @@ def test_a_pickle_in_a_checkpoint_is_never_opened(tmp_path):
     names += ["state/checkpoint", "state/checkpoint.pkl", "params.npy", "state/model.pt"]
     program = (
         "import contextlib, sys\n"
-        "from mtml_jax.checkpoint import *\n"
-        "from mtml_jax.checkpoint import ASIDE\n"
-        "from mtml_jax.manifest import write_manifest\n"
+        "from mtml_jax.runs.checkpoint import *\n"
+        "from mtml_jax.runs.checkpoint import ASIDE\n"
+        "from mtml_jax.runs.integrity import write_manifest\n"
         "from mtml_jax.outer import init_state\n"
         "import jax.numpy as jnp, pathlib\n"
         "run, harm, *names = sys.argv[1:]\n"

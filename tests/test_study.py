@@ -13,7 +13,7 @@ from experiments.study_bar import Part, whole_bar
 from experiments.study_rows import GROUPS, ROWS, chosen_rows, config_of
 from mtml_jax.config import PRESETS
 from mtml_jax.data.demo import demo_corpus
-from mtml_jax.runlog import InUse
+from mtml_jax.runs.files import InUse
 
 TINY = PRESETS["tiny"]
 

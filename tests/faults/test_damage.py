@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtml_jax.checkpoint import ASIDE, Checkpoints, restore_params
-from mtml_jax.manifest import NAME, find_damage, write_manifest
 from mtml_jax.outer import init_state
+from mtml_jax.runs.checkpoint import ASIDE, Checkpoints, restore_params
+from mtml_jax.runs.integrity import NAME, find_damage, write_manifest
 
 
 def _state(step):

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mtml_jax.checkpoint import restore_params
 from mtml_jax.delta import digest
-from mtml_jax.runlog import read_log
+from mtml_jax.runs.checkpoint import restore_params
+from mtml_jax.runs.files import read_log
 
 pytestmark = pytest.mark.kills
 

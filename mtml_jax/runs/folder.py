@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mtml_jax.runlog import versions, write_json, write_text
+from mtml_jax.runs.files import versions, write_json, write_text
 
 # Settings that may change when a run is continued: how long it goes on, when it gives up,
 # and how its work is cut up, which changes results by rounding alone.

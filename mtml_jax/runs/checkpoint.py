@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mtml_jax.manifest import find_damage, write_manifest
-from mtml_jax.run_folder import not_found
+from mtml_jax.runs.folder import not_found
+from mtml_jax.runs.integrity import find_damage, write_manifest
 from mtml_jax.sharding import wait_for_all
 from mtml_jax.types import MetaState, Params
 

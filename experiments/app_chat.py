@@ -12,7 +12,7 @@ import gradio as gr
 
 from experiments import app_html
 from mtml_jax.data.exports import choose_speaker, read_chat
-from mtml_jax.records import Dialogue
+from mtml_jax.data.records import Dialogue
 from mtml_jax.speaker import (
     Adapted,
     Model,

@@ -17,6 +17,7 @@ from mtml_jax import decoding
 from mtml_jax.config import PHASES
 from mtml_jax.data.episodes import EncodedPersona, Encoding
 from mtml_jax.data.folds import choose_folds
+from mtml_jax.data.records import Persona
 from mtml_jax.data.vocab import START, START_PERSONA, persona_text
 from mtml_jax.reconstruction import (
     VARIANTS,
@@ -27,7 +28,6 @@ from mtml_jax.reconstruction import (
     score_cases,
     summarise_cases,
 )
-from mtml_jax.records import Persona
 from mtml_jax.runs.files import versions, write_json
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
 

@@ -10,8 +10,8 @@ from mtml_jax.data.demo import demo_facts
 from mtml_jax.data.episodes import EncodedPersona, Encoding, encode_personas
 from mtml_jax.data.personas import group_personas, require_conversations
 from mtml_jax.data.prepare import load_split
+from mtml_jax.data.records import Persona
 from mtml_jax.data.vocab import Vocabulary
-from mtml_jax.records import Persona
 from mtml_jax.runs.checkpoint import restore_params
 from mtml_jax.runs.folder import load_run
 

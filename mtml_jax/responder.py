@@ -21,8 +21,8 @@ from mtml_jax import decoding
 from mtml_jax.config import ModelConfig, TrainConfig
 from mtml_jax.data.episodes import Encoding, encode_dialogue, pack_rows
 from mtml_jax.data.jsonl import tokenize
+from mtml_jax.data.records import Dialogue, Turn
 from mtml_jax.data.vocab import END, START, START_PERSONA, UNK, Vocabulary
-from mtml_jax.records import Dialogue, Turn
 from mtml_jax.types import Params, Tokens
 
 DECODERS = ("beam", "greedy", "nucleus")

@@ -5,8 +5,8 @@ import hashlib
 
 import pytest
 
-from mtml_jax.data.corpus import find_split, read_parlai
-from mtml_jax.records import Turn
+from mtml_jax.data.parlai import find_split, read_parlai
+from mtml_jax.data.records import Turn
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from mtml_jax.data.episodes import (
     tiles_needed,
 )
 from mtml_jax.data.personas import group_personas
+from mtml_jax.data.records import Dialogue, Turn
 from mtml_jax.data.vocab import (
     END,
     SILENCE,
@@ -31,7 +32,6 @@ from mtml_jax.data.vocab import (
     UNK,
     build_vocabulary,
 )
-from mtml_jax.records import Dialogue, Turn
 
 WIDE = TileShape(rows=2, context=64, response=32, persona=32)
 

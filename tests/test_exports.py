@@ -7,7 +7,7 @@ import pytest
 from mtml_jax.data import exports
 from mtml_jax.data.exports import choose_speaker, read_chat
 from mtml_jax.data.jsonl import read_jsonl
-from mtml_jax.data.lines import ReadReport
+from mtml_jax.data.reading import ReadReport
 from mtml_jax.data.whatsapp import read_whatsapp
 
 ANDROID = """\

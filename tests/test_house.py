@@ -84,7 +84,7 @@ def test_tensorflow_is_never_imported():
 
 def test_corpus_readers_and_metrics_need_no_jax():
     program = (
-        "import sys, mtml_jax.data.corpus, mtml_jax.data.jsonl, mtml_jax.data.personas\n"
+        "import sys, mtml_jax.data.parlai, mtml_jax.data.jsonl, mtml_jax.data.personas\n"
         "import mtml_jax.data.splits, mtml_jax.data.vocab, mtml_jax.metrics\n"
         "assert 'jax' not in sys.modules"
     )

@@ -8,7 +8,7 @@ import string
 import pytest
 
 from mtml_jax.data.jsonl import read_jsonl, tokenize
-from mtml_jax.records import Dialogue, Turn
+from mtml_jax.data.records import Dialogue, Turn
 
 GOOD = {
     "conversation": "c1",

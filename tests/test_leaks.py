@@ -9,10 +9,10 @@ import pytest
 
 from experiments import tested
 from mtml_jax.config import TileShape
-from mtml_jax.data.corpus import find_split, read_parlai
 from mtml_jax.data.demo import demo_corpus
 from mtml_jax.data.episodes import Encoding, encode_dialogue, encode_personas, sample_episodes
 from mtml_jax.data.folds import choose_folds, measure_folds, pack_folds
+from mtml_jax.data.parlai import find_split, read_parlai
 from mtml_jax.data.personas import group_personas, require_conversations
 from mtml_jax.data.vocab import SPECIALS, Vocabulary, build_vocabulary
 

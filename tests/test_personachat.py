@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from mtml_jax.data import personachat
-from mtml_jax.data.corpus import find_split, read_parlai
+from mtml_jax.data.parlai import find_split, read_parlai
 from mtml_jax.data.personachat import download, load_personachat, prepared
 
 TEXT = (

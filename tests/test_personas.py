@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from mtml_jax.data.corpus import find_split, read_parlai
+from mtml_jax.data.parlai import find_split, read_parlai
 from mtml_jax.data.personas import group_personas, require_conversations, require_statements
-from mtml_jax.records import Dialogue, Persona, Turn
+from mtml_jax.data.records import Dialogue, Persona, Turn
 
 
 def _dialogue(statements="", speaker="", conversation="c0"):

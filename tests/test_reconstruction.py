@@ -18,6 +18,7 @@ from mtml_jax import decoding, reconstruction, transformer
 from mtml_jax.config import LossConfig, ModelConfig, TileShape, TrainConfig
 from mtml_jax.data.demo import demo_corpus
 from mtml_jax.data.episodes import Encoding, encode_dialogue, pack_rows
+from mtml_jax.data.records import Dialogue, Turn
 from mtml_jax.data.vocab import PAD, SILENCE, START, START_PERSONA, UNK, build_vocabulary
 from mtml_jax.metrics import statement_recall, token_f1
 from mtml_jax.outer import init_state
@@ -32,7 +33,6 @@ from mtml_jax.reconstruction import (
     score_cases,
     summarise_cases,
 )
-from mtml_jax.records import Dialogue, Turn
 from mtml_jax.runs.checkpoint import Checkpoints
 from mtml_jax.runs.folder import save_run
 from mtml_jax.sharding import persona_mesh

@@ -15,13 +15,13 @@ import pytest
 from experiments import check_data
 from experiments.histogram import histogram_svg
 from mtml_jax.config import TileShape, TrainConfig
+from mtml_jax.data.records import Dialogue, Turn
 from mtml_jax.data.sheet import (
     adjusted_rand_index,
     compare_groupings,
     data_sheet,
     percentile,
 )
-from mtml_jax.records import Dialogue, Turn
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = TrainConfig(shape=TileShape(2, 5, 64, 5), meta_batch=2, min_count=1)

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
+from mtml_jax.data.records import Dialogue, Turn
 from mtml_jax.data.splits import split_by_persona
-from mtml_jax.records import Dialogue, Turn
 
 
 def conversation(name, *speakers, statements=()):

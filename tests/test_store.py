@@ -11,7 +11,7 @@ from mtml_jax.config import PRESETS
 from mtml_jax.data import store
 from mtml_jax.data.jsonl import iterate_jsonl, read_jsonl
 from mtml_jax.data.prepare import load_split, prepare, training_batch
-from mtml_jax.records import Dialogue, Turn
+from mtml_jax.data.records import Dialogue, Turn
 
 
 @pytest.fixture(autouse=True)

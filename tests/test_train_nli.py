@@ -19,7 +19,7 @@ from mtml_jax.bert_folder import read_classifier
 from mtml_jax.data.demo import demo_corpus
 from mtml_jax.data.dialogue_nli import LabelledPair, read_dialogue_nli, unrelated_pairs
 from mtml_jax.data.personas import group_personas
-from mtml_jax.records import Dialogue, Persona, Turn
+from mtml_jax.data.records import Dialogue, Persona, Turn
 
 pytest.importorskip("tokenizers")
 pytestmark = pytest.mark.usefixtures("quick_compile")

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mtml_jax.data.corpus import find_split, read_parlai
+from mtml_jax.data.parlai import find_split, read_parlai
+from mtml_jax.data.records import Dialogue, Turn
 from mtml_jax.data.vocab import (
     END,
     PAD,
@@ -19,7 +20,6 @@ from mtml_jax.data.vocab import (
     load_glove,
     persona_text,
 )
-from mtml_jax.records import Dialogue, Turn
 
 
 @pytest.fixture

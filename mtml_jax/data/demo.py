@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from mtml_jax.data import demo_phrases as phrases
-from mtml_jax.records import Dialogue, Turn
+from mtml_jax.data.records import Dialogue, Turn
 
 
 class _Size(NamedTuple):

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtml_jax.data.lines import decoded, excerpt
-from mtml_jax.records import Persona
+from mtml_jax.data.reading import decoded, excerpt
+from mtml_jax.data.records import Persona
 
 CLASSES = ("entailment", "neutral", "contradiction")
 CLASS_OF = {

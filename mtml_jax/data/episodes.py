@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from mtml_jax.config import TASKS, TileShape
+from mtml_jax.data.records import Dialogue, Persona, Turn
 from mtml_jax.data.vocab import (
     END,
     SILENCE,
@@ -16,7 +17,6 @@ from mtml_jax.data.vocab import (
     Vocabulary,
     persona_text,
 )
-from mtml_jax.records import Dialogue, Persona, Turn
 from mtml_jax.types import Episode, Examples, Targets, Tiles, Tokens
 
 SMALL_TILES = 4  # of the second kind, at most, for one dialogue

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtml_jax.data.jsonl import SCHEMA, both_sides, read_jsonl, tokenize
-from mtml_jax.data.lines import Message, ReadReport, excerpt
+from mtml_jax.data.reading import Message, ReadReport, excerpt
+from mtml_jax.data.records import Dialogue
 from mtml_jax.data.telegram import read_telegram
 from mtml_jax.data.whatsapp import FORMS, looks_like_whatsapp, read_whatsapp
-from mtml_jax.records import Dialogue
 
 MAX_BYTES = 100 * 1024 * 1024
 PAUSE_HOURS = 6.0

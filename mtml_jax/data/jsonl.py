@@ -9,8 +9,8 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mtml_jax.data.lines import ReadReport, decoded, excerpt, waiting
-from mtml_jax.records import Dialogue, Turn
+from mtml_jax.data.reading import ReadReport, decoded, excerpt, waiting
+from mtml_jax.data.records import Dialogue, Turn
 
 SCHEMA = (
     '{"conversation": ID, "utterances": [{"speaker": ID, "text": TEXT}, ...], '

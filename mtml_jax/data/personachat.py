@@ -17,9 +17,9 @@ from pathlib import Path
 import array_record.python.array_record_data_source  # noqa: F401
 import tensorflow_datasets as tfds
 
-from mtml_jax.data.corpus import find_split, read_parlai, split_file_names
+from mtml_jax.data.parlai import find_split, read_parlai, split_file_names
+from mtml_jax.data.records import Dialogue, Turn
 from mtml_jax.data.store import store_home, unfinished
-from mtml_jax.records import Dialogue, Turn
 
 URL = "http://parl.ai/downloads/personachat/personachat.tgz"
 SPLITS = ("train", "valid", "test")

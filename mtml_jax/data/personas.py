@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable, Sequence
 
-from mtml_jax.records import Dialogue, Persona
+from mtml_jax.data.records import Dialogue, Persona
 
 _NEED_STATEMENTS = ("multitask", "mtml", "amtml", "std_p")
 

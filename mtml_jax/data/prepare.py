@@ -11,7 +11,6 @@ import numpy as np
 from tqdm import tqdm
 
 from mtml_jax.config import PHASES, TrainConfig
-from mtml_jax.data.corpus import read_parlai
 from mtml_jax.data.demo import demo_corpus
 from mtml_jax.data.episodes import (
     EncodedPersona,
@@ -22,15 +21,16 @@ from mtml_jax.data.episodes import (
     stack_episodes,
 )
 from mtml_jax.data.jsonl import iterate_jsonl
+from mtml_jax.data.parlai import read_parlai
 from mtml_jax.data.personas import (
     group_personas,
     require_conversations,
     require_statements,
 )
+from mtml_jax.data.records import Dialogue, Persona
 from mtml_jax.data.splits import split_by_persona
 from mtml_jax.data.store import load_stored
 from mtml_jax.data.vocab import Vocabulary, build_vocabulary, load_glove
-from mtml_jax.records import Dialogue, Persona
 from mtml_jax.types import Episode
 
 CORPORA = ("demo", "personachat")

@@ -10,8 +10,8 @@ from typing import Any
 from mtml_jax.config import TrainConfig
 from mtml_jax.data.episodes import Encoding, encode_personas
 from mtml_jax.data.personas import group_personas, require_conversations, require_statements
+from mtml_jax.data.records import Dialogue, Persona
 from mtml_jax.data.vocab import SPECIALS, Vocabulary, build_vocabulary, persona_text
-from mtml_jax.records import Dialogue, Persona
 
 PERCENTILES = (50, 90, 99, 100)
 LENGTHS = {

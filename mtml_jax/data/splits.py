@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from mtml_jax.data.personas import group_personas
-from mtml_jax.records import Dialogue
+from mtml_jax.data.records import Dialogue
 
 SPLITS = ("train", "valid", "test")  # a later one is held out from the earlier ones
 _SHARE = 10  # one persona in ten for valid, one for test

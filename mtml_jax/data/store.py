@@ -10,8 +10,8 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from mtml_jax.data.lines import ReadReport
-from mtml_jax.records import Dialogue, Turn
+from mtml_jax.data.reading import ReadReport
+from mtml_jax.data.records import Dialogue, Turn
 
 _FORM = 1  # of the prepared files and of what readers make of a text; raise it with either
 _UNFINISHED = ".unfinished-"

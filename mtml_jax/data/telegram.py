@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mtml_jax.data.lines import Message, ReadReport, clean_name
+from mtml_jax.data.reading import Message, ReadReport, clean_name
 
 FORM = '{"name": ..., "messages": [{"type": "message", "date": ..., "from": ..., "text": ...}]}'
 MAX_CHARACTERS = 10_000  # of a message

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mtml_jax.records import Dialogue
+from mtml_jax.data.records import Dialogue
 
 SPECIALS = ("<pad>", "<unk>", "<start>", "<start_persona>", "<end>", "<silence>")
 PAD, UNK, START, START_PERSONA, END, SILENCE = range(len(SPECIALS))

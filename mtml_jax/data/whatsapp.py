@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from mtml_jax.data.lines import Message, ReadReport, clean_name, decoded, waiting
+from mtml_jax.data.reading import Message, ReadReport, clean_name, decoded, waiting
 
 FORMS = "'12/31/23, 9:41 PM - Name: text' or '[31.12.23, 21:41:05] Name: text'"
 MAX_CHARACTERS = 10_000  # of a message

@@ -5,8 +5,8 @@ import hashlib
 import os
 from pathlib import Path
 
-from mtml_jax.data.lines import ReadReport, decoded, excerpt
-from mtml_jax.records import Dialogue, Turn
+from mtml_jax.data.reading import ReadReport, decoded, excerpt
+from mtml_jax.data.records import Dialogue, Turn
 
 _MARK = b"\xef\xbb\xbf"  # the byte order mark
 _MAX_DIGITS = 9  # of a line number

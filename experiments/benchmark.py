@@ -17,7 +17,6 @@ from experiments.benchmark_tables import benchmark_tables
 from experiments.checkout import commit
 from experiments.peers import WAYS, compare_with_peers
 from experiments.steps import measure_steps, variants
-from mtml_jax import decoding, transformer
 from mtml_jax.config import PRESETS, TrainConfig
 from mtml_jax.data.episodes import pack_rows
 from mtml_jax.data.folds import choose_folds, measure_folds, pack_folds
@@ -25,6 +24,7 @@ from mtml_jax.data.prepare import Prepared, prepare
 from mtml_jax.data.vocab import START
 from mtml_jax.evaluation import score_stages
 from mtml_jax.inner import GRADIENTS
+from mtml_jax.model import decoding, transformer
 from mtml_jax.objectives import STRATEGIES
 from mtml_jax.runs.files import versions, write_json
 from mtml_jax.sharding import persona_mesh, replicate, split_personas

@@ -27,7 +27,7 @@ _MASKED = -1e9
 
 
 class Model(torch.nn.Module):
-    """The Transformer of `mtml_jax.transformer` on batches padded at the end."""
+    """The Transformer of `mtml_jax.model.transformer` on batches padded at the end."""
 
     def __init__(self, params: dict[str, torch.Tensor], heads: int, layers: tuple[int, int]):
         super().__init__()

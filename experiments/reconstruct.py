@@ -13,12 +13,12 @@ from tqdm import tqdm
 from experiments import flags as settings
 from experiments.reconstruction_report import draw, sample_text, table
 from experiments.tested import Run, load
-from mtml_jax import decoding
 from mtml_jax.config import PHASES
 from mtml_jax.data.episodes import EncodedPersona, Encoding
 from mtml_jax.data.folds import choose_folds
 from mtml_jax.data.records import Persona
 from mtml_jax.data.vocab import START, START_PERSONA, persona_text
+from mtml_jax.model import decoding
 from mtml_jax.reconstruction import (
     VARIANTS,
     Scored,

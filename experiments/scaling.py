@@ -15,13 +15,13 @@ from experiments import flags as settings
 from experiments.benchmark import check_among, circumstances, say
 from experiments.benchmark_tables import megabytes, spread, table
 from experiments.scaling_plot import draw
-from mtml_jax import transformer
 from mtml_jax.config import PRESETS, TrainConfig
 from mtml_jax.data.episodes import EncodedDialogue, EncodedPersona, Example, tiles_needed
 from mtml_jax.data.prepare import Prepared, prepare, training_batch
 from mtml_jax.data.vocab import UNK
 from mtml_jax.fitting import jitted_steps
 from mtml_jax.inner import GRADIENTS
+from mtml_jax.model import transformer
 from mtml_jax.outer import init_state
 from mtml_jax.runs.files import write_json
 from mtml_jax.sharding import persona_mesh, replicate, split_personas

@@ -18,12 +18,12 @@ from experiments.reconstruct import measure_reconstruction
 from experiments.study_rows import Row, config_of
 from experiments.study_training import train_run
 from experiments.tested import fingerprint, load
-from mtml_jax import decoding
 from mtml_jax.config import PHASES, TrainConfig
 from mtml_jax.data.episodes import sample_episodes
 from mtml_jax.data.folds import choose_folds
 from mtml_jax.data.prepare import Prepared, training_batch
 from mtml_jax.fitting import fit_steps
+from mtml_jax.model import decoding
 from mtml_jax.runs.files import WorkdirLock, read_log, versions
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
 from mtml_jax.training import initial_state, rates_at

@@ -12,10 +12,10 @@ import optax
 
 from experiments.study_training import train_run
 from experiments.summary import own_and_other
-from mtml_jax import losses
 from mtml_jax.config import TrainConfig
 from mtml_jax.data.prepare import training_batch, validation_batch
 from mtml_jax.inner import inner_update
+from mtml_jax.model import losses
 from mtml_jax.objectives import STRATEGIES, mean_gradient
 from mtml_jax.runs.checkpoint import restore_params
 from mtml_jax.runs.files import WorkdirLock, read_log, write_json

@@ -17,12 +17,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from mtml_jax import decoding
 from mtml_jax.config import ModelConfig, TrainConfig
 from mtml_jax.data.episodes import Encoding, encode_dialogue, pack_rows
 from mtml_jax.data.jsonl import tokenize
 from mtml_jax.data.records import Dialogue, Turn
 from mtml_jax.data.vocab import END, START, START_PERSONA, UNK, Vocabulary
+from mtml_jax.model import decoding
 from mtml_jax.types import Params, Tokens
 
 DECODERS = ("beam", "greedy", "nucleus")

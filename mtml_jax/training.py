@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from mtml_jax import transformer
 from mtml_jax.blame import find_nan, finite_personas
 from mtml_jax.config import TrainConfig
 from mtml_jax.data.prepare import (
@@ -27,6 +26,7 @@ from mtml_jax.data.prepare import (
 from mtml_jax.evaluation import validation_sums
 from mtml_jax.fitting import fit_steps, phases
 from mtml_jax.metrics import perplexity
+from mtml_jax.model import transformer
 from mtml_jax.objectives import Metrics
 from mtml_jax.outer import init_state
 from mtml_jax.runs.checkpoint import Checkpoints

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from mtml_jax import transformer
 from mtml_jax.data.episodes import Example
 from mtml_jax.data.vocab import END, SPECIALS
+from mtml_jax.model import transformer
 
 TINY_WORDS = "i you have a dog cat . , ? ! hi is what do like not name who are there tea am my"
 

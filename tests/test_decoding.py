@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtml_jax import transformer
 from mtml_jax.config import ModelConfig
 from mtml_jax.data.vocab import END, PAD, START, START_PERSONA, UNK
-from mtml_jax.decoding import beam_search, greedy, sample
+from mtml_jax.model import transformer
+from mtml_jax.model.decoding import beam_search, greedy, sample
 from mtml_jax.sharding import map_personas, persona_mesh
 from mtml_jax.types import Tokens
 

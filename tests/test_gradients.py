@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from mtml_jax import losses
 from mtml_jax.config import LossConfig, ModelConfig, StepConfig, TileShape
 from mtml_jax.data.episodes import pack, stack
+from mtml_jax.model import losses
 from mtml_jax.objectives import (
     STRATEGIES,
     Metrics,

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtml_jax import losses, transformer
 from mtml_jax.config import LossConfig, ModelConfig, TileShape
 from mtml_jax.data.episodes import pack
 from mtml_jax.data.vocab import START, START_PERSONA
+from mtml_jax.model import losses, transformer
 from mtml_jax.types import Tokens
 
 pytestmark = pytest.mark.usefixtures("float64", "quick_compile")

@@ -9,9 +9,9 @@ import pytest
 
 from experiments.operations import PRICES, Work, count_step, forward_operations, work_of
 from experiments.slots import real_shares, tile_work
-from mtml_jax import transformer
 from mtml_jax.config import PHASES, TASKS, ModelConfig, StepConfig, TileShape
 from mtml_jax.data.episodes import EncodedDialogue, Example, pack, stack_episodes
+from mtml_jax.model import transformer
 from mtml_jax.objectives import STRATEGIES, mean_gradient
 from mtml_jax.types import Rates, Tokens
 

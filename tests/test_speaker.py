@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from experiments import adapt as command
-from mtml_jax import decoding, losses, responder, speaker
+from mtml_jax import responder, speaker
 from mtml_jax.data.episodes import Encoding, encode_dialogue, pack, pack_rows
 from mtml_jax.data.records import Dialogue, Turn
 from mtml_jax.data.vocab import START, START_PERSONA
 from mtml_jax.delta import digest
+from mtml_jax.model import decoding, losses
 from mtml_jax.runs.folder import save_run
 from mtml_jax.speaker import (
     Responder,

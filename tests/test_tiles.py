@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtml_jax.tiles import sum_over_tiles
+from mtml_jax.model.tiles import sum_over_tiles
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtml_jax import transformer
 from mtml_jax.config import ModelConfig
+from mtml_jax.model import transformer
 from mtml_jax.types import Tokens
 
 pytestmark = pytest.mark.usefixtures("float64", "quick_compile")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from mtml_jax.order import zero_after
+from mtml_jax.model.xla import zero_after
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

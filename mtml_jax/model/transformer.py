@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mtml_jax.config import ModelConfig
-from mtml_jax.order import zero_after
+from mtml_jax.model.xla import zero_after
 from mtml_jax.types import Params, Tokens
 
 _MASKED = -1e9  # finite, so that a row of padding has a gradient of zero and not NaN

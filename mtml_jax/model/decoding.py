@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mtml_jax import transformer
 from mtml_jax.config import ModelConfig
 from mtml_jax.data.vocab import END, PAD, START, START_PERSONA
+from mtml_jax.model import transformer
 from mtml_jax.types import Params, Tokens
 
 MAX_TOKENS = 20  # of a reply, end-of-sequence included

@@ -23,9 +23,9 @@ from mtml_jax.data.folds import choose_folds, measure_folds, pack_folds
 from mtml_jax.data.prepare import Prepared, prepare
 from mtml_jax.data.vocab import START
 from mtml_jax.evaluation import score_stages
-from mtml_jax.inner import GRADIENTS
+from mtml_jax.meta.inner import GRADIENTS
+from mtml_jax.meta.objectives import STRATEGIES
 from mtml_jax.model import decoding, transformer
-from mtml_jax.objectives import STRATEGIES
 from mtml_jax.runs.files import versions, write_json
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
 from mtml_jax.training import initial_state

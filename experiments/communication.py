@@ -14,7 +14,7 @@ from experiments import flags as settings
 from mtml_jax.config import PRESETS, TrainConfig
 from mtml_jax.data.prepare import Prepared, prepare, training_batch
 from mtml_jax.fitting import jitted_steps
-from mtml_jax.objectives import STRATEGIES
+from mtml_jax.meta.objectives import STRATEGIES
 from mtml_jax.sharding import PERSONAS, split_specs
 from mtml_jax.training import initial_state, rates_at
 

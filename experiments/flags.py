@@ -16,8 +16,8 @@ from absl import logging as absl_logging
 
 from mtml_jax.config import PRESETS, TrainConfig
 from mtml_jax.data.prepare import CORPORA
-from mtml_jax.inner import GRADIENTS
-from mtml_jax.objectives import STRATEGIES
+from mtml_jax.meta.inner import GRADIENTS
+from mtml_jax.meta.objectives import STRATEGIES
 
 DEAD_SECONDS = 30  # a process that was not heard of for so long is dead
 

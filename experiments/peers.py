@@ -18,7 +18,7 @@ from mtml_jax.config import TrainConfig
 from mtml_jax.data.episodes import EncodedDialogue, sample_episodes
 from mtml_jax.data.prepare import Prepared, training_batch
 from mtml_jax.data.vocab import START, START_PERSONA
-from mtml_jax.objectives import STRATEGIES, mean_gradient
+from mtml_jax.meta.objectives import STRATEGIES, mean_gradient
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
 from mtml_jax.training import initial_state, rates_at
 

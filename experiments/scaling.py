@@ -20,9 +20,9 @@ from mtml_jax.data.episodes import EncodedDialogue, EncodedPersona, Example, til
 from mtml_jax.data.prepare import Prepared, prepare, training_batch
 from mtml_jax.data.vocab import UNK
 from mtml_jax.fitting import jitted_steps
-from mtml_jax.inner import GRADIENTS
+from mtml_jax.meta.inner import GRADIENTS
+from mtml_jax.meta.outer import init_state
 from mtml_jax.model import transformer
-from mtml_jax.outer import init_state
 from mtml_jax.runs.files import write_json
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
 from mtml_jax.training import rates_at

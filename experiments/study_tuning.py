@@ -14,9 +14,9 @@ from experiments.study_training import train_run
 from experiments.summary import own_and_other
 from mtml_jax.config import TrainConfig
 from mtml_jax.data.prepare import training_batch, validation_batch
-from mtml_jax.inner import inner_update
+from mtml_jax.meta.inner import inner_update
+from mtml_jax.meta.objectives import STRATEGIES, mean_gradient
 from mtml_jax.model import losses
-from mtml_jax.objectives import STRATEGIES, mean_gradient
 from mtml_jax.runs.checkpoint import restore_params
 from mtml_jax.runs.files import WorkdirLock, read_log, write_json
 from mtml_jax.sharding import map_personas, persona_mesh, replicate, split_personas

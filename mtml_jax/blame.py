@@ -9,8 +9,8 @@ import optax
 from jax.sharding import Mesh
 
 from mtml_jax.config import StepConfig
-from mtml_jax.objectives import Phase, mean_gradient
-from mtml_jax.outer import is_finite
+from mtml_jax.meta.objectives import Phase, mean_gradient
+from mtml_jax.meta.outer import is_finite
 from mtml_jax.sharding import map_personas
 from mtml_jax.types import Episode, Params, Rates
 

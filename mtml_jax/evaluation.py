@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from mtml_jax.config import LossConfig
 from mtml_jax.data.folds import ROWS_A_DECODE, Fold
-from mtml_jax.inner import adapt, inner_update
+from mtml_jax.meta.inner import adapt, inner_update
 from mtml_jax.model import losses
 from mtml_jax.model.decoding import Replies
 from mtml_jax.sharding import map_personas

@@ -11,8 +11,8 @@ from jax.sharding import Mesh
 
 from mtml_jax.config import StepConfig, TrainConfig
 from mtml_jax.memory import free_memory
-from mtml_jax.objectives import STRATEGIES, Phase
-from mtml_jax.outer import outer_step
+from mtml_jax.meta.objectives import STRATEGIES, Phase
+from mtml_jax.meta.outer import outer_step
 from mtml_jax.sharding import fetch
 
 _TAKEN = 0.9  # of the free memory: the loop's own arrays and others' need some too

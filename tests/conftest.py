@@ -157,7 +157,7 @@ def save_tiny_run():
     """
     from mtml_jax.config import ModelConfig, TileShape, TrainConfig
     from mtml_jax.data.vocab import Vocabulary
-    from mtml_jax.outer import init_state
+    from mtml_jax.meta.outer import init_state
     from mtml_jax.runs.checkpoint import Checkpoints
     from mtml_jax.runs.folder import save_run
 

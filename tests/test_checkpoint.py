@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import mtml_jax
-from mtml_jax.outer import init_state
+from mtml_jax.meta.outer import init_state
 from mtml_jax.runs.checkpoint import Checkpoints, restore_params
 from mtml_jax.types import MetaState
 
@@ -164,7 +164,7 @@ def _run(program: str, workdir: Path) -> int:
         "import jax\n"
         "import numpy as np\n"
         "from mtml_jax.runs.checkpoint import Checkpoints\n"
-        "from mtml_jax.outer import init_state\n"
+        "from mtml_jax.meta.outer import init_state\n"
         "def state(size, seed):\n"
         "    noise = np.random.default_rng(seed).random((size, 1009), np.float32)\n"
         "    return init_state({'w': noise})\n"

@@ -37,11 +37,11 @@ import numpy as np
 import optax
 import pytest
 
-from mtml_jax import outer
 from mtml_jax.config import ModelConfig, StepConfig, TileShape
 from mtml_jax.data.episodes import pack, stack
+from mtml_jax.meta import outer
+from mtml_jax.meta.objectives import STRATEGIES, mean_gradient
 from mtml_jax.model import transformer
-from mtml_jax.objectives import STRATEGIES, mean_gradient
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
 from mtml_jax.types import Episode, Rates
 

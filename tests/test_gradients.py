@@ -15,14 +15,14 @@ from jax.test_util import check_grads
 
 from mtml_jax.config import LossConfig, ModelConfig, StepConfig, TileShape
 from mtml_jax.data.episodes import pack, stack
-from mtml_jax.model import losses
-from mtml_jax.objectives import (
+from mtml_jax.meta.objectives import (
     STRATEGIES,
     Metrics,
     Phase,
     mean_gradient,
     meta_objective,
 )
+from mtml_jax.model import losses
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
 from mtml_jax.types import Episode, Rates
 

@@ -11,8 +11,8 @@ from experiments.operations import PRICES, Work, count_step, forward_operations,
 from experiments.slots import real_shares, tile_work
 from mtml_jax.config import PHASES, TASKS, ModelConfig, StepConfig, TileShape
 from mtml_jax.data.episodes import EncodedDialogue, Example, pack, stack_episodes
+from mtml_jax.meta.objectives import STRATEGIES, mean_gradient
 from mtml_jax.model import transformer
-from mtml_jax.objectives import STRATEGIES, mean_gradient
 from mtml_jax.types import Rates, Tokens
 
 MODEL = ModelConfig(encoder_layers=2, decoder_layers=3, heads=2, width=128, feed_forward=320)

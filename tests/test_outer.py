@@ -9,11 +9,12 @@ import numpy as np
 import optax
 import pytest
 
-from mtml_jax import blame, outer
+from mtml_jax import blame
 from mtml_jax.config import ModelConfig, StepConfig, TileShape
 from mtml_jax.data.episodes import pack, stack
+from mtml_jax.meta import outer
+from mtml_jax.meta.objectives import STRATEGIES, Metrics, Phase
 from mtml_jax.model import losses
-from mtml_jax.objectives import STRATEGIES, Metrics, Phase
 from mtml_jax.sharding import persona_mesh
 from mtml_jax.types import Episode, Rates, TaskSums, Tiles, TokenSums
 

@@ -20,9 +20,9 @@ from mtml_jax.data.demo import demo_corpus
 from mtml_jax.data.episodes import Encoding, encode_dialogue, pack_rows
 from mtml_jax.data.records import Dialogue, Turn
 from mtml_jax.data.vocab import PAD, SILENCE, START, START_PERSONA, UNK, build_vocabulary
+from mtml_jax.meta.outer import init_state
 from mtml_jax.metrics import statement_recall, token_f1
 from mtml_jax.model import decoding, transformer
-from mtml_jax.outer import init_state
 from mtml_jax.reconstruction import (
     BOTH_SIDES,
     CASES_A_GROUP,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import pytest
 
 from mtml_jax.config import TrainConfig, restored_config
-from mtml_jax.outer import init_state
+from mtml_jax.meta.outer import init_state
 from mtml_jax.runs.checkpoint import Checkpoints
 from mtml_jax.speaker import load_model
 
@@ -104,7 +104,7 @@ def test_a_pickle_in_a_checkpoint_is_never_opened(tmp_path):
         "from mtml_jax.runs.checkpoint import *\n"
         "from mtml_jax.runs.checkpoint import ASIDE\n"
         "from mtml_jax.runs.integrity import write_manifest\n"
-        "from mtml_jax.outer import init_state\n"
+        "from mtml_jax.meta.outer import init_state\n"
         "import jax.numpy as jnp, pathlib\n"
         "run, harm, *names = sys.argv[1:]\n"
         "folder = pathlib.Path(run) / 'checkpoints' / '2'\n"

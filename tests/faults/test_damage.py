@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtml_jax.outer import init_state
+from mtml_jax.meta.outer import init_state
 from mtml_jax.runs.checkpoint import ASIDE, Checkpoints, restore_params
 from mtml_jax.runs.integrity import NAME, find_damage, write_manifest
 

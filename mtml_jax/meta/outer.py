@@ -6,7 +6,7 @@ import optax
 from jax.sharding import Mesh
 
 from mtml_jax.config import StepConfig
-from mtml_jax.objectives import Metrics, Phase, mean_gradient
+from mtml_jax.meta.objectives import Metrics, Phase, mean_gradient
 from mtml_jax.types import Episode, MetaState, Params, Rates
 
 # Adam's constants are those of Kingma and Ba; the clip is the reference code's.

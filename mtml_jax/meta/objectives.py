@@ -10,7 +10,7 @@ from flax import struct
 from jax.sharding import Mesh
 
 from mtml_jax.config import PHASES, TASKS, StepConfig
-from mtml_jax.inner import adapt
+from mtml_jax.meta.inner import adapt
 from mtml_jax.model import losses
 from mtml_jax.sharding import split_specs, sum_personas
 from mtml_jax.types import Episode, Params, Rates, TaskSums

@@ -18,7 +18,7 @@ from experiments.tested import Run, fingerprint, load
 from mtml_jax.data.folds import choose_folds
 from mtml_jax.metrics import bleu_signature
 from mtml_jax.model import decoding
-from mtml_jax.nli import load_scorer
+from mtml_jax.nli.scorer import load_scorer
 from mtml_jax.runs.files import WorkdirLock, versions, write_json, write_text
 from mtml_jax.scores import differences, summarise
 

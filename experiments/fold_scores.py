@@ -9,7 +9,7 @@ from experiments.fold_rows import work_of
 from experiments.tested import Run
 from mtml_jax.data.demo import judge_reply
 from mtml_jax.data.folds import FoldPlan
-from mtml_jax.nli import Scorer
+from mtml_jax.nli.scorer import Scorer
 from mtml_jax.scores import Answer, HeldOut, Statistics, count
 
 

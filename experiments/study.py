@@ -19,7 +19,7 @@ from experiments.study_rows import chosen_rows, config_of
 from mtml_jax.config import PHASES, PRESETS, TrainConfig
 from mtml_jax.data.personas import group_personas, require_conversations
 from mtml_jax.data.prepare import CORPORA, Prepared, load_split, prepare
-from mtml_jax.nli import Scorer, load_scorer
+from mtml_jax.nli.scorer import Scorer, load_scorer
 from mtml_jax.runs.files import InUse, write_json
 
 _FACTS, _CONSISTENCY = "facts", "c_own_minus_shuffled"

@@ -11,13 +11,13 @@ from absl import app, flags
 from tqdm import tqdm
 
 from experiments import flags as settings
-from mtml_jax.bert_folder import Classifier, read_classifier, write_classifier
-from mtml_jax.data.dialogue_nli import CLASSES, read_dialogue_nli, unrelated_pairs
 from mtml_jax.data.personas import group_personas
 from mtml_jax.data.prepare import CORPORA, load_split
 from mtml_jax.data.records import Persona
-from mtml_jax.finetune import finetune
-from mtml_jax.nli import CALIBRATION, Scorer, digest, fit_bias, labels_of
+from mtml_jax.nli.dialogue_nli import CLASSES, read_dialogue_nli, unrelated_pairs
+from mtml_jax.nli.finetune import finetune
+from mtml_jax.nli.huggingface import Classifier, read_classifier, write_classifier
+from mtml_jax.nli.scorer import CALIBRATION, Scorer, digest, fit_bias, labels_of
 
 # How often a PersonaChat reply entails, leaves open or contradicts a statement, half of
 # the statements being of the speaker's own dialogue and half of another persona: what the

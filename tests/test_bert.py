@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from mtml_jax import bert
-from mtml_jax.bert_folder import (
+from mtml_jax.nli import bert
+from mtml_jax.nli.huggingface import (
     pad,
     padded_width,
     read_classifier,

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from mtml_jax import nli
-from mtml_jax.data.dialogue_nli import LabelledPair, read_dialogue_nli
-from mtml_jax.nli import fit_bias, labels_of, load_scorer, log_softmax
+from mtml_jax.nli import scorer as nli
+from mtml_jax.nli.dialogue_nli import LabelledPair, read_dialogue_nli
+from mtml_jax.nli.scorer import fit_bias, labels_of, load_scorer, log_softmax
 
 pytest.importorskip("tokenizers")
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -38,8 +38,8 @@ def count_forwards(scorer, monkeypatch):
 
 def test_scores_are_those_of_single_rows(folder):
     """In every order and company; 70 pairs take a large batch and a small one."""
-    from mtml_jax import bert
-    from mtml_jax.bert_folder import pad, read_classifier, tokenise
+    from mtml_jax.nli import bert
+    from mtml_jax.nli.huggingface import pad, read_classifier, tokenise
 
     model = read_classifier(folder, "--nli")
     wanted = []

@@ -14,12 +14,14 @@ import optax
 import pytest
 
 from experiments import train_nli
-from mtml_jax import bert, bert_folder, finetune, nli
-from mtml_jax.bert_folder import read_classifier
 from mtml_jax.data.demo import demo_corpus
-from mtml_jax.data.dialogue_nli import LabelledPair, read_dialogue_nli, unrelated_pairs
 from mtml_jax.data.personas import group_personas
 from mtml_jax.data.records import Dialogue, Persona, Turn
+from mtml_jax.nli import bert, finetune
+from mtml_jax.nli import huggingface as bert_folder
+from mtml_jax.nli import scorer as nli
+from mtml_jax.nli.dialogue_nli import LabelledPair, read_dialogue_nli, unrelated_pairs
+from mtml_jax.nli.huggingface import read_classifier
 
 pytest.importorskip("tokenizers")
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -256,7 +258,7 @@ def test_nothing_heavy_is_imported():
     program = (
         "import sys\n"
         "sys.modules['torch'] = None  # TensorBoard's writer takes it where it finds it\n"
-        "import experiments.train_nli, mtml_jax.nli\n"
+        "import experiments.train_nli, mtml_jax.nli.scorer\n"
         "names = {'transformers', 'safetensors', 'tokenizers'}\n"
         "assert not names & {m.split('.')[0] for m in sys.modules}"
     )

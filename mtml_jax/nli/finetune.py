@@ -9,9 +9,9 @@ import numpy as np
 import optax
 from jax.sharding import PartitionSpec
 
-from mtml_jax import bert
-from mtml_jax.bert_folder import Classifier, pad, padded_width, tokenise
-from mtml_jax.data.dialogue_nli import LabelledPair
+from mtml_jax.nli import bert
+from mtml_jax.nli.dialogue_nli import LabelledPair
+from mtml_jax.nli.huggingface import Classifier, pad, padded_width, tokenise
 from mtml_jax.sharding import PERSONAS, persona_mesh, replicate, split_personas
 from mtml_jax.types import Params
 

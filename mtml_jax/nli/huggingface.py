@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mtml_jax import bert
-from mtml_jax.bert import BertConfig
-from mtml_jax.data.dialogue_nli import CLASS_OF, CLASSES
+from mtml_jax.nli import bert
+from mtml_jax.nli.bert import BertConfig
+from mtml_jax.nli.dialogue_nli import CLASS_OF, CLASSES
 from mtml_jax.runs.files import write_json
 from mtml_jax.types import Params
 

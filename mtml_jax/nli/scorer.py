@@ -24,8 +24,9 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from mtml_jax import bert
-from mtml_jax.bert_folder import (
+from mtml_jax.nli import bert
+from mtml_jax.nli.dialogue_nli import CLASSES
+from mtml_jax.nli.huggingface import (
     CONFIG,
     TOKENIZER,
     WEIGHTS,
@@ -36,7 +37,6 @@ from mtml_jax.bert_folder import (
     read_classifier,
     tokenise,
 )
-from mtml_jax.data.dialogue_nli import CLASSES
 from mtml_jax.runs.files import write_text
 from mtml_jax.sharding import PERSONAS, local_mesh, replicate, split_personas
 

@@ -19,10 +19,10 @@ from experiments.peers import WAYS, compare_with_peers
 from experiments.steps import measure_steps, variants
 from mtml_jax.config import PRESETS, TrainConfig
 from mtml_jax.data.episodes import pack_rows
-from mtml_jax.data.folds import choose_folds, measure_folds, pack_folds
 from mtml_jax.data.prepare import Prepared, prepare
 from mtml_jax.data.vocab import START
-from mtml_jax.evaluation import score_stages
+from mtml_jax.eval.adaptation import score_stages
+from mtml_jax.eval.folds import choose_folds, measure_folds, pack_folds
 from mtml_jax.meta.inner import GRADIENTS
 from mtml_jax.meta.objectives import STRATEGIES
 from mtml_jax.model import decoding, transformer

@@ -15,12 +15,12 @@ from experiments.fold_scores import effective_shots, statistics_of
 from experiments.folds_file import FoldsFile, key
 from experiments.score_table import score_table
 from experiments.tested import Run, fingerprint, load
-from mtml_jax.data.folds import choose_folds
-from mtml_jax.metrics import bleu_signature
+from mtml_jax.eval.folds import choose_folds
+from mtml_jax.eval.metrics import bleu_signature
+from mtml_jax.eval.scores import differences, summarise
 from mtml_jax.model import decoding
 from mtml_jax.nli.scorer import load_scorer
 from mtml_jax.runs.files import WorkdirLock, versions, write_json, write_text
-from mtml_jax.scores import differences, summarise
 
 
 def define_flags() -> None:

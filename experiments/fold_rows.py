@@ -10,9 +10,9 @@ from tqdm import tqdm
 
 from experiments.folds_file import FoldsFile
 from experiments.tested import Run
-from mtml_jax.data.folds import FoldPlan, measure_folds, pack_folds
 from mtml_jax.data.vocab import START
-from mtml_jax.evaluation import score_stages
+from mtml_jax.eval.adaptation import score_stages
+from mtml_jax.eval.folds import FoldPlan, measure_folds, pack_folds
 from mtml_jax.model import decoding
 from mtml_jax.sharding import (
     fetch,

@@ -8,9 +8,9 @@ from tqdm import tqdm
 from experiments.fold_rows import work_of
 from experiments.tested import Run
 from mtml_jax.data.demo import judge_reply
-from mtml_jax.data.folds import FoldPlan
+from mtml_jax.eval.folds import FoldPlan
+from mtml_jax.eval.scores import Answer, HeldOut, Statistics, count
 from mtml_jax.nli.scorer import Scorer
-from mtml_jax.scores import Answer, HeldOut, Statistics, count
 
 
 def statistics_of(

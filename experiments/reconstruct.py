@@ -15,11 +15,10 @@ from experiments.reconstruction_report import draw, sample_text, table
 from experiments.tested import Run, load
 from mtml_jax.config import PHASES
 from mtml_jax.data.episodes import EncodedPersona, Encoding
-from mtml_jax.data.folds import choose_folds
 from mtml_jax.data.records import Persona
 from mtml_jax.data.vocab import START, START_PERSONA, persona_text
-from mtml_jax.model import decoding
-from mtml_jax.reconstruction import (
+from mtml_jax.eval.folds import choose_folds
+from mtml_jax.eval.reconstruction import (
     VARIANTS,
     Scored,
     Subject,
@@ -28,6 +27,7 @@ from mtml_jax.reconstruction import (
     score_cases,
     summarise_cases,
 )
+from mtml_jax.model import decoding
 from mtml_jax.runs.files import versions, write_json
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtml_jax.data.records import Dialogue
-from mtml_jax.reconstruction import BOTH_SIDES, VARIANTS, Scored
+from mtml_jax.eval.reconstruction import BOTH_SIDES, VARIANTS, Scored
 
 _TITLES = {"both_sides": "both sides", "own_only": "own utterances only"}
 _COLOURS = {"both_sides": "tab:blue", "own_only": "tab:orange"}

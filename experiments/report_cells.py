@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.study_rows import GROUPS, ROWS
-from mtml_jax.scores import Statistics
+from mtml_jax.eval.scores import Statistics
 
 Stage = tuple[str, int, int]  # system, shots, epoch
 # Systems of which there is only the likelihood of the gold replies, one's minus another's.

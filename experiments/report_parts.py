@@ -20,7 +20,7 @@ from experiments.report_tables import shots_in_order, show
 
 
 class Parts(NamedTuple):
-    """A persona score's parts, by their names in `mtml_jax.scores`.
+    """A persona score's parts, by their names in `mtml_jax.eval.scores`.
 
     Attributes:
       statistic: that they are counted from.

@@ -20,8 +20,8 @@ from experiments.study_training import train_run
 from experiments.tested import fingerprint, load
 from mtml_jax.config import PHASES, TrainConfig
 from mtml_jax.data.episodes import sample_episodes
-from mtml_jax.data.folds import choose_folds
 from mtml_jax.data.prepare import Prepared, training_batch
+from mtml_jax.eval.folds import choose_folds
 from mtml_jax.fitting import fit_steps
 from mtml_jax.model import decoding
 from mtml_jax.runs.files import WorkdirLock, read_log, versions

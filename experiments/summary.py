@@ -8,11 +8,11 @@ import numpy as np
 
 from mtml_jax.config import PHASES, TrainConfig
 from mtml_jax.data.episodes import Encoding, encode_dialogue, own_side, pack_rows
-from mtml_jax.data.folds import choose_folds, measure_folds, pack_folds
 from mtml_jax.data.prepare import Prepared
 from mtml_jax.data.vocab import START, START_PERSONA
-from mtml_jax.evaluation import adapt_to, score_stages
-from mtml_jax.metrics import perplexity
+from mtml_jax.eval.adaptation import adapt_to, score_stages
+from mtml_jax.eval.folds import choose_folds, measure_folds, pack_folds
+from mtml_jax.eval.metrics import perplexity
 from mtml_jax.model.decoding import MAX_TOKENS, greedy
 from mtml_jax.runs.checkpoint import restore_params
 from mtml_jax.sharding import local_mesh, replicate, split_personas

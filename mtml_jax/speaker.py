@@ -24,12 +24,12 @@ import numpy as np
 
 from mtml_jax.config import LossConfig, restored_config
 from mtml_jax.data.episodes import Encoding, Example, encode_dialogue, pack, stack
-from mtml_jax.data.folds import TURNS_A_BATCH
 from mtml_jax.data.records import Dialogue
 from mtml_jax.data.vocab import Vocabulary
 from mtml_jax.delta import read_delta, read_settings, write_delta
-from mtml_jax.evaluation import adapt_to
-from mtml_jax.metrics import perplexity
+from mtml_jax.eval.adaptation import adapt_to
+from mtml_jax.eval.folds import TURNS_A_BATCH
+from mtml_jax.eval.metrics import perplexity
 from mtml_jax.model import losses
 from mtml_jax.responder import (
     Model,

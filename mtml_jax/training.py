@@ -23,11 +23,11 @@ from mtml_jax.data.prepare import (
     training_names,
     validation_batch,
 )
-from mtml_jax.evaluation import validation_sums
+from mtml_jax.eval.adaptation import validation_sums
+from mtml_jax.eval.metrics import perplexity
 from mtml_jax.fitting import fit_steps, phases
 from mtml_jax.meta.objectives import Metrics
 from mtml_jax.meta.outer import init_state
-from mtml_jax.metrics import perplexity
 from mtml_jax.model import transformer
 from mtml_jax.runs.checkpoint import Checkpoints
 from mtml_jax.runs.files import RunLog

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtml_jax import evaluation
 from mtml_jax.config import LossConfig, ModelConfig, TileShape
 from mtml_jax.data.episodes import EncodedDialogue, EncodedPersona, pack
-from mtml_jax.data.folds import choose_folds, measure_folds, pack_folds
 from mtml_jax.data.vocab import START
+from mtml_jax.eval import adaptation as evaluation
+from mtml_jax.eval.folds import choose_folds, measure_folds, pack_folds
 from mtml_jax.model import decoding, losses
 from mtml_jax.sharding import persona_mesh
 

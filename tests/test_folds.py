@@ -5,7 +5,7 @@ import pytest
 
 from mtml_jax.config import TileShape
 from mtml_jax.data.episodes import EncodedDialogue, EncodedPersona, Example
-from mtml_jax.data.folds import (
+from mtml_jax.eval.folds import (
     ROWS_A_DECODE,
     choose_folds,
     measure_folds,

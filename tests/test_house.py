@@ -85,7 +85,7 @@ def test_tensorflow_is_never_imported():
 def test_corpus_readers_and_metrics_need_no_jax():
     program = (
         "import sys, mtml_jax.data.parlai, mtml_jax.data.jsonl, mtml_jax.data.personas\n"
-        "import mtml_jax.data.splits, mtml_jax.data.vocab, mtml_jax.metrics\n"
+        "import mtml_jax.data.splits, mtml_jax.data.vocab, mtml_jax.eval.metrics\n"
         "assert 'jax' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -11,10 +11,10 @@ from experiments import tested
 from mtml_jax.config import TileShape
 from mtml_jax.data.demo import demo_corpus
 from mtml_jax.data.episodes import Encoding, encode_dialogue, encode_personas, sample_episodes
-from mtml_jax.data.folds import choose_folds, measure_folds, pack_folds
 from mtml_jax.data.parlai import find_split, read_parlai
 from mtml_jax.data.personas import group_personas, require_conversations
 from mtml_jax.data.vocab import SPECIALS, Vocabulary, build_vocabulary
+from mtml_jax.eval.folds import choose_folds, measure_folds, pack_folds
 
 SHAPE = TileShape(rows=2, context=96, response=64, persona=128)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from mtml_jax import metrics
+from mtml_jax.eval import metrics
 
 REPLIES = [
     "i have two dogs and a cat .",

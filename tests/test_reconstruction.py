@@ -14,16 +14,14 @@ import pytest
 
 from experiments import reconstruct as command
 from experiments import reconstruction_report
-from mtml_jax import reconstruction
 from mtml_jax.config import LossConfig, ModelConfig, TileShape, TrainConfig
 from mtml_jax.data.demo import demo_corpus
 from mtml_jax.data.episodes import Encoding, encode_dialogue, pack_rows
 from mtml_jax.data.records import Dialogue, Turn
 from mtml_jax.data.vocab import PAD, SILENCE, START, START_PERSONA, UNK, build_vocabulary
-from mtml_jax.meta.outer import init_state
-from mtml_jax.metrics import statement_recall, token_f1
-from mtml_jax.model import decoding, transformer
-from mtml_jax.reconstruction import (
+from mtml_jax.eval import reconstruction
+from mtml_jax.eval.metrics import statement_recall, token_f1
+from mtml_jax.eval.reconstruction import (
     BOTH_SIDES,
     CASES_A_GROUP,
     OWN_ONLY,
@@ -34,6 +32,8 @@ from mtml_jax.reconstruction import (
     score_cases,
     summarise_cases,
 )
+from mtml_jax.meta.outer import init_state
+from mtml_jax.model import decoding, transformer
 from mtml_jax.runs.checkpoint import Checkpoints
 from mtml_jax.runs.folder import save_run
 from mtml_jax.sharding import persona_mesh

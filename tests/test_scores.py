@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from mtml_jax import metrics, scores
-from mtml_jax.scores import (
+from mtml_jax.eval import metrics, scores
+from mtml_jax.eval.scores import (
     Answer,
     HeldOut,
     count,

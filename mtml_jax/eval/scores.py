@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtml_jax import metrics
+from mtml_jax.eval import metrics
 
 Label = Callable[[Sequence[tuple[str, str]]], np.ndarray]  # (reply, statement) -> 1, 0, -1
 Statistics = dict[str, np.ndarray]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from mtml_jax.config import LossConfig
-from mtml_jax.data.folds import ROWS_A_DECODE, Fold
+from mtml_jax.eval.folds import ROWS_A_DECODE, Fold
 from mtml_jax.meta.inner import adapt, inner_update
 from mtml_jax.model import losses
 from mtml_jax.model.decoding import Replies

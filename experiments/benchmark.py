@@ -28,7 +28,7 @@ from mtml_jax.meta.objectives import STRATEGIES
 from mtml_jax.model import decoding, transformer
 from mtml_jax.runs.files import versions, write_json
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
-from mtml_jax.training import initial_state
+from mtml_jax.train.loop import initial_state
 from mtml_jax.types import Tokens
 
 _SHOTS, _EPOCHS, _SEED = 5, 1, 0

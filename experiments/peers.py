@@ -20,7 +20,7 @@ from mtml_jax.data.prepare import Prepared, training_batch
 from mtml_jax.data.vocab import START, START_PERSONA
 from mtml_jax.meta.objectives import STRATEGIES, mean_gradient
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
-from mtml_jax.training import initial_state, rates_at
+from mtml_jax.train.loop import initial_state, rates_at
 
 # Of the meta-gradient, relative to its norm. At preset paper float32 is 1.4e-4 (here) and 0.5e-4
 # (PyTorch) away from float64, and a first-order gradient 830e-4.

@@ -19,13 +19,13 @@ from mtml_jax.config import PRESETS, TrainConfig
 from mtml_jax.data.episodes import EncodedDialogue, EncodedPersona, Example, tiles_needed
 from mtml_jax.data.prepare import Prepared, prepare, training_batch
 from mtml_jax.data.vocab import UNK
-from mtml_jax.fitting import jitted_steps
 from mtml_jax.meta.inner import GRADIENTS
 from mtml_jax.meta.outer import init_state
 from mtml_jax.model import transformer
 from mtml_jax.runs.files import write_json
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
-from mtml_jax.training import rates_at
+from mtml_jax.train.loop import rates_at
+from mtml_jax.train.memory_plan import jitted_steps
 
 
 class Axis(NamedTuple):

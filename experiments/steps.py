@@ -16,9 +16,9 @@ from experiments.slots import real_shares
 from mtml_jax.config import PHASES, TrainConfig
 from mtml_jax.data.episodes import sample_episodes
 from mtml_jax.data.prepare import Prepared, training_batch
-from mtml_jax.fitting import jitted_steps
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
-from mtml_jax.training import initial_state, rates_at
+from mtml_jax.train.loop import initial_state, rates_at
+from mtml_jax.train.memory_plan import jitted_steps
 
 
 @dataclasses.dataclass

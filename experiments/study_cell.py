@@ -22,11 +22,11 @@ from mtml_jax.config import PHASES, TrainConfig
 from mtml_jax.data.episodes import sample_episodes
 from mtml_jax.data.prepare import Prepared, training_batch
 from mtml_jax.eval.folds import choose_folds
-from mtml_jax.fitting import fit_steps
 from mtml_jax.model import decoding
 from mtml_jax.runs.files import WorkdirLock, read_log, versions
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
-from mtml_jax.training import initial_state, rates_at
+from mtml_jax.train.loop import initial_state, rates_at
+from mtml_jax.train.memory_plan import fit_steps
 
 TRAINING_COST = 1.5  # of a meta-training at the presets' lengths, in tests; for the time left only
 _SAMPLES = 4

@@ -7,7 +7,7 @@ from mtml_jax.data.prepare import Prepared
 from mtml_jax.runs.checkpoint import Checkpoints
 from mtml_jax.runs.files import RunLog
 from mtml_jax.runs.folder import save_run
-from mtml_jax.training import Outcome, train
+from mtml_jax.train.loop import Outcome, train
 
 
 def train_run(config: TrainConfig, data: Prepared, workdir, study, bar) -> Outcome:

@@ -20,7 +20,7 @@ from mtml_jax.model import losses
 from mtml_jax.runs.checkpoint import restore_params
 from mtml_jax.runs.files import WorkdirLock, read_log, write_json
 from mtml_jax.sharding import map_personas, persona_mesh, replicate, split_personas
-from mtml_jax.training import rates_at
+from mtml_jax.train.loop import rates_at
 
 INNER_RATES = {  # a sum over a dialogue is some ninety times a mean: larger ones end in NaN
     "mean": (0.005, 0.01, 0.05, 0.1, 0.3),

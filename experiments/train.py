@@ -15,7 +15,7 @@ from mtml_jax.runs.checkpoint import Checkpoints
 from mtml_jax.runs.files import RunLog, WorkdirLock
 from mtml_jax.runs.folder import save_run
 from mtml_jax.sharding import persona_mesh
-from mtml_jax.training import train
+from mtml_jax.train.loop import train
 
 settings.define_common_flags()
 settings.define_train_flags()

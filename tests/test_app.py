@@ -190,11 +190,11 @@ def server(tmp_path_factory):
 
 def save_model(workdir):
     """A run of a tiny model that learnt nothing."""
-    from mtml_jax import training
     from mtml_jax.config import ModelConfig, TileShape, TrainConfig
     from mtml_jax.data.prepare import prepare
     from mtml_jax.runs.checkpoint import Checkpoints
     from mtml_jax.runs.folder import save_run
+    from mtml_jax.train import loop as training
 
     config = TrainConfig(
         model=ModelConfig(

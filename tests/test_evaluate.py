@@ -10,12 +10,12 @@ import pytest
 
 from experiments import evaluate as command
 from experiments import fold_rows, fold_scores, tested
-from mtml_jax import training
 from mtml_jax.config import ModelConfig, TileShape, TrainConfig
 from mtml_jax.data.prepare import prepare
 from mtml_jax.eval.scores import VERDICTS
 from mtml_jax.runs.checkpoint import Checkpoints
 from mtml_jax.runs.folder import save_run
+from mtml_jax.train import loop as training
 
 CONFIG = TrainConfig(
     model=ModelConfig(

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mtml_jax import fitting, memory
 from mtml_jax.config import TrainConfig
+from mtml_jax.train import memory
+from mtml_jax.train import memory_plan as fitting
 
 CONFIG = TrainConfig(strategy="amtml", meta_batch=12)
 MIB = 2**20

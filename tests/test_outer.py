@@ -9,13 +9,13 @@ import numpy as np
 import optax
 import pytest
 
-from mtml_jax import blame
 from mtml_jax.config import ModelConfig, StepConfig, TileShape
 from mtml_jax.data.episodes import pack, stack
 from mtml_jax.meta import outer
 from mtml_jax.meta.objectives import STRATEGIES, Metrics, Phase
 from mtml_jax.model import losses
 from mtml_jax.sharding import persona_mesh
+from mtml_jax.train import nonfinite as blame
 from mtml_jax.types import Episode, Rates, TaskSums, Tiles, TokenSums
 
 pytestmark = pytest.mark.usefixtures("float64", "quick_compile")

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from jax._src.array import ArrayImpl
 
-from mtml_jax import training
 from mtml_jax.config import ModelConfig, TileShape, TrainConfig
 from mtml_jax.data.prepare import prepare, training_batch, training_names, validation_batch
 from mtml_jax.data.vocab import PAD
 from mtml_jax.runs.checkpoint import Checkpoints
 from mtml_jax.runs.files import RunLog, read_log
 from mtml_jax.sharding import persona_mesh
+from mtml_jax.train import loop as training
 
 CONFIG = TrainConfig(
     model=ModelConfig(

@@ -18,12 +18,12 @@ from experiments.communication import traffic
 from mtml_jax.config import ModelConfig, TileShape, TrainConfig
 from mtml_jax.data.episodes import Example, pack, stack
 from mtml_jax.data.vocab import END, SPECIALS
-from mtml_jax.fitting import jitted_steps
 from mtml_jax.meta.outer import init_state
 from mtml_jax.model import transformer
 from mtml_jax.runs.checkpoint import Checkpoints
 from mtml_jax.sharding import PERSONAS, replicate, split_params, split_personas
-from mtml_jax.training import rates_at
+from mtml_jax.train.loop import rates_at
+from mtml_jax.train.memory_plan import jitted_steps
 from mtml_jax.types import Episode
 
 STEPS, VOCABULARY = 20, 23

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from mtml_jax.blame import find_nan, finite_personas
 from mtml_jax.config import TrainConfig
 from mtml_jax.data.prepare import (
     Prepared,
@@ -25,7 +24,6 @@ from mtml_jax.data.prepare import (
 )
 from mtml_jax.eval.adaptation import validation_sums
 from mtml_jax.eval.metrics import perplexity
-from mtml_jax.fitting import fit_steps, phases
 from mtml_jax.meta.objectives import Metrics
 from mtml_jax.meta.outer import init_state
 from mtml_jax.model import transformer
@@ -40,6 +38,8 @@ from mtml_jax.sharding import (
     split_params,
     split_personas,
 )
+from mtml_jax.train.memory_plan import fit_steps, phases
+from mtml_jax.train.nonfinite import find_nan, finite_personas
 from mtml_jax.types import MetaState, Rates
 
 _SAVE_SECONDS = 600.0  # at most this much work is lost to a power cut

@@ -10,10 +10,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mtml_jax.config import StepConfig, TrainConfig
-from mtml_jax.memory import free_memory
 from mtml_jax.meta.objectives import STRATEGIES, Phase
 from mtml_jax.meta.outer import outer_step
 from mtml_jax.sharding import fetch
+from mtml_jax.train.memory import free_memory
 
 _TAKEN = 0.9  # of the free memory: the loop's own arrays and others' need some too
 _REMAT_PRICE = 1.2  # in operations, counted: a gradient takes 3.5 passes for 3, its own 9.5 for 8

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from experiments import flags as settings
 from mtml_jax.data.exports import MAX_TURNS, PAUSE_HOURS, choose_speaker, read_chat
 from mtml_jax.data.records import Dialogue
-from mtml_jax.speaker import (
+from mtml_jax.inference.adapt import (
     EPOCHS,
     Adapted,
     Model,

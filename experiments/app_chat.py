@@ -13,7 +13,7 @@ import gradio as gr
 from experiments import app_html
 from mtml_jax.data.exports import choose_speaker, read_chat
 from mtml_jax.data.records import Dialogue
-from mtml_jax.speaker import (
+from mtml_jax.inference.adapt import (
     Adapted,
     Model,
     Responder,

@@ -18,8 +18,7 @@ from typing import TextIO
 from absl import app, flags
 
 from experiments import flags as settings
-from mtml_jax.responder import DECODERS
-from mtml_jax.speaker import (
+from mtml_jax.inference.adapt import (
     Model,
     Responder,
     believed_persona,
@@ -29,6 +28,7 @@ from mtml_jax.speaker import (
     persona_caveat,
     read_settings,
 )
+from mtml_jax.inference.responder import DECODERS
 from mtml_jax.types import Params
 
 HELP = """\

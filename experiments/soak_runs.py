@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 
-from mtml_jax.delta import digest
+from mtml_jax.inference.delta import digest
 from mtml_jax.runs.checkpoint import restore_params
 from mtml_jax.runs.files import read_log
 

@@ -13,7 +13,7 @@ import pytest
 from experiments import chat as command
 from mtml_jax.data.jsonl import read_jsonl
 from mtml_jax.data.records import Dialogue, Turn
-from mtml_jax.speaker import Responder, adapt_to_dialogues, load_model, save_adapted
+from mtml_jax.inference.adapt import Responder, adapt_to_dialogues, load_model, save_adapted
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 ROOT = Path(__file__).resolve().parents[1]

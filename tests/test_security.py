@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import pytest
 
 from mtml_jax.config import TrainConfig, restored_config
+from mtml_jax.inference.adapt import load_model
 from mtml_jax.meta.outer import init_state
 from mtml_jax.runs.checkpoint import Checkpoints
-from mtml_jax.speaker import load_model
 
 _ROOT = Path(__file__).resolve().parents[1]
 _CODE = sorted(p for folder in ("mtml_jax", "experiments") for p in (_ROOT / folder).rglob("*.py"))

@@ -12,14 +12,12 @@ import numpy as np
 import pytest
 
 from experiments import adapt as command
-from mtml_jax import responder, speaker
 from mtml_jax.data.episodes import Encoding, encode_dialogue, pack, pack_rows
 from mtml_jax.data.records import Dialogue, Turn
 from mtml_jax.data.vocab import START, START_PERSONA
-from mtml_jax.delta import digest
-from mtml_jax.model import decoding, losses
-from mtml_jax.runs.folder import save_run
-from mtml_jax.speaker import (
+from mtml_jax.inference import adapt as speaker
+from mtml_jax.inference import responder
+from mtml_jax.inference.adapt import (
     Responder,
     adapt_to_dialogues,
     believed_persona,
@@ -28,6 +26,9 @@ from mtml_jax.speaker import (
     load_model,
     save_adapted,
 )
+from mtml_jax.inference.delta import digest
+from mtml_jax.model import decoding, losses
+from mtml_jax.runs.folder import save_run
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 EXAMPLE = command.__file__.replace("adapt.py", "examples/five_dialogues.jsonl")

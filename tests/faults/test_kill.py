@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mtml_jax.delta import digest
+from mtml_jax.inference.delta import digest
 from mtml_jax.runs.checkpoint import restore_params
 from mtml_jax.runs.files import read_log
 

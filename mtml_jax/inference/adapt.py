@@ -26,12 +26,11 @@ from mtml_jax.config import LossConfig, restored_config
 from mtml_jax.data.episodes import Encoding, Example, encode_dialogue, pack, stack
 from mtml_jax.data.records import Dialogue
 from mtml_jax.data.vocab import Vocabulary
-from mtml_jax.delta import read_delta, read_settings, write_delta
 from mtml_jax.eval.adaptation import adapt_to
 from mtml_jax.eval.folds import TURNS_A_BATCH
 from mtml_jax.eval.metrics import perplexity
-from mtml_jax.model import losses
-from mtml_jax.responder import (
+from mtml_jax.inference.delta import read_delta, read_settings, write_delta
+from mtml_jax.inference.responder import (
     Model,
     Responder,
     believed_persona,
@@ -39,6 +38,7 @@ from mtml_jax.responder import (
     persona_caveat,
     unknown_share,
 )
+from mtml_jax.model import losses
 from mtml_jax.runs.checkpoint import restore_params
 from mtml_jax.runs.folder import load_run
 from mtml_jax.types import Params

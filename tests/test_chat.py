@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from experiments import chat as command
+from experiments.chat import __main__ as command
 from mtml_jax.data.jsonl import read_jsonl
 from mtml_jax.data.records import Dialogue, Turn
 from mtml_jax.inference.adapt import Responder, adapt_to_dialogues, load_model, save_adapted

@@ -1,8 +1,8 @@
 """For whom, and in which operation, a step that was skipped was not finite."""
 
 import dataclasses
-import os
 import traceback
+from pathlib import Path
 
 import jax
 import optax
@@ -13,6 +13,8 @@ from mtml_jax.meta.objectives import Phase, mean_gradient
 from mtml_jax.meta.outer import is_finite
 from mtml_jax.sharding import map_personas
 from mtml_jax.types import Episode, Params, Rates
+
+_PACKAGE = Path(__file__).parents[1]
 
 
 def finite_personas(
@@ -64,10 +66,10 @@ def find_nan(
         ours = [
             frame
             for frame in traceback.extract_tb(error.__traceback__)
-            if os.path.dirname(frame.filename) == os.path.dirname(__file__)
+            if _PACKAGE in Path(frame.filename).parents
         ]
         said = str(error).split("\n")[0].rstrip(".")
-        return f"{said} at {os.path.basename(ours[-1].filename)}:{ours[-1].lineno}, {ours[-1].line}"
+        return f"{said} at {Path(ours[-1].filename).name}:{ours[-1].lineno}, {ours[-1].line}"
     return None
 
 

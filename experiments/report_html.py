@@ -4,7 +4,7 @@ import base64
 import itertools
 from collections.abc import Mapping, Sequence
 
-from experiments.app_html import escape
+from experiments.app.html import escape
 from experiments.report_page import Block, Code, Figure, Heading, Said, Table, Text
 
 _STYLE = """

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import app_html
+from experiments.app import html as app_html
 from experiments.rating_items import Item, System
 from experiments.rating_store import RatingStore, Scores, Task
 
@@ -75,7 +75,7 @@ def test_long_dialogues_are_folded_and_empty_ones_said():
 
 
 def test_without_the_extra_one_sentence_says_how_to_get_it(monkeypatch, tmp_path):
-    from experiments import app
+    from experiments.app import __main__ as app
 
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(ImportError, match=r"pip install -e '\.\[app\]'"):
@@ -83,7 +83,7 @@ def test_without_the_extra_one_sentence_says_how_to_get_it(monkeypatch, tmp_path
 
 
 def test_an_address_that_is_taken_is_told():
-    from experiments import app
+    from experiments.app import __main__ as app
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         with pytest.raises(ValueError, match="want another --host or --port"):
@@ -486,7 +486,7 @@ def test_an_end_in_good_order_leaves_no_uploads(browser, server):
 
 @browser_test
 def test_runs_are_found_and_the_oldest_visits_forgotten(tmp_path):
-    from experiments.app_chat import Visits, find_runs
+    from experiments.app.chat import Visits, find_runs
 
     for name in ("b", "a/x", "a/y/z/deep", ".hidden", "a/x/checkpoints/inner"):
         (tmp_path / name / "checkpoints").mkdir(parents=True)

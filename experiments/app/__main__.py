@@ -106,9 +106,9 @@ def make_app(runs: pathlib.Path, ratings: pathlib.Path, *, host: str, results: b
         ) from None
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    from experiments.app_chat import chat_tab
-    from experiments.app_rate import keep_rater, rate_tab, results_tab
-    from experiments.app_style import CSS, KEYS
+    from experiments.app.chat import chat_tab
+    from experiments.app.rate import keep_rater, rate_tab, results_tab
+    from experiments.app.style import CSS, KEYS
     from experiments.rating_store import RatingStore
     from experiments.rating_tables import as_csv
 

@@ -10,7 +10,7 @@ import threading
 
 import gradio as gr
 
-from experiments import app_html
+from experiments.app import html as app_html
 from mtml_jax.data.exports import choose_speaker, read_chat
 from mtml_jax.data.records import Dialogue
 from mtml_jax.inference.adapt import (

@@ -5,7 +5,7 @@ import pathlib
 
 import gradio as gr
 
-from experiments import app_html
+from experiments.app import html as app_html
 from experiments.rating_store import CRITERIA, RatingStore, Scores
 
 _PLACES = ("−1", "0", "1")

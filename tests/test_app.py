@@ -23,8 +23,8 @@ from pathlib import Path
 import pytest
 
 from experiments.app import html as app_html
-from experiments.rating_items import Item, System
-from experiments.rating_store import RatingStore, Scores, Task
+from experiments.ratings.items import Item, System
+from experiments.ratings.store import RatingStore, Scores, Task
 
 ROOT = Path(__file__).resolve().parents[1]
 HOSTILE = (

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import rating_tables
-from experiments import ratings as command
-from experiments.rating_items import Item, System, draw_items
-from experiments.rating_store import RatingStore, Scores
+from experiments.ratings import __main__ as command
+from experiments.ratings import tables as rating_tables
+from experiments.ratings.items import Item, System, draw_items
+from experiments.ratings.store import RatingStore, Scores
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -215,7 +215,7 @@ def test_wrong_answers_and_files_are_refused(store, tmp_path):
 
 WRITER = """
 import sys
-from experiments.rating_store import RatingStore, Scores
+from experiments.ratings.store import RatingStore, Scores
 store, rater, count = RatingStore(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 for n in range(count):
     reply = n % 12 + 1

@@ -109,8 +109,8 @@ def make_app(runs: pathlib.Path, ratings: pathlib.Path, *, host: str, results: b
     from experiments.app.chat import chat_tab
     from experiments.app.rate import keep_rater, rate_tab, results_tab
     from experiments.app.style import CSS, KEYS
-    from experiments.rating_store import RatingStore
-    from experiments.rating_tables import as_csv
+    from experiments.ratings.store import RatingStore
+    from experiments.ratings.tables import as_csv
 
     with gr.Blocks(title="mtml_jax", analytics_enabled=False, delete_cache=_STRAY) as page:
         kept = keep_rater()

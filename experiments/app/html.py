@@ -5,8 +5,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.rating_store import CRITERIA, Task
-from experiments.rating_tables import cell
+from experiments.ratings.store import CRITERIA, Task
+from experiments.ratings.tables import cell
 
 # Section 3.3 of the paper, in its words.
 DEFINITIONS = {

@@ -6,7 +6,7 @@ import pathlib
 import gradio as gr
 
 from experiments.app import html as app_html
-from experiments.rating_store import CRITERIA, RatingStore, Scores
+from experiments.ratings.store import CRITERIA, RatingStore, Scores
 
 _PLACES = ("−1", "0", "1")
 _NOBODY = {"rater": "", "reply": None, "place": None}
@@ -130,7 +130,7 @@ def results_tab(path: pathlib.Path, page: gr.Blocks, tab: gr.Tab) -> None:
     shown = gr.HTML(elem_id="results")
 
     def read():
-        from experiments.rating_tables import summarise
+        from experiments.ratings.tables import summarise
 
         try:
             report = summarise(RatingStore(path))

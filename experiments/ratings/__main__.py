@@ -8,9 +8,9 @@ import sys
 
 from absl import app, flags
 
-from experiments.rating_items import ALSO, draw_items
-from experiments.rating_store import RatingStore
-from experiments.rating_tables import as_csv, as_text, summarise
+from experiments.ratings.items import ALSO, draw_items
+from experiments.ratings.store import RatingStore
+from experiments.ratings.tables import as_csv, as_text, summarise
 from mtml_jax.runs.files import write_text
 
 

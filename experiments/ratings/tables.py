@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.rating_store import CRITERIA, RatingStore
+from experiments.ratings.store import CRITERIA, RatingStore
 from mtml_jax.eval.metrics import bootstrap_interval
 
 VALUES = (-1, 0, 1)

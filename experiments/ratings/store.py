@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from experiments.rating_items import Item
+from experiments.ratings.items import Item
 
 CRITERIA = ("consistency", "fluency", "coherence")
 _FORMAT = 1

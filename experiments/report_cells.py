@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.study_rows import GROUPS, ROWS
+from experiments.study.rows import GROUPS, ROWS
 from mtml_jax.eval.scores import Statistics
 
 Stage = tuple[str, int, int]  # system, shots, epoch

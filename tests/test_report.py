@@ -15,7 +15,7 @@ from experiments import report, report_drawing, report_tables
 from experiments.paper_numbers import PAPER
 from experiments.report_cells import read_study
 from experiments.report_numbers import Estimate, Numbers, common_range, passing
-from experiments.study_rows import GROUPS, ROWS
+from experiments.study.rows import GROUPS, ROWS
 from mtml_jax.eval.metrics import bleu_statistics
 
 EPOCHS = [1, 3, 5, 7, 10]

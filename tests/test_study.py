@@ -8,9 +8,11 @@ import types
 import numpy as np
 import pytest
 
-from experiments import study, study_cell, study_tuning
-from experiments.study_bar import Part, whole_bar
-from experiments.study_rows import GROUPS, ROWS, chosen_rows, config_of
+from experiments.study import __main__ as study
+from experiments.study import cell as study_cell
+from experiments.study import tuning as study_tuning
+from experiments.study.bar import Part, whole_bar
+from experiments.study.rows import GROUPS, ROWS, chosen_rows, config_of
 from mtml_jax.config import PRESETS
 from mtml_jax.data.demo import demo_corpus
 from mtml_jax.runs.files import InUse

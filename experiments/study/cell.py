@@ -15,8 +15,8 @@ from experiments.fold_scores import effective_shots, statistics_of
 from experiments.folds_file import FoldsFile
 from experiments.operations import count_step
 from experiments.reconstruct import measure_reconstruction
-from experiments.study_rows import Row, config_of
-from experiments.study_training import train_run
+from experiments.study.rows import Row, config_of
+from experiments.study.training import train_run
 from experiments.tested import fingerprint, load
 from mtml_jax.config import PHASES, TrainConfig
 from mtml_jax.data.episodes import sample_episodes

@@ -11,11 +11,11 @@ from typing import Any
 from absl import app, flags
 
 from experiments import flags as settings
-from experiments import study_tuning as tuning
 from experiments.fold_rows import EPOCHS, parsed_shots
-from experiments.study_bar import Part, whole_bar
-from experiments.study_cell import TRAINING_COST, make_cell, step_cost
-from experiments.study_rows import chosen_rows, config_of
+from experiments.study import tuning
+from experiments.study.bar import Part, whole_bar
+from experiments.study.cell import TRAINING_COST, make_cell, step_cost
+from experiments.study.rows import chosen_rows, config_of
 from mtml_jax.config import PHASES, PRESETS, TrainConfig
 from mtml_jax.data.personas import group_personas, require_conversations
 from mtml_jax.data.prepare import CORPORA, Prepared, load_split, prepare

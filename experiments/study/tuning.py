@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments.study_training import train_run
+from experiments.study.training import train_run
 from experiments.summary import own_and_other
 from mtml_jax.config import TrainConfig
 from mtml_jax.data.prepare import training_batch, validation_batch

@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import report, report_drawing, report_tables
-from experiments.paper_numbers import PAPER
-from experiments.report_cells import read_study
-from experiments.report_numbers import Estimate, Numbers, common_range, passing
+from experiments.report import __main__ as report
+from experiments.report import drawing as report_drawing
+from experiments.report import tables as report_tables
+from experiments.report.cells import read_study
+from experiments.report.numbers import Estimate, Numbers, common_range, passing
+from experiments.report.paper_numbers import PAPER
 from experiments.study.rows import GROUPS, ROWS
 from mtml_jax.eval.metrics import bleu_statistics
 

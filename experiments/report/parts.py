@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from experiments.report_cells import Study
-from experiments.report_drawing import (
+from experiments.report.cells import Study
+from experiments.report.drawing import (
     BARS,
     DRAWN,
     QUIET,
@@ -14,9 +14,9 @@ from experiments.report_drawing import (
     strategies_and_alphas,
     style_of,
 )
-from experiments.report_numbers import Numbers
-from experiments.report_page import Block, Figure, Heading, Table, Text
-from experiments.report_tables import shots_in_order, show
+from experiments.report.numbers import Numbers
+from experiments.report.page import Block, Figure, Heading, Table, Text
+from experiments.report.tables import shots_in_order, show
 
 
 class Parts(NamedTuple):

@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.paper_numbers import PAPER
-from experiments.report_cells import GAINS, Study
-from experiments.report_numbers import Estimate, Numbers
-from experiments.report_page import Block, Number, Table, Text, fixed
+from experiments.report.cells import GAINS, Study
+from experiments.report.numbers import Estimate, Numbers
+from experiments.report.page import Block, Number, Table, Text, fixed
+from experiments.report.paper_numbers import PAPER
 
 
 class Score(NamedTuple):

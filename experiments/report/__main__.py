@@ -6,14 +6,12 @@ import sys
 
 from absl import app, flags
 
-from experiments import report_details as details
-from experiments import report_figures as figures
-from experiments import report_tables as tables
-from experiments.report_cells import GAINS, Study, read_study
-from experiments.report_html import to_html
-from experiments.report_numbers import Numbers
-from experiments.report_page import Block, Figure, Heading, Text, to_markdown
-from experiments.report_parts import draw_parts, parts_of_scores
+from experiments.report import details, figures, tables
+from experiments.report.cells import GAINS, Study, read_study
+from experiments.report.html import to_html
+from experiments.report.numbers import Numbers
+from experiments.report.page import Block, Figure, Heading, Text, to_markdown
+from experiments.report.parts import draw_parts, parts_of_scores
 from mtml_jax.runs.files import write_bytes, write_text
 
 

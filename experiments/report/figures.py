@@ -5,10 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.paper_numbers import PAML_CURVE, PAML_HUMAN_C, PAPER
-from experiments.report_cells import Study
-from experiments.report_details import turns_seen
-from experiments.report_drawing import (
+from experiments.report.cells import Study
+from experiments.report.details import turns_seen
+from experiments.report.drawing import (
     BARS,
     BLUE,
     DRAWN,
@@ -24,8 +23,9 @@ from experiments.report_drawing import (
     strategies_and_alphas,
     style_of,
 )  # fmt: skip
-from experiments.report_numbers import Numbers
-from experiments.report_tables import reported
+from experiments.report.numbers import Numbers
+from experiments.report.paper_numbers import PAML_CURVE, PAML_HUMAN_C, PAPER
+from experiments.report.tables import reported
 
 _ABLATIONS = (("--", "d"), ("-.", "*"), ((0, (6, 1, 1, 1)), "h"), ((0, (3, 3)), "X"))
 _AXES = {

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from experiments.paper_numbers import EPOCHS_AT_TEST, INNER_LR, OUTER_LR
-from experiments.report_cells import Study
-from experiments.report_page import Block, Code, Heading, Number, Said, Table, Text, fixed
+from experiments.report.cells import Study
+from experiments.report.page import Block, Code, Heading, Number, Said, Table, Text, fixed
+from experiments.report.paper_numbers import EPOCHS_AT_TEST, INNER_LR, OUTER_LR
 
 _SAMPLES = 3  # contexts of table 1
 _MOST_UTTERANCES = 8

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from experiments.app.html import escape
-from experiments.report_page import Block, Code, Figure, Heading, Said, Table, Text
+from experiments.report.page import Block, Code, Figure, Heading, Said, Table, Text
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1b1b; --quiet: #565656; --page: #fdfdfc;

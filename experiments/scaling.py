@@ -12,8 +12,8 @@ from absl import app, flags
 from tqdm import tqdm
 
 from experiments import flags as settings
-from experiments.benchmark import check_among, circumstances, say
-from experiments.benchmark_tables import megabytes, spread, table
+from experiments.benchmark.__main__ import check_among, circumstances, say
+from experiments.benchmark.tables import megabytes, spread, table
 from experiments.scaling_plot import draw
 from mtml_jax.config import PRESETS, TrainConfig
 from mtml_jax.data.episodes import EncodedDialogue, EncodedPersona, Example, tiles_needed

@@ -9,8 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import benchmark, peers, scaling, scaling_plot, steps
-from experiments.benchmark_tables import benchmark_tables, table
+from experiments import scaling, scaling_plot
+from experiments.benchmark import __main__ as benchmark
+from experiments.benchmark import peers, steps
+from experiments.benchmark.tables import benchmark_tables, table
 from mtml_jax.config import PRESETS, ModelConfig, TileShape
 from mtml_jax.data.prepare import prepare
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.benchmark.slots import real_shares, tile_work
 from experiments.operations import PRICES, Work, count_step, forward_operations, work_of
-from experiments.slots import real_shares, tile_work
 from mtml_jax.config import PHASES, TASKS, ModelConfig, StepConfig, TileShape
 from mtml_jax.data.episodes import EncodedDialogue, Example, pack, stack_episodes
 from mtml_jax.meta.objectives import STRATEGIES, mean_gradient

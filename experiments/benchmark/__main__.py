@@ -13,10 +13,10 @@ from absl import app, flags
 from tqdm import tqdm
 
 from experiments import flags as settings
-from experiments.benchmark_tables import benchmark_tables
+from experiments.benchmark.peers import WAYS, compare_with_peers
+from experiments.benchmark.steps import measure_steps, variants
+from experiments.benchmark.tables import benchmark_tables
 from experiments.checkout import commit
-from experiments.peers import WAYS, compare_with_peers
-from experiments.steps import measure_steps, variants
 from mtml_jax.config import PRESETS, TrainConfig
 from mtml_jax.data.episodes import pack_rows
 from mtml_jax.data.prepare import Prepared, prepare

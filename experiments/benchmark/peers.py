@@ -13,7 +13,7 @@ import time
 import jax
 import numpy as np
 
-from experiments.memory import most_resident, reset_most_resident
+from experiments.benchmark.memory import most_resident, reset_most_resident
 from mtml_jax.config import TrainConfig
 from mtml_jax.data.episodes import EncodedDialogue, sample_episodes
 from mtml_jax.data.prepare import Prepared, training_batch
@@ -78,7 +78,7 @@ def compare_with_peers(
         folder = pathlib.Path(folder)
         _write_problem(folder, config, data, _STEP, params)
         for way in ways:
-            command = [python, "-u", "-m", "experiments.peer_torch", str(folder), f"--way={way}"]
+            command = [python, "-u", "-m", "experiments.benchmark.peer_torch", str(folder), f"--way={way}"]
             if not _run([*command, f"--repeats={repeats}", f"--chunk={chunk}"], way, say):
                 continue
             report = json.loads((folder / f"{way}.json").read_text())

@@ -10,9 +10,9 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from experiments.ceiling import product_ceiling
+from experiments.benchmark.ceiling import product_ceiling
+from experiments.benchmark.slots import real_shares
 from experiments.operations import StepCount, count_step
-from experiments.slots import real_shares
 from mtml_jax.config import PHASES, TrainConfig
 from mtml_jax.data.episodes import sample_episodes
 from mtml_jax.data.prepare import Prepared, training_batch

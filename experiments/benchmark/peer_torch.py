@@ -1,6 +1,6 @@
 """One second-order MTML step as PyTorch users write it, in a process of its own: a peer to time.
 
-`python -m experiments.peer_torch FOLDER --way=loop` reads `problem.npz` and `problem.json`, which
+`python -m experiments.benchmark.peer_torch FOLDER --way=loop` reads `problem.npz` and `problem.json`, which
 `experiments.benchmark --peers` wrote, and leaves `loop.npz` (loss, meta-gradient) and `loop.json`
 (seconds) beside them. Nothing of JAX is imported here.
 
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from experiments.memory import most_resident
+from experiments.benchmark.memory import most_resident
 
 WAYS = ("loop", "higher", "func")
 _MASKED = -1e9

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from experiments.fuzz import READERS, check
+from experiments.soak.fuzz import READERS, check
 
 # By command far more: python -m experiments.soak --parts=fuzz
 _FILES = 2_000 // len(READERS) + 1

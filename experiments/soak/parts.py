@@ -14,8 +14,8 @@ from absl import flags
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from experiments.folds_file import FoldsFile
-from experiments.fuzz import READERS, check
-from experiments.soak_runs import random_moment, run, size_of, state_of
+from experiments.soak.fuzz import READERS, check
+from experiments.soak.runs import random_moment, run, size_of, state_of
 from mtml_jax.runs.checkpoint import ASIDE
 from mtml_jax.runs.files import write_json
 from mtml_jax.runs.integrity import find_damage

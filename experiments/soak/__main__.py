@@ -11,8 +11,8 @@ import sys
 from absl import app, flags
 from absl import logging as absl_logging
 
-from experiments.soak_parts import PARTS
-from experiments.soak_trials import Trials, counted
+from experiments.soak.parts import PARTS
+from experiments.soak.trials import Trials, counted
 from mtml_jax.runs.files import versions, write_json
 
 flags.DEFINE_list("parts", list(PARTS), "what to do, of " + ", ".join(PARTS))

@@ -26,7 +26,7 @@ from experiments.app import html as app_html
 from experiments.ratings.items import Item, System
 from experiments.ratings.store import RatingStore, Scores, Task
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = (
     "<img src=x onerror='window.hacked=1'><script>window.hacked=2</script>"
     "${window.hacked=3}{{constructor.constructor('window.hacked=4')()}}`\"'&amp;\x00\x1b\u202e"

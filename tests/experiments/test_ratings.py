@@ -21,7 +21,7 @@ from experiments.ratings import tables as rating_tables
 from experiments.ratings.items import Item, System, draw_items
 from experiments.ratings.store import RatingStore, Scores
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def write_run(folder, strategy="paml", personas=(5, 3, 2), shots=(5, 10), **config):

@@ -513,7 +513,7 @@ def test_the_first_passing_of_a_ppl_that_rises_again(tmp_path):
 def run(*words):
     return subprocess.run(
         [sys.executable, "-m", "experiments.report", *map(str, words)],
-        capture_output=True, text=True, cwd=Path(__file__).parents[1],
+        capture_output=True, text=True, cwd=Path(__file__).parents[2],
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from mtml_jax.data.sheet import (
     percentile,
 )
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CONFIG = TrainConfig(shape=TileShape(2, 5, 64, 5), meta_batch=2, min_count=1)
 
 

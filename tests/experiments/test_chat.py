@@ -16,7 +16,7 @@ from mtml_jax.data.records import Dialogue, Turn
 from mtml_jax.inference.adapt import Responder, adapt_to_dialogues, load_model, save_adapted
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -262,5 +262,5 @@ def test_nothing_heavy_is_imported():
         "names = {'transformers', 'safetensors', 'tokenizers'}\n"
         "assert not names & {m.split('.')[0] for m in sys.modules}"
     )
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     subprocess.run([sys.executable, "-c", program], cwd=root, check=True)

@@ -28,7 +28,7 @@ from mtml_jax.runs.files import read_log
 from mtml_jax.runs.folder import load_run
 from mtml_jax.train import loop as training
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 SIZES = (
     "--strategy=std --preset=tiny --width=6 --feed_forward=10 --tile_rows=2 --context_tokens=31 "

@@ -1,6 +1,6 @@
 """Breaks the numerics one change at a time, and asks whether a test sees it.
 
-    python tests/mutants.py --count=150 [--seed=0] [--modules inner losses]
+    python tests/mutants.py --count=150 [--seed=0] [--modules meta/inner model/losses]
 
 Works on a copy of the checkout. Prints each survivor as a diff of one line; what was done
 before is known from `mutants.jsonl`, so that it goes on where it was stopped. Compiled
@@ -23,10 +23,10 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = {
-    "inner": ["tests/test_inner.py"],
-    "objectives": ["tests/test_outer.py", "tests/test_golden.py", "tests/test_gradients.py"],
-    "losses": ["tests/test_losses.py", "tests/test_golden.py", "tests/test_gradients.py"],
-    "metrics": ["tests/test_metrics.py", "tests/test_scores.py"],
+    "meta/inner": ["tests/meta/test_inner.py"],
+    "meta/objectives": ["tests/meta"],
+    "model/losses": ["tests/model/test_losses.py", "tests/meta"],
+    "eval/metrics": ["tests/eval/test_metrics.py", "tests/eval/test_scores.py"],
 }
 SWAPS = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Mod: ast.Mult,
@@ -55,6 +55,12 @@ def changes(tree):
     return found
 
 
+def _left_out(folder, names):
+    """What a copy of the checkout does without: its history, environments and trained runs."""
+    unwanted = shutil.ignore_patterns(".git", ".venv*")(folder, names)
+    return unwanted | ({"runs"} & {*names} if Path(folder) == ROOT else set())
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--count", type=int, default=150)
@@ -77,7 +83,7 @@ def main():
             "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(Path(folder) / "programs"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
         }
-        shutil.copytree(ROOT, work, ignore=shutil.ignore_patterns(".git", ".venv*", "runs"))
+        shutil.copytree(ROOT, work, ignore=_left_out)
         for name, index in tqdm(drawn, unit="mutant"):
             if (name, index) in rows:
                 continue

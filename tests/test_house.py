@@ -1,6 +1,7 @@
-"""Imports go down: never up, and never sideways on one floor."""
+"""Imports go down from room to room, and no room has a circle."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -9,18 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-FLOORS = [
-    "config memory order records types metrics runlog manifest data.demo_phrases data.lines",
-    "sharding tiles data.corpus data.jsonl data.personas data.store data.demo data.vocab "
-    "data.dialogue_nli data.whatsapp data.telegram transformer bert scores run_folder",
-    "data.episodes data.exports data.personachat data.splits losses decoding bert_folder",
-    "inner data.sheet data.folds nli finetune",
-    "objectives data.prepare",
-    "outer checkpoint",
-    "evaluation reconstruction delta responder blame fitting",
-    "training speaker",
-]
-FLOOR_OF = {name: n for n, names in enumerate(FLOORS) for name in names.split()}
+# A room may import from itself and from the rooms before it; `base` is the package's own files.
+ROOMS = "base data runs model meta nli eval train inference".split()
 
 
 def modules(folder):
@@ -28,7 +19,7 @@ def modules(folder):
 
 
 def imports(path):
-    """Dotted names of the package's own modules that a file imports, anywhere in it."""
+    """Dotted names that a file imports, anywhere in it."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -38,26 +29,30 @@ def imports(path):
     return found
 
 
-def own(names):
-    short = {n.removeprefix("mtml_jax.") for n in names if n.startswith("mtml_jax.")}
-    return short & FLOOR_OF.keys()
+LIBRARY = {
+    ".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in modules("mtml_jax")
+}
 
 
-@pytest.mark.parametrize("path", modules("mtml_jax"), ids=lambda p: p.stem)
-def test_imports_go_down(path):
-    name = ".".join(path.relative_to(ROOT / "mtml_jax").with_suffix("").parts)
-    assert name in FLOOR_OF, f"{name} stands on no floor"
-    upward = {other for other in own(imports(path)) if FLOOR_OF[other] >= FLOOR_OF[name]}
-    assert not upward, f"{name} imports {upward}, which do not stand below it"
-    assert not any(n.split(".")[0] == "experiments" for n in imports(path))
+def room_of(name):
+    """The room of a dotted module name of the library."""
+    _, *rest = name.split(".")
+    return rest[0] if len(rest) > 1 else "base"
 
 
-def test_every_floor_name_is_a_module():
-    names = {
-        ".".join(p.relative_to(ROOT / "mtml_jax").with_suffix("").parts)
-        for p in modules("mtml_jax")
-    }
-    assert names == set(FLOOR_OF)
+@pytest.mark.parametrize("name", LIBRARY)
+def test_imports_go_down(name):
+    found = imports(LIBRARY[name])
+    rooms = {room_of(other) for other in found & LIBRARY.keys()}
+    upward = {room for room in rooms if ROOMS.index(room) > ROOMS.index(room_of(name))}
+    assert not upward, f"{name} imports from {upward}, which stand above {room_of(name)}"
+    assert not any(n.split(".")[0] == "experiments" for n in found)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_circle_inside_a_room(room):
+    inside = {n: imports(p) & LIBRARY.keys() for n, p in LIBRARY.items() if room_of(n) == room}
+    tuple(graphlib.TopologicalSorter(inside).static_order())  # raises CycleError
 
 
 def test_flags_live_in_experiments_alone():

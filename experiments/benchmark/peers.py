@@ -151,7 +151,7 @@ def _run(command, way, say) -> bool:
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            cwd=pathlib.Path(__file__).resolve().parents[1],
+            cwd=pathlib.Path(__file__).resolve().parents[2],
         ) as running:
             for line in running.stdout:
                 say(f"PyTorch {line.rstrip()}")

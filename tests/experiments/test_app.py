@@ -459,7 +459,7 @@ def test_hostile_files_get_a_clear_message_and_are_not_kept(visit, server, tmp_p
 @browser_test
 def test_results_can_be_kept_from_the_raters(tmp_path):
     program = (
-        "import pathlib, sys; from experiments import app; folder = pathlib.Path(sys.argv[1])\n"
+        "import pathlib, sys; from experiments.app import __main__ as app; folder = pathlib.Path(sys.argv[1])\n"
         "for shown in (True, False):\n"
         "    made = app.make_app(folder, folder / 'r', host='127.0.0.1', results=shown)\n"
         "    print('/ratings.csv' in [getattr(r, 'path', '') for r in made.routes])"

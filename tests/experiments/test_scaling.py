@@ -47,7 +47,7 @@ app.run(train.main)
 
 
 def twenty_steps(strategy, dtype, *placements):
-    program = [sys.executable, "tests/twenty_steps.py", strategy, dtype, *placements]
+    program = [sys.executable, "tests/experiments/twenty_steps.py", strategy, dtype, *placements]
     done = subprocess.run(program, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)

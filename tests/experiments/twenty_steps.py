@@ -1,6 +1,6 @@
 """Twenty outer steps of a strategy on some of eight virtual devices: a program for its tests.
 
-python tests/twenty_steps.py STRATEGY DTYPE PLACEMENT... where a placement is a number of
+python tests/experiments/twenty_steps.py STRATEGY DTYPE PLACEMENT... where a placement is a number of
 devices, with an s behind it where parameters are split: 1 2 4 8 8s. With 8s-2 half of the steps
 are taken on eight devices, saved, and gone on from on two. Prints one JSON object: for each
 placement the losses, the parameters and what the compiled steps send at the end.

@@ -16,8 +16,10 @@ from experiments.benchmark.__main__ import check_among, circumstances, say
 from experiments.benchmark.tables import megabytes, spread, table
 from experiments.scaling_plot import draw
 from mtml_jax.config import PRESETS, TrainConfig
-from mtml_jax.data.episodes import EncodedDialogue, EncodedPersona, Example, tiles_needed
-from mtml_jax.data.prepare import Prepared, prepare, training_batch
+from mtml_jax.data.encode import EncodedDialogue, EncodedPersona, Example
+from mtml_jax.data.episodes import training_batch
+from mtml_jax.data.packing import tiles_needed
+from mtml_jax.data.prepare import Prepared, prepare
 from mtml_jax.data.vocab import UNK
 from mtml_jax.meta.inner import GRADIENTS
 from mtml_jax.meta.outer import init_state

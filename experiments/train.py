@@ -10,11 +10,13 @@ from absl import app, flags
 
 from experiments import flags as settings
 from experiments import summary
-from mtml_jax.data.prepare import CORPORA, prepare
+from mtml_jax.data.load import CORPORA
+from mtml_jax.data.prepare import prepare
 from mtml_jax.runs.checkpoint import Checkpoints
 from mtml_jax.runs.files import RunLog, WorkdirLock
 from mtml_jax.runs.folder import save_run
 from mtml_jax.sharding import persona_mesh
+from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.loop import train
 
 settings.define_common_flags()
@@ -103,7 +105,7 @@ def _source():
 def _describe(config, data, mesh, workdir, found):
     given = flags.FLAGS
     kind = mesh.devices.flat[0].device_kind
-    alpha = f", alpha {config.alpha}" if config.strategy in ("multitask", "mtml") else ""
+    alpha = f", alpha {config.alpha}" if STRATEGIES[config.strategy].reads_alpha else ""
     print(f"strategy {config.strategy}{alpha}, preset {given.preset}, data {given.data}")
     if given.data == "demo":
         print(

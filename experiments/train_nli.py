@@ -11,8 +11,8 @@ from absl import app, flags
 from tqdm import tqdm
 
 from experiments import flags as settings
+from mtml_jax.data.load import CORPORA, load_split
 from mtml_jax.data.personas import group_personas
-from mtml_jax.data.prepare import CORPORA, load_split
 from mtml_jax.data.records import Persona
 from mtml_jax.nli.dialogue_nli import CLASSES, read_dialogue_nli, unrelated_pairs
 from mtml_jax.nli.finetune import finetune

@@ -16,12 +16,8 @@ import numpy as np
 from tqdm import tqdm
 
 from mtml_jax.config import TrainConfig
-from mtml_jax.data.prepare import (
-    Prepared,
-    training_batch,
-    training_names,
-    validation_batch,
-)
+from mtml_jax.data.episodes import training_batch, training_names, validation_batch
+from mtml_jax.data.prepare import Prepared
 from mtml_jax.eval.adaptation import validation_sums
 from mtml_jax.eval.metrics import perplexity
 from mtml_jax.meta.objectives import Metrics

@@ -18,7 +18,7 @@ from experiments import flags as settings
 from experiments import train
 from mtml_jax.config import PRESETS, TileShape, TrainConfig
 from mtml_jax.data import personachat
-from mtml_jax.data.prepare import training_batch
+from mtml_jax.data.episodes import training_batch
 from mtml_jax.runs.files import WorkdirLock
 
 

@@ -111,7 +111,7 @@ def test_an_interrupted_run_leaves_nothing(given, tmp_path, monkeypatch, capsys)
         ({"batch": 0}, "got --batch=0, want 1 or more"),
         ({"rate": float("nan")}, "got --rate=nan, want a finite number"),
         ({"base": "gone"}, "gone: found no such folder, want the config.json, .* of --base"),
-        ({"corpus": "huh"}, "got --data=huh, want demo"),
+        ({"corpus": "huh"}, "expected --data to be demo.*got huh"),
     ],
 )
 def test_a_mistake_gets_one_sentence(given, changed, sentence):

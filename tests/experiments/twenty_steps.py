@@ -16,7 +16,8 @@ from jax.sharding import Mesh
 
 from experiments.communication import traffic
 from mtml_jax.config import ModelConfig, TileShape, TrainConfig
-from mtml_jax.data.episodes import Example, pack, stack
+from mtml_jax.data.encode import Example
+from mtml_jax.data.packing import pack, stack
 from mtml_jax.data.vocab import END, SPECIALS
 from mtml_jax.meta.outer import init_state
 from mtml_jax.model import transformer

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from experiments import adapt as command
-from mtml_jax.data.episodes import Encoding, encode_dialogue, pack, pack_rows
+from mtml_jax.data.encode import Encoding, encode_dialogue
+from mtml_jax.data.packing import pack, pack_rows
 from mtml_jax.data.records import Dialogue, Turn
 from mtml_jax.data.vocab import START, START_PERSONA
 from mtml_jax.inference import adapt as speaker
@@ -68,7 +69,7 @@ def test_adapting_is_a_plain_loop_of_sgd(model):
     @jax.jit
     @jax.value_and_grad
     def slope(params, packed):
-        return losses.response_loss(params, packed, 1.0, config=config)[0]
+        return losses.weighted_loss(params, packed, losses.RESPONSE_ONLY, config=config)[0]
 
     def loss(params, examples):
         return slope(params, pack(examples, model.config.shape, 17, tasks=("response",)))
@@ -325,6 +326,11 @@ def test_a_persona_that_was_never_learnt_is_not_told(model):
     with pytest.raises(ValueError, match="never learnt"):
         believed_persona(paml, model.params, HISTORY)
     assert "never learnt" in responder.persona_caveat(paml)
+    one_task = model._replace(config=_changed(model, strategy="mtml", alpha=1.0))
+    assert "at alpha 1 never learnt" in responder.persona_caveat(one_task)
+    multitask = model._replace(config=_changed(model, strategy="multitask"))
+    assert responder.persona_caveat(multitask) == ""
+    assert isinstance(believed_persona(multitask, model.params, HISTORY), str)
     shared = model._replace(config=_changed(model, distinct_start=False))
     assert "same token" in responder.persona_caveat(shared)
     assert responder.persona_caveat(model) == ""

@@ -9,10 +9,13 @@ import pytest
 
 from experiments.benchmark.slots import real_shares, tile_work
 from experiments.operations import PRICES, Work, count_step, forward_operations, work_of
-from mtml_jax.config import PHASES, TASKS, ModelConfig, StepConfig, TileShape
-from mtml_jax.data.episodes import EncodedDialogue, Example, pack, stack_episodes
-from mtml_jax.meta.objectives import STRATEGIES, mean_gradient
+from mtml_jax.config import ModelConfig, StepConfig, TileShape
+from mtml_jax.data.encode import EncodedDialogue, Example
+from mtml_jax.data.episodes import stack_episodes
+from mtml_jax.data.packing import pack
+from mtml_jax.meta.gradient import mean_gradient
 from mtml_jax.model import transformer
+from mtml_jax.strategies import STRATEGIES, TASKS
 from mtml_jax.types import Rates, Tokens
 
 MODEL = ModelConfig(encoder_layers=2, decoder_layers=3, heads=2, width=128, feed_forward=320)
@@ -42,7 +45,8 @@ def test_a_forward_pass_without_padding(tasks):
         memory_SD = transformer.encode(params, context, MODEL)
         matrix_VD = transformer.output_matrix(params, MODEL)
         return [
-            transformer.decode(params, memory_SD, context.segment, inputs, MODEL) @ matrix_VD.T
+            transformer.decode(params, memory_SD, context.segment, inputs, inputs.segment, MODEL)
+            @ matrix_VD.T
             for inputs in targets
         ]
 
@@ -60,7 +64,7 @@ def test_a_step_at_its_price(gradient, quick_compile):
     shape = TileShape(1, len(context), len(response), len(persona))
     side = EncodedDialogue("c", [EXAMPLE])
     episodes = stack_episodes([(None, side, side)], shape, 2)
-    [phase] = STRATEGIES["mtml"]
+    [phase] = STRATEGIES["mtml"].phases
     step = functools.partial(
         mean_gradient, phase=phase, config=StepConfig(model, gradient=gradient)
     )
@@ -82,7 +86,7 @@ def test_a_dialogue_counts_its_tokens_and_pairs():
 def test_a_step_counts_both_sets_with_their_own_targets():
     small = EncodedDialogue("a", [Example((7,) * 5, (8,) * 2, (9,) * 3)])
     large = EncodedDialogue("b", [Example((7,) * 11, (8,) * 13, (9,) * 17)])
-    even, odd = PHASES["amtml"]
+    even, odd = STRATEGIES["amtml"].phases
     forward = functools.partial(forward_operations, model=MODEL, vocabulary=WORDS)
     found = count_step([(None, small, large)], even, MODEL, WORDS)
     assert found.support == forward(work_of(small.examples, ["response"]))
@@ -102,7 +106,7 @@ def test_packing_keeps_the_work():
     packed = pack(examples, shape, 9)
     [tiles] = packed
     targets = tiles.targets
-    real, executed = tile_work(tiles.context.segment, targets.inputs.segment, targets.task)
+    real, executed = tile_work(tiles.context.segment, targets.reads, targets.task)
     assert real == work_of(examples, ["response", "persona"])
     used = int(np.any(tiles.context.segment > 0, axis=(1, 2)).sum())
     assert 1 < used < 9

@@ -10,12 +10,12 @@ import optax
 import pytest
 
 from mtml_jax.config import ModelConfig, StepConfig, TileShape
-from mtml_jax.data.episodes import pack, stack
-from mtml_jax.meta import outer
-from mtml_jax.meta.objectives import STRATEGIES, Metrics, Phase
-from mtml_jax.model import losses
+from mtml_jax.data.packing import pack, stack
+from mtml_jax.meta import objectives, outer
+from mtml_jax.meta.objectives import Metrics
 from mtml_jax.sharding import persona_mesh
-from mtml_jax.train import nonfinite as blame
+from mtml_jax.strategies import STRATEGIES
+from mtml_jax.train import nonfinite
 from mtml_jax.types import Episode, Rates, TaskSums, Tiles, TokenSums
 
 pytestmark = pytest.mark.usefixtures("float64", "quick_compile")
@@ -25,7 +25,7 @@ CONFIG = StepConfig(MODEL, gradient="first_order")  # the quickest; it reads the
 VOCABULARY = 13
 PERSONAS = 3
 SHAPE, TILES = TileShape(rows=2, context=11, response=7, persona=13), 2
-AMTML = STRATEGIES["amtml"]
+AMTML = STRATEGIES["amtml"].phases
 
 
 def rates(alpha=0.7, inner_lr=0.3, outer_lr=0.01):
@@ -50,7 +50,7 @@ def test_adam_and_the_clip_by_hand(monkeypatch):
     state = outer.init_state(jax.tree.map(jnp.asarray, params))
     for t, (gradient, clip, rate) in enumerate(zip(gradients, (2 / 7, 1, 1), (0.1, 0.2, 0.3)), 1):
         state, got = outer.outer_step(
-            state, None, rates().replace(outer_lr=rate), phase=STRATEGIES["std"][0], config=CONFIG
+            state, None, rates().replace(outer_lr=rate), phase=STRATEGIES["std"].phases[0], config=CONFIG
         )
         assert got.replace(gradient_norm=None) == metrics
         np.testing.assert_allclose(
@@ -66,24 +66,27 @@ def test_adam_and_the_clip_by_hand(monkeypatch):
             np.testing.assert_allclose(state.params[name], wanted[name], rtol=1e-12)
 
 
-def _quadratic(params, x, alpha, *, config):
+def toy_loss(params, x, weights, *, config):
+    """A quadratic as the persona loss, which adapts; as the response loss, which judges, a root.
+
+    The root is not a number below 0; at 0 it is finite and its derivative is not.
+    """
     zero = TaskSums(TokenSums.zero(), TokenSums.zero())
-    return jnp.sum((params - x) ** 2), zero
+    if weights == (0.0, 1.0):
+        return jnp.sum((params - x) ** 2), zero
+    return jnp.sqrt(x * jnp.sum(params**2)), zero
 
 
-def _root(params, x, alpha, *, config):
-    """Not a number below 0; at 0 the loss is finite and its derivative is not."""
-    return jnp.sqrt(x * jnp.sum(params**2)), TaskSums(TokenSums.zero(), TokenSums.zero())
-
-
+PERSONA_ADAPTS = AMTML[1]
 SOUND, NAN_LOSS, NAN_GRADIENT, INFINITE = 3.0, -1.0, 0.0, np.inf
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
 @pytest.mark.parametrize("bad", [NAN_LOSS, NAN_GRADIENT, INFINITE])
-def test_a_step_that_is_not_finite_is_skipped_and_its_personas_are_told(bad, chunk):
+def test_a_step_that_is_not_finite_is_skipped_and_its_personas_are_named(bad, chunk, monkeypatch):
+    monkeypatch.setattr(objectives, "weighted_loss", toy_loss)
     config = StepConfig(MODEL, persona_chunk=chunk)
-    phase, mesh = Phase(_quadratic, _root), persona_mesh(4)
+    phase, mesh = PERSONA_ADAPTS, persona_mesh(4)
     assert mesh.size == 2
     skipped, taken = [
         Episode(jnp.arange(2.0, 6.0), jnp.asarray([SOUND, x, SOUND, y]))
@@ -101,16 +104,17 @@ def test_a_step_that_is_not_finite_is_skipped_and_its_personas_are_told(bad, chu
     for name in ("params", "opt_state"):
         for a, b in zip(*(jax.tree.leaves(getattr(s, name)) for s in (after, state)), strict=True):
             np.testing.assert_array_equal(a, b)
-    finite = functools.partial(blame.finite_personas, phase=phase, config=config, mesh=mesh)
+    finite = functools.partial(nonfinite.finite_personas, phase=phase, config=config, mesh=mesh)
     assert jax.jit(finite)(after.params, skipped, rates()).tolist() == [True, False, True, False]
     assert all(jax.jit(finite)(after.params, taken, rates()))
 
 
 @pytest.mark.parametrize("bad", [SOUND, NAN_LOSS, NAN_GRADIENT])
-def test_the_operation_that_makes_a_nan_is_found(bad):
-    phase, one = Phase(_quadratic, _root), Episode(jnp.float32(2.0), jnp.float32(bad))
+def test_the_operation_that_makes_a_nan_is_found(bad, monkeypatch):
+    monkeypatch.setattr(objectives, "weighted_loss", toy_loss)
+    phase, one = PERSONA_ADAPTS, Episode(jnp.float32(2.0), jnp.float32(bad))
     params = jnp.asarray([0.5, 2.0, 3.0], jnp.float32)
-    found = blame.find_nan(params, one, rates(), phase=phase, config=StepConfig(MODEL))
+    found = nonfinite.find_nan(params, one, rates(), phase=phase, config=StepConfig(MODEL))
     if bad == SOUND:
         assert found is None
     else:  # in the loss it is the root, in its derivative what follows the division by 0
@@ -198,23 +202,11 @@ def test_amtml_alternates(state, episodes, steps, iteration, read):
                 assert tokens == 0
 
 
-def test_the_table_of_strategies():
-    response, persona, both = losses.response_loss, losses.persona_loss, losses.multi_task_loss
-    assert STRATEGIES == {
-        "std": (Phase(None, response),),
-        "std_p": (Phase(None, response),),
-        "multitask": (Phase(None, both),),
-        "paml": (Phase(response, response),),
-        "mtml": (Phase(both, both),),
-        "amtml": (Phase(response, persona), Phase(persona, response)),
-    }
-
-
 @pytest.mark.parametrize("strategy", ["std", "std_p", "paml"])
 def test_strategies_that_need_no_statements(state, episodes, strategy):
     """What stands in the slots of personas changes nothing."""
     step = jax.jit(
-        functools.partial(outer.outer_step, phase=STRATEGIES[strategy][0], config=CONFIG)
+        functools.partial(outer.outer_step, phase=STRATEGIES[strategy].phases[0], config=CONFIG)
     )
 
     def other_words(tiles):

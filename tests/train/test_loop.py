@@ -11,7 +11,8 @@ import pytest
 from jax._src.array import ArrayImpl
 
 from mtml_jax.config import ModelConfig, TileShape, TrainConfig
-from mtml_jax.data.prepare import prepare, training_batch, training_names, validation_batch
+from mtml_jax.data.episodes import training_batch, training_names, validation_batch
+from mtml_jax.data.prepare import prepare
 from mtml_jax.data.vocab import PAD
 from mtml_jax.runs.checkpoint import Checkpoints
 from mtml_jax.runs.files import RunLog, read_log

@@ -12,7 +12,7 @@ from mtml_jax.config import PRESETS, TrainConfig
 from mtml_jax.data.prepare import load_split
 from mtml_jax.data.sheet import LENGTHS, PERCENTILES, Sheet, compare_groupings, data_sheet
 from mtml_jax.data.splits import SPLITS
-from mtml_jax.meta.objectives import STRATEGIES
+from mtml_jax.strategies import STRATEGIES
 
 _WANTED = "a .jsonl file, a folder of dialogue files, or demo"
 

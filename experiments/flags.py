@@ -225,6 +225,11 @@ def check_config(config: TrainConfig) -> None:
             f"got --gradient=finite_difference and --dtype={config.model.dtype}, want float32: "
             "the difference would be lost in rounding"
         )
+    if config.gradient == "finite_difference" and config.model.activation == "relu":
+        raise ValueError(
+            "expected a smooth activation with --gradient=finite_difference, got "
+            "--activation=relu, whose gradient jumps; use --activation=gelu"
+        )
     if config.model.width % 2:
         raise ValueError(f"got --width={config.model.width}, want an even number")
 

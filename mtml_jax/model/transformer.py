@@ -216,15 +216,18 @@ def decode_step(params: Params, cache, memory_segment_S, token, position, config
     for weights, memory, past in zip(params["decoder"], cache["memory"], cache["own"]):
         attention = weights["self_attention"]
         query_TD, *new = self_projections(attention, hidden_TD)
-        key_value = tuple(
+        key_TD, value_TD = (
             jax.lax.dynamic_update_slice_in_dim(past_TD, new_TD, position, axis=0)
             for past_TD, new_TD in zip(past, new)
         )
-        hidden_TD = add_attention(attention, hidden_TD, query_TD, *key_value, own_mask, config)
-        attention = weights["cross_attention"]
-        hidden_TD = cross_attend(attention, hidden_TD, *memory, memory_mask, config)
+        hidden_TD = add_attention(
+            attention, hidden_TD, query_TD, key_TD, value_TD, own_mask, config
+        )
+        hidden_TD = cross_attend(
+            weights["cross_attention"], hidden_TD, *memory, memory_mask, config
+        )
         hidden_TD = feed_forward(weights["feed_forward"], hidden_TD, config)
-        own.append(key_value)
+        own.append((key_TD, value_TD))
     return layer_norm(params["decoder_norm"], hidden_TD)[0], {**cache, "own": own}
 
 

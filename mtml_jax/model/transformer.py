@@ -213,7 +213,9 @@ def decode_step(params: Params, cache, memory_segment_S, token, position, config
     one = Tokens(token[None], jnp.ones((1,), jnp.int32), position[None])
     hidden_TD = embed(params, one, config)
     own = []
-    for weights, memory, past in zip(params["decoder"], cache["memory"], cache["own"]):
+    for weights, (memory_key, memory_value), past in zip(
+        params["decoder"], cache["memory"], cache["own"]
+    ):
         attention = weights["self_attention"]
         query_TD, *new = self_projections(attention, hidden_TD)
         key_TD, value_TD = (
@@ -224,7 +226,7 @@ def decode_step(params: Params, cache, memory_segment_S, token, position, config
             attention, hidden_TD, query_TD, key_TD, value_TD, own_mask, config
         )
         hidden_TD = cross_attend(
-            weights["cross_attention"], hidden_TD, *memory, memory_mask, config
+            weights["cross_attention"], hidden_TD, memory_key, memory_value, memory_mask, config
         )
         hidden_TD = feed_forward(weights["feed_forward"], hidden_TD, config)
         own.append((key_TD, value_TD))

@@ -25,9 +25,9 @@ from mtml_jax.meta.inner import GRADIENTS
 from mtml_jax.meta.outer import init_state
 from mtml_jax.model import transformer
 from mtml_jax.runs.files import write_json
-from mtml_jax.sharding import persona_mesh, replicate, split_personas
+from mtml_jax.sharding import Placement, persona_mesh, replicate, split_personas
 from mtml_jax.train.loop import rates_at
-from mtml_jax.train.memory_plan import jitted_steps
+from mtml_jax.train.memory_plan import lower_steps
 
 
 class Axis(NamedTuple):
@@ -178,9 +178,9 @@ def _measured(config, data, words, repeats):
     state = replicate(init_state(params), mesh)
     batch = split_personas(training_batch(data, config, 0, devices=mesh.size), mesh)
     rates = replicate(rates_at(config, 0), mesh)
-    [step] = jitted_steps(config, mesh)
+    [lower] = lower_steps(config, Placement(mesh))
     clock = time.perf_counter()
-    compiled = step.lower(state, batch, rates).compile()
+    compiled = lower(state, batch, rates).compile()
     memory = compiled.memory_analysis()
     found = {
         "compile": time.perf_counter() - clock,

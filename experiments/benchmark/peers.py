@@ -20,7 +20,7 @@ from mtml_jax.data.episodes import sample_episodes, training_batch
 from mtml_jax.data.prepare import Prepared
 from mtml_jax.data.vocab import START, START_PERSONA
 from mtml_jax.meta.gradient import mean_gradient
-from mtml_jax.sharding import persona_mesh, replicate, split_personas
+from mtml_jax.sharding import Placement, persona_mesh, replicate, split_personas
 from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.loop import initial_state, rates_at
 
@@ -114,7 +114,7 @@ def _time_ours(config, data, params, repeats):
             mean_gradient,
             phase=STRATEGIES[config.strategy].phases[0],
             config=config.step(mesh.devices.flat[0].platform),
-            mesh=mesh,
+            placement=Placement(mesh),
         )
     )
     arguments = (

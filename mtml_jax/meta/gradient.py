@@ -4,7 +4,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
 from mtml_jax.config import StepConfig
 from mtml_jax.meta.objectives import (
@@ -13,7 +12,7 @@ from mtml_jax.meta.objectives import (
     supervised_objective,
     supervised_weights,
 )
-from mtml_jax.sharding import split_specs, sum_personas
+from mtml_jax.sharding import Placement, split_specs, sum_personas
 from mtml_jax.strategies import Phase
 from mtml_jax.types import Episode, Params, Rates
 
@@ -25,12 +24,11 @@ def mean_gradient(
     *,
     phase: Phase,
     config: StepConfig,
-    mesh: Mesh | None = None,
-    shard_params: bool = False,
+    placement: Placement | None = None,
 ) -> tuple[Params, Metrics]:
     """Returns the gradient of (1/M) sum over personas of the meta-objective (eq. 14).
 
-    Personas are split over the mesh. Each device vmaps `config.persona_chunk` of them at a
+    Personas are split over the devices. Each device vmaps `config.persona_chunk` of them at a
     time and scans over the chunks, so that the adapted parameters of one chunk are alive at a
     time. Gradients are summed across devices once.
 
@@ -40,8 +38,7 @@ def mean_gradient(
       rates: alpha and inner_lr.
       phase: the tasks of both losses.
       config: model sizes, gradient mode, chunk.
-      mesh: from `sharding.persona_mesh`; None for one device.
-      shard_params: whether parameters are split over the mesh (`sharding.split_specs`).
+      placement: where personas and parameters lie; None for one device.
 
     Returns:
       (gradient shaped like params, Metrics: loss averaged over personas, sums summed).
@@ -57,8 +54,9 @@ def mean_gradient(
         shared = rates
         objective = functools.partial(meta_objective, phase=phase, config=config)
     total = functools.partial(_summed_gradient, objective, config.persona_chunk)
-    if mesh is not None and mesh.size > 1:
-        total = sum_personas(total, mesh, split_specs(params, mesh) if shard_params else None)
+    if placement is not None and placement.mesh.size > 1:
+        specs = split_specs(params, placement.mesh) if placement.split_state else None
+        total = sum_personas(total, placement.mesh, specs)
     grads, metrics = total(params, episodes, shared)
     grads = jax.tree.map(lambda g: g / personas, grads)
     return grads, metrics.replace(loss=metrics.loss / personas)

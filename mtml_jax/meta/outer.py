@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 
 from mtml_jax.config import StepConfig
 from mtml_jax.meta.gradient import mean_gradient
 from mtml_jax.meta.objectives import Metrics
+from mtml_jax.sharding import Placement
 from mtml_jax.strategies import Phase
 from mtml_jax.types import Episode, MetaState, Params, Rates
 
@@ -28,8 +28,7 @@ def outer_step(
     *,
     phase: Phase,
     config: StepConfig,
-    mesh: Mesh | None = None,
-    shard_params: bool = False,
+    placement: Placement | None = None,
 ) -> tuple[MetaState, Metrics]:
     """Updates the initial parameters once (eq. 14, with Adam as section 3.2 says).
 
@@ -42,20 +41,13 @@ def outer_step(
       rates: alpha, inner_lr and outer_lr.
       phase: the tasks of both losses, from `strategies.STRATEGIES`.
       config: StepConfig.
-      mesh: devices that share the personas; None for a single one.
-      shard_params: whether the state is split over the mesh, too (`sharding.split_specs`).
+      placement: where personas and state lie; None for one device.
 
     Returns:
       (new state, Metrics of this step).
     """
     grads, metrics = mean_gradient(
-        state.params,
-        episodes,
-        rates,
-        phase=phase,
-        config=config,
-        mesh=mesh,
-        shard_params=shard_params,
+        state.params, episodes, rates, phase=phase, config=config, placement=placement
     )
     metrics = metrics.replace(gradient_norm=optax.tree.norm(grads))
 

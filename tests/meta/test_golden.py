@@ -42,7 +42,7 @@ from mtml_jax.data.packing import pack, stack
 from mtml_jax.meta import outer
 from mtml_jax.meta.gradient import mean_gradient
 from mtml_jax.model import transformer
-from mtml_jax.sharding import persona_mesh, replicate, split_personas
+from mtml_jax.sharding import Placement, persona_mesh, replicate, split_personas
 from mtml_jax.strategies import STRATEGIES
 from mtml_jax.types import Episode, Rates
 
@@ -254,7 +254,7 @@ def compiled_step(phase, mesh):
 
         with mock.patch.object(outer, "mean_gradient", gradient):
             state, metrics = outer.outer_step(
-                state, episodes, RATES, phase=phase, config=CONFIG, mesh=mesh
+                state, episodes, RATES, phase=phase, config=CONFIG, placement=Placement(mesh)
             )
         return state, metrics, taken[0][0]
 

@@ -19,7 +19,7 @@ from mtml_jax.meta import objectives
 from mtml_jax.meta.gradient import mean_gradient
 from mtml_jax.meta.objectives import Metrics, meta_objective
 from mtml_jax.model.losses import RESPONSE_ONLY, weighted_loss
-from mtml_jax.sharding import persona_mesh, replicate, split_personas
+from mtml_jax.sharding import Placement, persona_mesh, replicate, split_personas
 from mtml_jax.strategies import STRATEGIES, Phase
 from mtml_jax.types import Episode, Rates, TaskSums, TokenSums
 
@@ -48,9 +48,9 @@ _, ODD = STRATEGIES["amtml"].phases
 
 
 @functools.cache
-def compiled(phase: Phase, config: StepConfig = CONFIG, mesh=None):
+def compiled(phase: Phase, config: StepConfig = CONFIG):
     """`mean_gradient` of (params, episodes, rates); each combination is compiled once."""
-    return jax.jit(functools.partial(mean_gradient, phase=phase, config=config, mesh=mesh))
+    return jax.jit(functools.partial(mean_gradient, phase=phase, config=config))
 
 
 FIRST_ORDER = dataclasses.replace(CONFIG, gradient="first_order")
@@ -262,9 +262,10 @@ def toy(float64, monkeypatch):
     return {"w": jnp.asarray(rng.standard_normal(5))}, Episode(support, query)
 
 
-def toy_gradient(config=CONFIG, mesh=None):
+def toy_gradient(config=CONFIG, placement=None):
     """`compiled`, but never shared with tests of the real loss."""
-    return jax.jit(functools.partial(mean_gradient, phase=MTML, config=config, mesh=mesh))
+    gradient = functools.partial(mean_gradient, phase=MTML, config=config, placement=placement)
+    return jax.jit(gradient)
 
 
 @pytest.mark.parametrize("chunk", [1, 4, PERSONAS])
@@ -286,7 +287,7 @@ def test_two_devices_equal_one(toy, chunk):
     assert mesh.size == 2
     params, episodes = replicate(toy[0], mesh), split_personas(toy[1], mesh)
     chunked = dataclasses.replace(CONFIG, persona_chunk=chunk)
-    shared = toy_gradient(chunked, mesh)(params, episodes, replicate(RATES, mesh))
+    shared = toy_gradient(chunked, Placement(mesh))(params, episodes, replicate(RATES, mesh))
     assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(shared))
     assert_close(shared, toy_gradient()(*toy, RATES), 1e-12)
 

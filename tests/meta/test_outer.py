@@ -13,7 +13,7 @@ from mtml_jax.config import ModelConfig, StepConfig, TileShape
 from mtml_jax.data.packing import pack, stack
 from mtml_jax.meta import objectives, outer
 from mtml_jax.meta.objectives import Metrics
-from mtml_jax.sharding import persona_mesh
+from mtml_jax.sharding import Placement, persona_mesh
 from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train import nonfinite
 from mtml_jax.types import Episode, Rates, TaskSums, Tiles, TokenSums
@@ -93,7 +93,9 @@ def test_a_step_that_is_not_finite_is_skipped_and_its_personas_are_named(bad, ch
         for x, y in ((bad, bad), (SOUND, SOUND))
     ]
     state = outer.init_state(jnp.asarray([0.5, 2.0, 3.0]))
-    step = functools.partial(outer.outer_step, phase=phase, config=config, mesh=mesh)
+    step = functools.partial(
+        outer.outer_step, phase=phase, config=config, placement=Placement(mesh)
+    )
     state, metrics = jax.jit(step)(state, taken, rates())
     assert np.isfinite(metrics.gradient_norm) and int(state.opt_state[1].count) == 1
 

@@ -16,7 +16,8 @@ from experiments.tested import Run, load
 from mtml_jax.config import PHASES
 from mtml_jax.data.episodes import EncodedPersona, Encoding
 from mtml_jax.data.records import Persona
-from mtml_jax.data.vocab import START, START_PERSONA, persona_text
+from mtml_jax.data.text import persona_text
+from mtml_jax.data.vocab import START, START_PERSONA
 from mtml_jax.eval.folds import choose_folds
 from mtml_jax.eval.reconstruction import (
     VARIANTS,

@@ -67,7 +67,7 @@ def test_an_android_export(tmp_path):
         "media or a notice instead of text": 2,
         "not answered before a long pause": 1,
     }
-    assert report.remarks == {"messages joined to the same speaker's last": 2}
+    assert report.remarks == {"messages joined to the same speaker's previous one": 2}
 
 
 def test_an_ios_export(tmp_path):
@@ -153,7 +153,7 @@ def test_all_chats_of_telegram(tmp_path):
     dialogues, report = read_chat(path)
     assert [d.speaker for d in dialogues] == ["Ann", "Ann 2", "Ann", "Bo"]
     assert len({d.conversation for d in dialogues}) == 2
-    assert report.skipped["in a chat that is not of two persons"] == 3
+    assert report.skipped["in a chat that does not have two people"] == 3
     assert report.skipped["malformed"] == 6
     assert adds_up(report)
 
@@ -173,21 +173,21 @@ NAMED = {"name": "x", "messages": None}
     [
         (b"", "begins with ''"),
         (b"hello\nworld", "begins with 'hello world'"),
-        (b"\xff\xfe1\x002\x00", "want JSON lines"),
+        (b"\xff\xfe1\x002\x00", "expected JSON lines"),
         (b"PK\x03\x04rest", "unpack it first"),
         (b"<!DOCTYPE html><html>", "choose the format JSON"),
-        (b"{\n \"name\": 3", "no whole JSON"),
+        (b"{\n \"name\": 3", "incomplete or invalid JSON"),
         (b"{\n\"a\": " + b"[" * 99999, "nested too deeply"),
-        (b'{"a": 1}', "want"),
-        (b"[1, 2]", "want an object a line"),
+        (b'{"a": 1}', "expected"),
+        (b"[1, 2]", "expected an object per line"),
         (json.dumps(NAMED).encode(), "without a list 'messages'"),
         (b'{"chats": [1]}', "without 'messages' or a list of 'chats'"),
         (b'{"chats": {"list": [1]}}', "chat 1"),
-        (b'{"messages": []}', "no dialogue of two"),
+        (b'{"messages": []}', "no dialogue of two people"),
         (b"1/1/24, 9:00 - A: \xff", "0xff"),
-        (b"1/1/24, 9:00 - A: hi\n1/1/24, 9:00 - A: hi", "found 1 speaker ('A')"),
-        (b"1/1/24, 9:00 - system\n", "no message that someone wrote"),
-        (b"1/1/24, 9:00 - A: hi\n9/1/24, 9:00 - B: hi", "no dialogue of two persons in 2"),
+        (b"1/1/24, 9:00 - A: hi\n1/1/24, 9:00 - A: hi", "expected two speakers in a chat, got 1 speaker ('A')"),
+        (b"1/1/24, 9:00 - system\n", "no message that one wrote"),
+        (b"1/1/24, 9:00 - A: hi\n9/1/24, 9:00 - B: hi", "no dialogue of two people in 2"),
         ("".join(f"1/1/24, 9:00 - N{n}: hi\n" for n in range(20)).encode(), "'N9' and 10 more"),
     ],
 )
@@ -203,7 +203,7 @@ def test_a_large_file_is_refused_unread(tmp_path, monkeypatch):
     monkeypatch.setattr(exports, "MAX_BYTES", path.stat().st_size)
     read_chat(path)
     monkeypatch.setattr(exports, "MAX_BYTES", path.stat().st_size - 1)
-    with pytest.raises(ValueError, match="want 0 MB or less; export without media"):
+    with pytest.raises(ValueError, match="expected 0 MB or less, got 0 MB; export without media"):
         read_chat(path)
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_chat(tmp_path)
@@ -226,5 +226,5 @@ def test_the_speaker_is_chosen_by_name(tmp_path):
         with pytest.raises(ValueError, match=r"--speaker.*'Ann' \(2\), 'Bo Li' \(2\)"):
             choose_speaker(dialogues, name)
     assert choose_speaker(dialogues[:3], None)[0][0].speaker == "Bo Li"
-    with pytest.raises(ValueError, match="do not say who speaks"):
+    with pytest.raises(ValueError, match="got dialogues without speakers"):
         choose_speaker([], None)

@@ -54,7 +54,7 @@ def _brute_force(words):
     return sorted(groups)
 
 
-def test_union_find_equals_brute_force_on_random_sets():
+def test_components_equal_brute_force_on_random_sets():
     rng = random.Random(7)
     sizes = set()
     for _ in range(300):
@@ -87,13 +87,13 @@ def test_mixed_speakers_are_refused():
     dialogues = [
         _dialogue("ab", "kim"), _dialogue("cd", "", "c1"), _dialogue("ef", "", "c2"),
     ]
-    with pytest.raises(ValueError, match="found 2 of 3 .*'c1' first, want a speaker in every"):
+    with pytest.raises(ValueError, match="expected a speaker in every .*, got 2 of 3 .*'c1' first"):
         group_personas(dialogues)
 
 
 def test_neither_speaker_nor_statements_is_refused():
     dialogues = [_dialogue("ab"), _dialogue("", "", "c7")]
-    with pytest.raises(ValueError, match="neither a speaker nor persona .*'c7', want one of"):
+    with pytest.raises(ValueError, match="expected a speaker or persona .*, got neither .*'c7'; add one of"):
         group_personas(dialogues)
 
 

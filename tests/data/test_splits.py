@@ -117,5 +117,5 @@ def test_statements_define_personas_where_there_are_no_speakers():
 
 
 def test_two_personas_cannot_be_split():
-    with pytest.raises(ValueError, match="found 2 personas, want at least 3"):
+    with pytest.raises(ValueError, match="expected at least 3 personas .*, got 2"):
         split_by_persona(conversation("c", "ann", "bo"), 0)

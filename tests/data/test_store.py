@@ -100,7 +100,7 @@ def test_nothing_left_is_an_error(tmp_path):
         report.skip_malformed(ValueError("bad"))
         yield from ()
 
-    with pytest.raises(ValueError, match="1 skipped .malformed.*nothing is left"):
+    with pytest.raises(ValueError, match="expected dialogues to train on, got none: .*1 skipped .malformed"):
         store.load_stored(path, none)
 
 
@@ -108,7 +108,7 @@ def test_what_was_skipped_is_told_each_time(tmp_path):
     path = write(tmp_path / "d.jsonl", [""] + ["good day"] * 14)
     told = [load_split(str(path), None, "train")[1] for _ in range(2)]
     assert told[0] == told[1]
-    assert any("1 utterances left out" in sentence for sentence in told[0])
+    assert any("1 utterances without text left out" in sentence for sentence in told[0])
 
 
 def test_text_is_not_held_in_memory(tmp_path):

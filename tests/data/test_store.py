@@ -1,9 +1,12 @@
-"""Prepared copies of dialogue files: the same dialogues, text on disk, never an old copy."""
+"""Tests prepared copies: the dialogues of the reader, with text on disk, never outdated."""
 
 import dataclasses
+import hashlib
 import json
 import os
+import shutil
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,9 @@ from mtml_jax.data import store
 from mtml_jax.data.jsonl import iterate_jsonl, read_jsonl
 from mtml_jax.data.prepare import load_split, prepare, training_batch
 from mtml_jax.data.records import Dialogue, Turn
+
+# A file, and the copy that an earlier version prepared from it.
+OLD = Path(__file__).resolve().parent / "old"
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +70,22 @@ def test_a_changed_file_is_read_anew(tmp_path, home):
     stored(path)
     stored(path, skip_bad=True)
     assert len(list((home / "dialogues").iterdir())) == 3
+
+
+def test_a_copy_of_an_earlier_version_is_read_and_not_prepared_anew(tmp_path, home):
+    path = shutil.copy(OLD / "talk.jsonl", tmp_path)
+    # The name that earlier versions gave to the copy of this file, written out.
+    content = hashlib.sha256((OLD / "talk.jsonl").read_bytes()).hexdigest()
+    name = hashlib.sha256(f"1 {content} False {Path(path).resolve()}".encode()).hexdigest()[:16]
+    shutil.copytree(OLD / "prepared", home / "dialogues" / name)
+
+    def prepared_anew(report):
+        raise AssertionError("the old copy was not found")
+
+    dialogues, notes = store.load_stored(path, prepared_anew)
+    assert dialogues == read_jsonl(path)[0] and len(dialogues) == 24
+    assert notes == json.loads((OLD / "prepared" / "report.json").read_text())
+    assert [folder.name for folder in (home / "dialogues").iterdir()] == [name]
 
 
 def test_an_interrupted_preparation_leaves_no_copy(tmp_path, home):

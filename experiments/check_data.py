@@ -23,9 +23,13 @@ def define_flags() -> None:
         "preset", "paper", list(PRESETS), "preset of the slots, meta-batch and minimum count"
     )
     flags.DEFINE_boolean("json", False, "print the sheet as JSON instead of text")
-    flags.DEFINE_string("html", None, "also write a page of histograms to this file (needs matplotlib)")
     flags.DEFINE_string(
-        "compare", None, "JSON file {label: [[statement, ...], ...]} of a persona grouping to compare with"
+        "html", None, "also write a page of histograms to this file; needs matplotlib"
+    )
+    flags.DEFINE_string(
+        "compare",
+        None,
+        "JSON file {label: [[statement, ...], ...]} of another persona grouping, to compare with",
     )
     flags.DEFINE_integer(
         "split_seed", 0, "random seed of the split by persona if PATH is one file", lower_bound=0
@@ -40,28 +44,28 @@ def main(argv) -> None:
     print(sheet_of(argv, flags.FLAGS))
 
 
-def sheet_of(argv, given) -> str:
-    """Returns what the command prints; `given` has the flags as attributes."""
+def sheet_of(argv, options) -> str:
+    """Returns what the command prints; `options` has the flags as attributes."""
     if len(argv) != 2:
         sys.exit(f"error: expected one path, {_PATHS}, got {len(argv) - 1} paths")
-    config = PRESETS[given.preset]
+    config = PRESETS[options.preset]
     try:
-        if given.html:
+        if options.html:
             plots.require_matplotlib("--html")
-        splits, notes = read_splits(argv[1], given.split_seed, given.skip_bad)
+        splits, notes = read_splits(argv[1], options.split_seed, options.skip_bad)
         sheet = data_sheet(splits, config, STRATEGIES)
-        sheet.numbers.update(path=argv[1], preset=given.preset, notes=notes)
-        if given.compare:
-            clusters = read_clusters(given.compare)
+        sheet.numbers.update(path=argv[1], preset=options.preset, notes=notes)
+        if options.compare:
+            clusters = read_clusters(options.compare)
             sheet.numbers["compare"] = {
                 split: compare_groupings(dialogues, clusters)
                 for split, dialogues in splits.items()
             }
-        if given.html:
-            pathlib.Path(given.html).write_text(page(sheet, config), encoding="utf-8")
+        if options.html:
+            pathlib.Path(options.html).write_text(page(sheet, config), encoding="utf-8")
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
-    return json.dumps(sheet.numbers, indent=1) if given.json else as_text(sheet.numbers)
+    return json.dumps(sheet.numbers, indent=1) if options.json else as_text(sheet.numbers)
 
 
 def read_splits(path: str, split_seed: int, skip_bad: bool):

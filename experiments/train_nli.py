@@ -56,38 +56,38 @@ def main(argv) -> None:
         print(train_nli(flags.FLAGS))
 
 
-def train_nli(given) -> str:
-    """Returns what the command prints; `given` has the flags as attributes."""
-    if not given.data:
+def train_nli(options) -> str:
+    """Returns what the command prints; `options` has the flags as attributes."""
+    if not options.data:
         raise ValueError("expected the folder of Dialogue NLI as --data, got none")
-    require_new(given.output, "--output")
-    base = given.base or default_base()
-    labelled = {split: read_dialogue_nli(given.data, split) for split in ("train", "valid")}
-    personas = {split: _personas(given, split) for split in ("train", "valid")}
+    require_new(options.output, "--output")
+    base = options.base or default_base()
+    labelled = {split: read_dialogue_nli(options.data, split) for split in ("train", "valid")}
+    personas = {split: _personas(options, split) for split in ("train", "valid")}
     print(
-        f"{len(labelled['train']):,} labelled pairs per epoch and {given.unrelated:g} unrelated "
-        f"ones for each, {given.epochs} epochs, {jax.device_count()} devices ({jax.devices()[0].device_kind}); "
+        f"{len(labelled['train']):,} labelled pairs per epoch and {options.unrelated:g} unrelated "
+        f"ones for each, {options.epochs} epochs, {jax.device_count()} devices ({jax.devices()[0].device_kind}); "
         "compiling",
         flush=True,
     )
     calibration, report = build_scorer(
-        given.output,
+        options.output,
         base,
         labelled,
         personas,
-        epochs=given.epochs,
-        unrelated=given.unrelated,
-        batch=given.batch,
-        rate=given.rate,
-        seed=given.seed,
-        replies=given.replies,
-        corpus=given.corpus,
+        epochs=options.epochs,
+        unrelated=options.unrelated,
+        batch=options.batch,
+        rate=options.rate,
+        seed=options.seed,
+        replies=options.replies,
+        corpus=options.corpus,
     )
-    return as_text(calibration, report, given.output)
+    return as_text(calibration, report, options.output)
 
 
-def _personas(given, split):
-    dialogues, _ = load_split(given.corpus, given.data_dir, split)
+def _personas(options, split):
+    dialogues, _ = load_split(options.corpus, options.data_dir, split)
     return group_personas(dialogue for dialogue in dialogues if dialogue.statements)
 
 

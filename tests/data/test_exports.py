@@ -1,4 +1,4 @@
-"""Chat logs of messengers become dialogues; whatever is in them."""
+"""Tests that chat logs of messengers become dialogues, whatever they contain."""
 
 import json
 
@@ -143,7 +143,7 @@ def test_a_telegram_export(tmp_path, indent):
 
 
 def test_all_chats_of_telegram(tmp_path):
-    """Groups are left out; the malformed is counted; of one name two are told apart."""
+    """Groups are skipped, malformed messages counted, and people of the same name numbered."""
     group = [message(name, "hi") for name in ("Ann", "Bo", "Cy")]
     broken = ["x", {"type": "message"}, message(7, "x"), message("Ann", {"a": 1}),
               message("Ann", "x", date="yesterday"), message("Ann", [3]), message(None, "")]  # fmt: skip
@@ -158,10 +158,10 @@ def test_all_chats_of_telegram(tmp_path):
     assert adds_up(report)
 
 
-def test_json_lines_are_read_as_ever(tmp_path):
+def test_json_lines_are_read_by_their_own_reader(tmp_path):
     line = {"conversation": 1, "utterances": [{"speaker": "a", "text": "Hi"},
                                               {"speaker": "b", "text": "Yo"}]}  # fmt: skip
-    path = written(tmp_path, json.dumps(line))  # told by what is in it
+    path = written(tmp_path, json.dumps(line))  # recognised by its content
     assert read_chat(path) == read_jsonl(path)
 
 
@@ -191,7 +191,7 @@ NAMED = {"name": "x", "messages": None}
         ("".join(f"1/1/24, 9:00 - N{n}: hi\n" for n in range(20)).encode(), "'N9' and 10 more"),
     ],
 )
-def test_what_is_no_chat_gets_one_sentence(tmp_path, text, message):
+def test_a_file_that_is_not_a_chat_gets_one_sentence(tmp_path, text, message):
     with pytest.raises(ValueError) as caught:
         read_chat(written(tmp_path, text))
     assert message in str(caught.value) and "\n" not in str(caught.value)

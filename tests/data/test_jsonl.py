@@ -58,7 +58,7 @@ def test_numbers_and_texts_are_the_same_id(read):
     assert other.statements == ("i row .",)
 
 
-def test_what_one_says_in_a_row_is_one_utterance_and_blanks_are_left_out(read):
+def test_consecutive_utterances_are_joined_and_blank_ones_left_out(read):
     (ann, bo), report = read(
         talk("c", ("ann", "hi"), ("ann", "there"), ("bo", " "), ("bo", "ho"), ("bo", "hum"))
     )
@@ -168,7 +168,7 @@ def test_errors_of_the_synthetic_layout(read, change, parts):
         assert part in str(error.value)
 
 
-def test_a_conversation_id_may_stand_once(read):
+def test_a_conversation_id_is_used_once(read):
     with pytest.raises(ValueError, match="jsonl:2: expected a new id for every conversation, got the id 'c1' of line 1"):
         read(GOOD, GOOD)
     dialogues, report = read(GOOD, GOOD, skip_bad=True)
@@ -181,7 +181,7 @@ def test_an_empty_file_is_refused(read, text):
         read(text, skip_bad=True)
 
 
-def test_unknown_keys_are_left_aside_and_named(read):
+def test_unknown_keys_are_ignored_and_counted(read):
     _, report = read(GOOD | {"statement": {"ann": ["a"]}})
     assert report.remarks == {"values of the unknown key 'statement'": 1}
 

@@ -1,4 +1,4 @@
-"""The ParlAI reader: what it keeps, which sides belong together, what it refuses."""
+"""Tests the ParlAI reader: contents, the two sides of conversations, and errors."""
 
 import collections
 import hashlib
@@ -53,7 +53,7 @@ def test_line_ends_do_not_matter(read, change):
 
 
 def _file(*sequences):
-    """A file of sides; a side is what it hears and says in turn, "" for silence."""
+    """A file of sides; a side is a sequence of context and response, "" for silence."""
     lines = []
     for said in sequences:
         turns = zip(said[::2], said[1::2], strict=True)
@@ -76,7 +76,7 @@ def test_both_sides_share_an_id_whichever_lacks_the_last_utterance(read):
     assert len(set(ids)) == 4
 
 
-def test_conversations_that_cannot_be_told_apart_share_an_id(read):
+def test_indistinguishable_conversations_share_an_id(read):
     opener, one, other = ["", "hi"], ["hi", "hey"], ["hi", "ahoy"]
     assert len({d.conversation for d in read(_file(opener, one, other))}) == 1
     assert len({d.conversation for d in read(_file(one, other))}) == 2
@@ -196,7 +196,7 @@ def test_real_conversations_have_two_sides(shared_data, split, sides, pairs, alo
 
 
 def test_no_two_real_conversations_begin_with_the_same_three_utterances(shared_data):
-    """Otherwise two sides that differ in more than the last utterance would go unnoticed."""
+    """Otherwise, sides that differ in more than the last utterance would remain unnoticed."""
     for split in ("train", "valid", "test"):
         beginnings = collections.defaultdict(set)
         for dialogue in read_parlai(find_split(shared_data / "personachat", split))[0]:

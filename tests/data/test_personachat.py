@@ -1,4 +1,4 @@
-"""PersonaChat through TFDS: the reader's dialogues, downloaded, prepared and never mixed up."""
+"""Tests PersonaChat through TFDS: download, preparation and the dialogues of the reader."""
 
 import functools
 import http.server
@@ -102,7 +102,7 @@ def archive(files):
 
 @pytest.fixture
 def serve():
-    """(path -> bytes, headers beside) -> address of a loopback server, requests seen."""
+    """A function (path -> bytes) -> (address of a loopback server, list of its requests)."""
     servers = []
 
     class Handler(http.server.BaseHTTPRequestHandler):

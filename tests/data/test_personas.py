@@ -1,4 +1,4 @@
-"""Grouping dialogues into personas, against brute force and on the real corpus."""
+"""Tests the grouping of dialogues, against brute force and on the real corpus."""
 
 import random
 
@@ -16,7 +16,7 @@ def _dialogue(statements="", speaker="", conversation="c0"):
 
 
 def _groups(words):
-    """Which words of a list are one persona."""
+    """Indices of the words that form each persona."""
     dialogues = [_dialogue(word) for word in words]
     index = {id(d): i for i, d in enumerate(dialogues)}
     return [[index[id(d)] for d in p.dialogues] for p in group_personas(dialogues)]
@@ -35,7 +35,7 @@ def test_components(words, groups):
 
 
 def _brute_force(words):
-    """Merges groups pair by pair until nothing changes."""
+    """Merges pairs of groups until nothing changes."""
     def linked(a, b):
         return set(a) == set(b) or len(set(a) & set(b)) >= 2
 

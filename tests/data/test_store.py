@@ -101,7 +101,7 @@ def test_an_interrupted_preparation_leaves_no_copy(tmp_path, home):
     assert len(stored(path)[0]) == 2
 
 
-def test_what_a_killed_preparation_left_is_removed_and_no_other(tmp_path, home):
+def test_only_the_leftovers_of_a_killed_preparation_are_removed(tmp_path, home):
     path = write(tmp_path / "d.jsonl", ["one"])
     left = home / "dialogues" / ".unfinished-of-a-dead-one"
     left.mkdir(parents=True)
@@ -126,15 +126,15 @@ def test_nothing_left_is_an_error(tmp_path):
         store.load_stored(path, none)
 
 
-def test_what_was_skipped_is_told_each_time(tmp_path):
+def test_skipped_units_are_reported_each_time(tmp_path):
     path = write(tmp_path / "d.jsonl", [""] + ["good day"] * 14)
-    told = [load_split(str(path), None, "train")[1] for _ in range(2)]
-    assert told[0] == told[1]
-    assert any("1 utterances without text left out" in sentence for sentence in told[0])
+    notes = [load_split(str(path), None, "train")[1] for _ in range(2)]
+    assert notes[0] == notes[1]
+    assert any("1 utterances without text left out" in sentence for sentence in notes[0])
 
 
 def test_text_is_not_held_in_memory(tmp_path):
-    """Ten times the text, the same speakers and conversations: nearly the same memory."""
+    """Ten times the text of the same speakers and conversations needs almost the same memory."""
     config = dataclasses.replace(PRESETS["tiny"], strategy="paml", meta_batch=2, min_count=1)
 
     def held(words):

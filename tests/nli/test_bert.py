@@ -124,7 +124,7 @@ def test_a_missing_tensor_and_a_wrong_shape_are_named(folder):
 
 
 def test_what_is_written_is_read_again(folder, tmp_path):
-    """Every tensor comes back, under the very names and shapes of the file it came from."""
+    """Every tensor is written with the name and shape of the file from which it was read."""
     from safetensors.numpy import load_file
 
     model = read_classifier(folder, "--nli")

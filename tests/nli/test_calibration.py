@@ -38,7 +38,7 @@ def test_labels_of_scores():
 
 
 def test_the_bias_makes_mean_probabilities_the_natural_shares():
-    """By the first-order condition of the log loss, with own and other pairs half the weight."""
+    """By the first-order condition of the log loss; own and other pairs have half the weight each."""
     rng = np.random.default_rng(0)
     own, other = (log_softmax(rng.standard_normal((n, 3)), axis=-1) for n in (11, 53))
     bias = natural_bias(own, other)
@@ -47,7 +47,7 @@ def test_the_bias_makes_mean_probabilities_the_natural_shares():
     assert sum(NATURAL) == pytest.approx(1)
 
 
-def test_replies_meet_their_own_and_strange_statements():
+def test_replies_are_paired_with_own_and_other_statements():
     personas = group_personas(demo_corpus("valid"))
     own, other = draw_replies(personas, 31, np.random.default_rng(0))
     assert len(own) == len(other) == 31
@@ -59,5 +59,5 @@ def test_replies_meet_their_own_and_strange_statements():
     for mine, theirs in zip(own, other, strict=True):
         (reply,) = {reply for reply, _ in mine + theirs}
         said_by = speakers[reply]
-        assert tuple(statement for _, statement in mine) in [told for _, told in said_by]
-        assert any(tuple(s for _, s in theirs) != told for _, told in said_by)
+        assert tuple(statement for _, statement in mine) in [statements for _, statements in said_by]
+        assert any(tuple(s for _, s in theirs) != statements for _, statements in said_by)

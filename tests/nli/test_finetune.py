@@ -45,14 +45,14 @@ def test_fine_tuning_learns_the_pairs(base):
     ]
     scores = nli.load_scorer(base).scores([(p.reply, p.statement) for p in pairs])
     first = -np.mean(scores[np.arange(12), [pair.label for pair in pairs]])
-    told = []
+    steps = []
     finetune.finetune(
         read_classifier(base, "--base"), [pairs] * 12, rows=12, rate=1e-2, seed=0,
-        progress=lambda *numbers: told.append(numbers),
+        progress=lambda *numbers: steps.append(numbers),
     )  # fmt: skip
-    assert [row[:2] for row in told] == [(n, 12) for n in range(1, 13)]
-    assert told[0][2] == pytest.approx(first, abs=1e-5)
-    assert told[-1][2] < 0.2 < first
+    assert [row[:2] for row in steps] == [(n, 12) for n in range(1, 13)]
+    assert steps[0][2] == pytest.approx(first, abs=1e-5)
+    assert steps[-1][2] < 0.2 < first
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(base):
@@ -66,7 +66,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(base):
 
 
 def test_devices_share_a_step(base):
-    """Two devices take the step that one takes: their gradients are averaged."""
+    """Two devices take the same step as one, since their gradients are averaged."""
     model = read_classifier(base, "--base")
     rng = np.random.default_rng(0)
     ids = rng.integers(5, 29, (6, 16), dtype=np.int32)

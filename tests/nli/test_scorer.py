@@ -29,7 +29,7 @@ def folder(tmp_path, draw_bert):
 
 
 def count_forwards(scorer, monkeypatch):
-    """A list that grows by the shape of each batch the scorer computes."""
+    """Returns a list to which the shape of each computed batch is appended."""
     shapes, forward = [], scorer._forward
     monkeypatch.setattr(
         scorer, "_forward", lambda params, *rows: (shapes.append(rows[0].shape), forward(params, *rows))[1]
@@ -38,7 +38,7 @@ def count_forwards(scorer, monkeypatch):
 
 
 def test_scores_are_those_of_single_rows(folder):
-    """In every order and company; 70 pairs take a large batch and a small one."""
+    """Scores do not depend on order or batch; 70 pairs need a large batch and a small one."""
     from mtml_jax.nli import bert
     from mtml_jax.nli.huggingface import encode_pairs, pad, read_classifier
 
@@ -74,7 +74,7 @@ def test_labels_with_and_without_calibration(folder):
 
 
 def test_other_names_and_orders_of_labels(folder, tmp_path, draw_bert):
-    """A checkpoint's columns are put in our order by its label names."""
+    """The columns of a checkpoint are reordered by its label names."""
     scores = load_scorer(folder).scores(PAIRS)
     other = draw_bert(tmp_path / "other", labels=("NEUTRAL", "Negative", "positive"))
     np.testing.assert_allclose(load_scorer(other).scores(PAIRS), scores[:, [2, 0, 1]], atol=1e-6)
@@ -83,11 +83,11 @@ def test_other_names_and_orders_of_labels(folder, tmp_path, draw_bert):
 def test_a_pair_is_scored_once(folder, monkeypatch):
     scorer = load_scorer(folder)
     shapes = count_forwards(scorer, monkeypatch)
-    told = []
-    scorer.labels([PAIRS[0], PAIRS[1], PAIRS[0]], told.append)
-    assert shapes == [(8, 16)] and told == [0, 3]
-    scorer.labels(PAIRS, told.append, calibrated=False)
-    assert len(shapes) == 3 and sum(told) == 7
+    counts = []
+    scorer.labels([PAIRS[0], PAIRS[1], PAIRS[0]], counts.append)
+    assert shapes == [(8, 16)] and counts == [0, 3]
+    scorer.labels(PAIRS, counts.append, calibrated=False)
+    assert len(shapes) == 3 and sum(counts) == 7
     scorer.scores(PAIRS)
     assert len(shapes) == 3
     assert scorer.labels([]).shape == (0,)

@@ -13,7 +13,7 @@ from mtml_jax.data.groupings import compare_groupings, read_clusters
 from mtml_jax.data.prepare import load_split
 from mtml_jax.data.sheet import LENGTHS, PERCENTILES, Sheet, data_sheet
 from mtml_jax.data.splits import SPLITS
-from mtml_jax.meta.objectives import STRATEGIES
+from mtml_jax.strategies import STRATEGIES
 
 _PATHS = "a .jsonl file, a folder of dialogue files, or demo"
 

@@ -13,8 +13,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from experiments import flags as settings
 from mtml_jax.config import PRESETS, TrainConfig
 from mtml_jax.data.prepare import Prepared, prepare, training_batch
-from mtml_jax.meta.objectives import STRATEGIES
 from mtml_jax.sharding import PERSONAS, split_specs
+from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.loop import initial_state, rates_at
 from mtml_jax.train.memory_plan import jitted_steps
 

@@ -17,7 +17,7 @@ from absl import logging as absl_logging
 from mtml_jax.config import PRESETS, TrainConfig
 from mtml_jax.data.prepare import CORPORA
 from mtml_jax.meta.inner import GRADIENTS
-from mtml_jax.meta.objectives import STRATEGIES
+from mtml_jax.strategies import STRATEGIES
 
 DEAD_SECONDS = 30  # a process that was not heard of for so long is dead
 
@@ -238,10 +238,9 @@ def odd_settings(config: TrainConfig) -> list[str]:
         )
     if config.outer_lr == 0:
         told.append("--outer_lr=0 trains nothing")
-    if config.strategy == "mtml" and config.alpha == 0:
-        told.append("--alpha=0 trains mtml on persona statements alone, never on a reply")
-    if config.strategy == "mtml" and config.alpha == 1:
-        told.append("--alpha=1 trains mtml without persona statements, which is paml")
+    if STRATEGIES[config.strategy].reads_alpha and config.alpha in (0, 1):
+        on = ("persona statements alone, never on a reply", "replies alone, as paml and std do")
+        told.append(f"--alpha={config.alpha:g} trains {config.strategy} on {on[int(config.alpha)]}")
     if config.max_skipped > config.iterations:
         told.append("--max_skipped is more than --iterations: nothing stops a run without a gradient")
     return [f"warning: {sentence}" for sentence in told]

@@ -127,7 +127,7 @@ def count_step(
 
     Args:
       triples: from `sample_episodes`.
-      tasks: of support and query, one of `config.PHASES`.
+      tasks: of support and query, a `strategies.Phase`.
       model: sizes.
       vocabulary: number of words V.
     """

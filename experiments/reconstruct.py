@@ -13,7 +13,6 @@ from tqdm import tqdm
 from experiments import flags as settings
 from experiments.reconstruction_report import draw, sample_text, table
 from experiments.tested import Run, load
-from mtml_jax.config import PHASES
 from mtml_jax.data.episodes import EncodedPersona, Encoding
 from mtml_jax.data.records import Persona
 from mtml_jax.data.text import persona_text
@@ -31,6 +30,7 @@ from mtml_jax.eval.reconstruction import (
 from mtml_jax.model import decoding
 from mtml_jax.runs.files import versions, write_json
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
+from mtml_jax.strategies import STRATEGIES
 
 DECODERS = {"greedy": decoding.greedy, "beam": decoding.beam_search}
 _LOADED = ("workdir", "checkpoint", "split", "data", "data_dir", "split_seed", "skip_bad")
@@ -210,11 +210,9 @@ def _describe(given, run, subjects):
             f"{sum(n + 1 > config.shape.persona for n in words):,} personas are longer than the "
             f"{config.shape.persona} tokens of the training task, which PPL counts up to"
         )
-    weighed = config.strategy in ("mtml", "multitask")
-    if not any("persona" in outer for _, outer in PHASES[config.strategy]) or (
-        weighed and config.alpha == 1.0
-    ):
-        alpha = " at alpha 1" if weighed else ""
+    strategy = STRATEGIES[config.strategy]
+    if not strategy.reconstructs(config.alpha):
+        alpha = " at alpha 1" if strategy.reads_alpha else ""
         print(
             f"{config.strategy}{alpha} has not trained this task: what follows is what a model "
             "makes of it that only ever learnt to reply"

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtml_jax.config import PHASES, TrainConfig
+from mtml_jax.config import TrainConfig
 from mtml_jax.data.episodes import Encoding, encode_dialogue, own_side, pack_rows
 from mtml_jax.data.prepare import Prepared
 from mtml_jax.data.vocab import START, START_PERSONA
@@ -16,6 +16,7 @@ from mtml_jax.eval.metrics import perplexity
 from mtml_jax.model.decoding import MAX_TOKENS, greedy
 from mtml_jax.runs.checkpoint import restore_params
 from mtml_jax.sharding import local_mesh, replicate, split_personas
+from mtml_jax.strategies import STRATEGIES
 
 SHOTS, FOLDS, EPOCHS = 5, 8, 10  # k-shot and epochs as in section 3.4; folds are a sample
 _SEED = 0
@@ -42,7 +43,7 @@ def show(workdir: str, config: TrainConfig, data: Prepared) -> None:
         params, flat, jnp.float32(config.inner_lr)
     )
     _show_replies(params, adapted, plans[0].held_out, config, data)
-    if any("persona" in outer for _, outer in PHASES[config.strategy]):
+    if STRATEGIES[config.strategy].reconstructs(config.alpha):
         told = data.valid_personas[plans[0].persona].dialogues[plans[0].dialogue]
         _show_persona(params, told, config, data)
     print(

@@ -14,6 +14,7 @@ from mtml_jax.data.records import Persona
 from mtml_jax.data.vocab import Vocabulary
 from mtml_jax.runs.checkpoint import restore_params
 from mtml_jax.runs.folder import load_run
+from mtml_jax.strategies import STRATEGIES
 
 
 class Run(NamedTuple):
@@ -59,7 +60,7 @@ def load(given) -> Run:
             f"{given.workdir}: found a checkpoint of {words:,} words and a vocabulary of "
             f"{len(vocabulary):,}, want the vocabulary.txt that it was trained with"
         )
-    if given.persona_at_test and config.strategy != "std_p":
+    if given.persona_at_test and not STRATEGIES[config.strategy].persona_in_context:
         raise ValueError(
             f"got --persona_at_test for a run of {config.strategy}, want a run of std_p: the "
             "others never saw statements in a context"

@@ -15,6 +15,7 @@ from mtml_jax.runs.checkpoint import Checkpoints
 from mtml_jax.runs.files import RunLog, WorkdirLock
 from mtml_jax.runs.folder import save_run
 from mtml_jax.sharding import persona_mesh
+from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.loop import train
 
 settings.define_common_flags()
@@ -103,7 +104,7 @@ def _source():
 def _describe(config, data, mesh, workdir, found):
     given = flags.FLAGS
     kind = mesh.devices.flat[0].device_kind
-    alpha = f", alpha {config.alpha}" if config.strategy in ("multitask", "mtml") else ""
+    alpha = f", alpha {config.alpha}" if STRATEGIES[config.strategy].reads_alpha else ""
     print(f"strategy {config.strategy}{alpha}, preset {given.preset}, data {given.data}")
     if given.data == "demo":
         print(

@@ -4,19 +4,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, get_type_hints
 
-TASKS = ("response", "persona")  # section 2.2, equations 2 and 5
-
-# Which tasks' losses adapt on the support set (None: supervised, no inner step) and judge on
-# the query set. Iteration i runs phase i modulo their number; iterations count from 1.
-PHASES: dict[str, tuple[tuple[tuple[str, ...] | None, tuple[str, ...]], ...]] = {
-    "std": ((None, ("response",)),),
-    "std_p": ((None, ("response",)),),
-    "multitask": ((None, TASKS),),
-    "paml": ((("response",), ("response",)),),
-    "mtml": ((TASKS, TASKS),),
-    "amtml": ((("response",), ("persona",)), (("persona",), ("response",))),
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:

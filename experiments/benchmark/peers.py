@@ -18,8 +18,9 @@ from mtml_jax.config import TrainConfig
 from mtml_jax.data.episodes import EncodedDialogue, sample_episodes
 from mtml_jax.data.prepare import Prepared, training_batch
 from mtml_jax.data.vocab import START, START_PERSONA
-from mtml_jax.meta.objectives import STRATEGIES, mean_gradient
+from mtml_jax.meta.objectives import mean_gradient
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
+from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.loop import initial_state, rates_at
 
 # Of the meta-gradient, relative to its norm. At preset paper float32 is 1.4e-4 (here) and 0.5e-4
@@ -109,7 +110,7 @@ def _time_ours(config, data, params, repeats):
     gradient = jax.jit(
         functools.partial(
             mean_gradient,
-            phase=STRATEGIES[config.strategy][0],
+            phase=STRATEGIES[config.strategy].phases[0],
             config=config.step(mesh.devices.flat[0].platform),
             mesh=mesh,
         )

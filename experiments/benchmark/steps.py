@@ -13,10 +13,11 @@ from tqdm import tqdm
 from experiments.benchmark.ceiling import product_ceiling
 from experiments.benchmark.slots import real_shares
 from experiments.operations import StepCount, count_step
-from mtml_jax.config import PHASES, TrainConfig
+from mtml_jax.config import TrainConfig
 from mtml_jax.data.episodes import sample_episodes
 from mtml_jax.data.prepare import Prepared, training_batch
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
+from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.loop import initial_state, rates_at
 from mtml_jax.train.memory_plan import jitted_steps
 
@@ -36,14 +37,14 @@ class Setting:
 
     @property
     def name(self) -> str:
-        phases = len(PHASES[self.config.strategy])
-        return self.config.strategy + (f", phase {self.phase + 1}" if phases > 1 else "")
+        several = len(STRATEGIES[self.config.strategy].phases) > 1
+        return self.config.strategy + (f", phase {self.phase + 1}" if several else "")
 
     @property
     def price(self) -> str:
         """Its key in `operations.PRICES`."""
-        supervised = PHASES[self.config.strategy][self.phase][0] is None
-        return "supervised" if supervised else self.config.gradient
+        adapts = STRATEGIES[self.config.strategy].adapts
+        return self.config.gradient if adapts else "supervised"
 
 
 def variants(
@@ -55,9 +56,8 @@ def variants(
 ) -> Iterator[TrainConfig]:
     """All settings; strategies without an inner step have no gradient mode to choose."""
     for strategy in strategies:
-        adapts = PHASES[strategy][0][0] is not None
         for gradient, chunk, remat in itertools.product(
-            gradients if adapts else [config.gradient], chunks, remats
+            gradients if STRATEGIES[strategy].adapts else [config.gradient], chunks, remats
         ):
             yield dataclasses.replace(
                 config,
@@ -138,7 +138,7 @@ def measure_steps(
 
 
 def _compile(config, data, mesh, batches):
-    phases = PHASES[config.strategy]
+    phases = STRATEGIES[config.strategy].phases
     state = replicate(initial_state(config, data), mesh)
     rates = replicate(rates_at(config, 0), mesh)
     words = len(data.vocabulary)

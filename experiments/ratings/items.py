@@ -8,15 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mtml_jax.strategies import STRATEGIES
+
 ALSO = ("human", "unadapted", "other")
-_NAMES = {
-    "std": "Std",
-    "std_p": "Std_p",
-    "multitask": "Multi-task",
-    "paml": "PAML",
-    "mtml": "MTML",
-    "amtml": "AMTML",
-}
 
 
 class System(NamedTuple):
@@ -219,8 +213,8 @@ def _run_names(workdirs):
             if (folder / "config.json").is_file():
                 try:
                     config = json.loads((folder / "config.json").read_bytes())
-                    name = _NAMES[config["strategy"]]
-                    name += f" {config['alpha']}" if config["strategy"] == "mtml" else ""
+                    name = STRATEGIES[config["strategy"]].label
+                    name += f" {config['alpha']}" if STRATEGIES[config["strategy"]].reads_alpha else ""
                 except (ValueError, KeyError, TypeError):
                     pass
                 break

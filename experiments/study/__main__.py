@@ -16,11 +16,12 @@ from experiments.study import tuning
 from experiments.study.bar import Part, whole_bar
 from experiments.study.cell import TRAINING_COST, make_cell, step_cost
 from experiments.study.rows import chosen_rows, config_of
-from mtml_jax.config import PHASES, PRESETS, TrainConfig
+from mtml_jax.config import PRESETS, TrainConfig
 from mtml_jax.data.personas import group_personas, require_conversations
 from mtml_jax.data.prepare import CORPORA, Prepared, load_split, prepare
 from mtml_jax.nli.scorer import Scorer, load_scorer
 from mtml_jax.runs.files import InUse, write_json
+from mtml_jax.strategies import STRATEGIES
 
 _FACTS, _CONSISTENCY = "facts", "c_own_minus_shuffled"
 
@@ -64,8 +65,9 @@ class Study:
 
     def prepared(self, config: TrainConfig) -> Prepared:
         """The corpus for a row; rows that read the same share it."""
+        strategy = STRATEGIES[config.strategy]
         read = (
-            PHASES[config.strategy], config.strategy == "std_p", config.persona_context,
+            strategy.phases, strategy.persona_in_context, config.persona_context,
             config.glove and (config.glove, config.seed),
         )  # fmt: skip
         if read not in self._prepared:
@@ -290,8 +292,8 @@ def _make(study, missing):
 
 def _cost_of(row, study, seed):
     """Relative to a test."""
-    (inner, _), *_ = PHASES[config_of(row, study.config, seed).strategy]
-    return 1.0 + (TRAINING_COST if inner else TRAINING_COST / 4)
+    adapts = STRATEGIES[config_of(row, study.config, seed).strategy].adapts
+    return 1.0 + (TRAINING_COST if adapts else TRAINING_COST / 4)
 
 
 def _cell_path(folder, row, seed):

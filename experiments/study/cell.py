@@ -18,13 +18,14 @@ from experiments.reconstruct import measure_reconstruction
 from experiments.study.rows import Row, config_of
 from experiments.study.training import train_run
 from experiments.tested import fingerprint, load
-from mtml_jax.config import PHASES, TrainConfig
+from mtml_jax.config import TrainConfig
 from mtml_jax.data.episodes import sample_episodes
 from mtml_jax.data.prepare import Prepared, training_batch
 from mtml_jax.eval.folds import choose_folds
 from mtml_jax.model import decoding
 from mtml_jax.runs.files import WorkdirLock, read_log, versions
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
+from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.loop import initial_state, rates_at
 from mtml_jax.train.memory_plan import fit_steps
 
@@ -63,7 +64,7 @@ def make_cell(row: Row, seed: int, study, bar) -> dict[str, Any]:
         "group": row.group,
         "base": row.base,
         "strategy": config.strategy,
-        "alpha": config.alpha if config.strategy in ("mtml", "multitask") else None,
+        "alpha": config.alpha if STRATEGIES[config.strategy].reads_alpha else None,
         "seed": seed,
         "checkpoint": row.checkpoint,
         "config": dataclasses.asdict(config),
@@ -78,8 +79,7 @@ def make_cell(row: Row, seed: int, study, bar) -> dict[str, Any]:
 
 def _train(config, data, workdir, study, bar):
     cost = study.cost_of(config, data)
-    adapts = PHASES[config.strategy][0][0] is not None
-    cost_share = TRAINING_COST if adapts else TRAINING_COST / 4
+    cost_share = TRAINING_COST if STRATEGIES[config.strategy].adapts else TRAINING_COST / 4
     bar.stage("training", cost_share / (1 + cost_share), config.iterations)
     outcome = train_run(config, data, workdir, study, bar)
     rows = read_log(workdir / "log.jsonl")
@@ -115,7 +115,7 @@ def step_cost(config: TrainConfig, data: Prepared) -> dict[str, float]:
     """Temporary bytes of the compiled outer step, the most of its phases; its operations, their
     mean, counted on the first real batches."""
     mesh = persona_mesh(config.meta_batch)
-    kinds = PHASES[config.strategy]
+    kinds = STRATEGIES[config.strategy].phases
     shared = replicate(initial_state(config, data), mesh), replicate(rates_at(config, 0), mesh)
     arguments, operations = [], []
     for number, kind in enumerate(kinds):
@@ -215,7 +215,7 @@ def _samples(run, plans, rows):
 
 def _reconstruction(given, run, count):
     """Rows against turns seen, where the persona task was learnt; else None."""
-    if not any("persona" in outer for _, outer in PHASES[run.config.strategy]):
+    if not STRATEGIES[run.config.strategy].reconstructs(run.config.alpha):
         return None
     how = {**vars(given), "decoder": "greedy", "max_dialogues": count, "resamples": 200}
     return measure_reconstruction(SimpleNamespace(**how), run)[2]

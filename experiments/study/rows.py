@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mtml_jax.config import TrainConfig
+from mtml_jax.strategies import STRATEGIES
 
 
 class Row(NamedTuple):
@@ -34,7 +35,7 @@ class Row(NamedTuple):
 
 
 def _ablation(base, what, label, changes):
-    inherited = {row.name: row for row in _PAPER}[base]
+    inherited = {row.name: row for row in _STRATEGIES}[base]
     return Row(
         f"{base}-{what}", f"{inherited.label}, {label}", "ablation",
         {**inherited.changes, **changes} if changes else {},
@@ -42,21 +43,22 @@ def _ablation(base, what, label, changes):
     )  # fmt: skip
 
 
-_PAPER = (
-    Row("std", "Std", "paper", {"strategy": "std"}),
-    Row("std_p", "Std_p", "paper", {"strategy": "std_p"}),
-    Row("paml", "PAML", "paper", {"strategy": "paml"}),
-    *(
-        Row(f"mtml-{alpha}", f"MTML {alpha}", "paper", {"strategy": "mtml", "alpha": alpha})
-        for alpha in (0.5, 0.6, 0.7, 0.8, 0.9)
-    ),
-    Row("amtml", "AMTML", "paper", {"strategy": "amtml"}),
-)
-# The response and persona losses of MTML 0.8, without an inner step: is it the second task
-# or the meta-learning that helps?
-_CONTROLS = (
-    Row("multitask", "Multi-task 0.8", "control", {"strategy": "multitask", "alpha": 0.8}),
-)
+def _rows_of(name, strategy):
+    """A strategy's rows: one an alpha, named after it where there are several."""
+    if not strategy.alphas:
+        return [Row(name, strategy.label, strategy.group, {"strategy": name})]
+    return [
+        Row(
+            f"{name}-{alpha}" if len(strategy.alphas) > 1 else name,
+            f"{strategy.label} {alpha}",
+            strategy.group,
+            {"strategy": name, "alpha": alpha},
+        )
+        for alpha in strategy.alphas
+    ]
+
+
+_STRATEGIES = tuple(row for pair in STRATEGIES.items() for row in _rows_of(*pair))
 _ABLATIONS = (
     _ablation("mtml-0.8", "first_order", "first order", {"gradient": "first_order"}),
     _ablation("mtml-0.8", "distinct_start", "distinct start tokens", {"distinct_start": True}),
@@ -67,10 +69,10 @@ _ABLATIONS = (
     _ablation("mtml-0.8", "latest", "last checkpoint", {}),
     _ablation("amtml", "latest", "last checkpoint", {}),
 )
-ROWS = {row.name: row for row in (*_PAPER, *_CONTROLS, *_ABLATIONS)}
+ROWS = {row.name: row for row in (*_STRATEGIES, *_ABLATIONS)}
 GROUPS = {
     "main": ("std", "std_p", "paml", "mtml-0.8", "amtml", "multitask"),
-    "paper": tuple(row.name for row in (*_PAPER, *_CONTROLS)),
+    "paper": tuple(row.name for row in _STRATEGIES),
     "ablations": tuple(row.name for row in _ABLATIONS),
     "all": tuple(ROWS),
 }

@@ -15,11 +15,12 @@ from experiments.summary import own_and_other
 from mtml_jax.config import TrainConfig
 from mtml_jax.data.prepare import training_batch, validation_batch
 from mtml_jax.meta.inner import inner_update
-from mtml_jax.meta.objectives import STRATEGIES, mean_gradient
+from mtml_jax.meta.objectives import mean_gradient
 from mtml_jax.model import losses
 from mtml_jax.runs.checkpoint import restore_params
 from mtml_jax.runs.files import WorkdirLock, read_log, write_json
 from mtml_jax.sharding import map_personas, persona_mesh, replicate, split_personas
+from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.loop import rates_at
 
 INNER_RATES = {  # a sum over a dialogue is some ninety times a mean: larger ones end in NaN
@@ -174,7 +175,7 @@ def _second_order_share(params, config, data):
 
 @functools.lru_cache(maxsize=8)
 def _gradient(config, mesh):
-    (phase,) = STRATEGIES["mtml"]
+    (phase,) = STRATEGIES["mtml"].phases
     gradient = functools.partial(mean_gradient, phase=phase, config=config, mesh=mesh)
     return jax.jit(lambda *batch: gradient(*batch)[0])
 

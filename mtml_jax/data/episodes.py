@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 import jax
 import numpy as np
 
-from mtml_jax.config import TASKS, TileShape
+from mtml_jax.config import TileShape
 from mtml_jax.data.records import Dialogue, Persona, Turn
 from mtml_jax.data.text import persona_text
 from mtml_jax.data.vocab import END, SILENCE, START, START_PERSONA, Vocabulary
+from mtml_jax.strategies import TASKS
 from mtml_jax.types import Episode, Examples, Targets, Tiles, Tokens
 
 SMALL_TILES = 4  # of the second kind, at most, for one dialogue

@@ -8,8 +8,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from mtml_jax.data.records import Dialogue, Persona
-
-_NEED_STATEMENTS = ("multitask", "mtml", "amtml", "std_p")
+from mtml_jax.strategies import STRATEGIES
 
 
 def group_personas(dialogues: Iterable[Dialogue]) -> list[Persona]:
@@ -83,13 +82,13 @@ def require_statements(personas: Iterable[Persona], strategy: str) -> None:
 
     Args:
       personas: personas to train on.
-      strategy: std, std_p, multitask, paml, mtml or amtml.
+      strategy: a name of `strategies.STRATEGIES`.
 
     Raises:
       ValueError: the strategy needs statements and a dialogue has none; the message
         names the speaker.
     """
-    if strategy not in _NEED_STATEMENTS:
+    if not STRATEGIES[strategy].needs_statements:
         return
     for persona in personas:
         for dialogue in persona.dialogues:

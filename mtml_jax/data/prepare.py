@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from mtml_jax.config import PHASES, TrainConfig
+from mtml_jax.config import TrainConfig
 from mtml_jax.data.demo import demo_corpus
 from mtml_jax.data.episodes import (
     EncodedPersona,
@@ -32,6 +32,7 @@ from mtml_jax.data.records import Dialogue, Persona
 from mtml_jax.data.splits import split_by_persona
 from mtml_jax.data.store import load_stored
 from mtml_jax.data.vocab import Vocabulary, build_vocabulary
+from mtml_jax.strategies import STRATEGIES
 from mtml_jax.types import Episode
 
 CORPORA = ("demo", "personachat")
@@ -167,11 +168,12 @@ def prepare(
             f"word vectors of width {embedding.shape[1]} cover {covered:,} of "
             f"{len(vocabulary):,} words"
         )
+    strategy = STRATEGIES[config.strategy]
     encoding = Encoding(
         vocabulary,
         config.shape,
-        config.strategy == "std_p",
-        tuple({_SCORED, *_tasks(config)}),
+        strategy.persona_in_context,
+        tuple({_SCORED, *strategy.packed_tasks}),
         config.persona_context,
     )
     grouped, alone = {}, {}
@@ -261,8 +263,8 @@ def training_names(
 
 def _training(data, config, step, share, devices):
     triples = sample_episodes(data.train, config.meta_batch, config.seed, step)[share]
-    phases = PHASES[config.strategy]
-    inner, outer = phases[(step + 1) % len(phases)]
+    strategy = STRATEGIES[config.strategy]
+    inner, outer = strategy.phases[strategy.phase_of(step)]
     episodes = stack_episodes(
         triples,
         config.shape,
@@ -314,8 +316,3 @@ def validation_batch(
     for array in jax.tree.leaves(episodes.query):
         array[own >= len(triples)] = 0
     return episodes
-
-
-def _tasks(config):
-    """The sets of tasks that a strategy packs."""
-    return {tasks for phase in PHASES[config.strategy] for tasks in phase if tasks}

@@ -22,13 +22,12 @@ from mtml_jax.data.records import Dialogue, Turn
 from mtml_jax.data.text import detokenize, tokenize
 from mtml_jax.data.vocab import END, START, START_PERSONA, UNK, Vocabulary
 from mtml_jax.model import decoding
+from mtml_jax.strategies import STRATEGIES
 from mtml_jax.types import Params, Tokens
 
 DECODERS = ("beam", "greedy", "nucleus")
 MAX_PERSONA = 60  # tokens of a believed persona; PersonaChat's are 28 at the median, 54 at 99 %
 MAX_CHARACTERS = 4000  # of one utterance; of a longer one its end is read
-
-_RECONSTRUCTS = ("mtml", "amtml")
 
 
 class Model(NamedTuple):
@@ -161,7 +160,7 @@ def believed_persona(
     """What the model reconstructs of its speaker from a conversation, decoded greedily.
 
     Args:
-      model: a run of mtml or amtml; see `persona_caveat` for what its answer is worth.
+      model: a run whose strategy trains the persona task; see `persona_caveat` for what its answer is worth.
       params: initial or adapted.
       history_or_dialogue: raw utterances of both, oldest first, as for
         `Responder.reply`; or a Dialogue, read up to before its last reply.
@@ -173,11 +172,8 @@ def believed_persona(
     Raises:
       ValueError: the run's strategy never learnt the task.
     """
-    if model.config.strategy not in _RECONSTRUCTS:
-        raise ValueError(
-            f"{model.workdir}: found a run of {model.config.strategy}, which never learnt to "
-            "reconstruct personas, want one of --strategy=mtml or amtml"
-        )
+    if not _reconstructs(model):
+        raise ValueError(f"{model.workdir}: {persona_caveat(model)}")
     start = START_PERSONA if model.config.distinct_start else START
     begin, grow = _growth(model.config.model, MAX_PERSONA)
     nucleus = (np.float32(1.0), np.float32(1.0))
@@ -193,10 +189,13 @@ def believed_persona(
 
 def persona_caveat(model: Model) -> str:
     """Why the believed persona of this run says little, in a sentence; empty if it does not."""
-    if model.config.strategy not in _RECONSTRUCTS:
+    if not _reconstructs(model):
+        config = model.config
+        able = [name for name, s in STRATEGIES.items() if s.reconstructs(0.5)]
+        alpha = f" at alpha {config.alpha:g}" if STRATEGIES[config.strategy].reads_alpha else ""
         return (
-            f"a run of {model.config.strategy} never learnt to reconstruct personas; "
-            "--strategy=mtml and amtml do"
+            f"a run of {config.strategy}{alpha} never learnt to reconstruct personas; "
+            f"--strategy={', '.join(able[:-1])} and {able[-1]} do"
         )
     if not model.config.distinct_start:
         return (
@@ -204,6 +203,10 @@ def persona_caveat(model: Model) -> str:
             "--distinct_start in training tells them apart"
         )
     return ""
+
+
+def _reconstructs(model: Model) -> bool:
+    return STRATEGIES[model.config.strategy].reconstructs(model.config.alpha)
 
 
 def unknown_share(model: Model, dialogues: Sequence[Dialogue]) -> float:

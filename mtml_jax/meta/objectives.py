@@ -2,26 +2,18 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jax.sharding import Mesh
 
-from mtml_jax.config import PHASES, TASKS, StepConfig
+from mtml_jax.config import StepConfig
 from mtml_jax.meta.inner import adapt
 from mtml_jax.model import losses
 from mtml_jax.sharding import split_specs, sum_personas
+from mtml_jax.strategies import TASKS, Phase
 from mtml_jax.types import Episode, Params, Rates, TaskSums
-
-
-class Phase(NamedTuple):
-    """Which loss adapts on the support set, and which judges on the query set."""
-
-    inner: Callable | None  # None: supervised, no inner step
-    outer: Callable
-
 
 _LOSSES: dict[tuple[str, ...] | None, Callable | None] = {
     None: None,
@@ -29,10 +21,11 @@ _LOSSES: dict[tuple[str, ...] | None, Callable | None] = {
     ("persona",): losses.persona_loss,
     TASKS: losses.multi_task_loss,
 }
-STRATEGIES: dict[str, tuple[Phase, ...]] = {
-    name: tuple(Phase(_LOSSES[inner], _LOSSES[outer]) for inner, outer in phases)
-    for name, phases in PHASES.items()
-}
+
+
+def _loss_of(tasks):
+    """The loss of a phase's tasks; a function, as tests have toy losses, is one already."""
+    return tasks if callable(tasks) else _LOSSES[tasks]
 
 
 @struct.dataclass
@@ -61,7 +54,7 @@ def meta_objective(
       params: the initial parameters phi.
       episode: Episode of one persona.
       rates: alpha and inner_lr.
-      phase: the two losses.
+      phase: the tasks of both losses.
       config: model sizes, gradient mode, number of inner steps.
 
     Returns:
@@ -71,7 +64,7 @@ def meta_objective(
 
     def inner_loss(params, data, **gates_at):  # which finite differences alone give
         examples, alpha = data
-        return phase.inner(params, examples, alpha, config=loss_config, **gates_at)
+        return _loss_of(phase.inner)(params, examples, alpha, config=loss_config, **gates_at)
 
     steps = config.inner_steps
     batches = jax.tree.map(
@@ -81,7 +74,7 @@ def meta_objective(
         inner_loss, params, batches, rates.inner_lr, gradient=config.gradient, unroll=True
     )
     support = jax.tree.map(lambda x: x[0], support)
-    loss, query = phase.outer(adapted, episode.query, rates.alpha, config=loss_config)
+    loss, query = _loss_of(phase.outer)(adapted, episode.query, rates.alpha, config=loss_config)
     return loss, Metrics(loss, support, query)
 
 
@@ -128,7 +121,7 @@ def mean_gradient(
       params: the initial parameters phi.
       episodes: Episode with a leading persona axis of length M.
       rates: alpha and inner_lr.
-      phase: the two losses.
+      phase: the tasks of both losses.
       config: model sizes, gradient mode, chunk.
       mesh: from `sharding.persona_mesh`; None for one device.
       shard_params: whether parameters are split over it (`sharding.split_specs`).
@@ -141,7 +134,7 @@ def mean_gradient(
     """
     personas = jax.tree.leaves(episodes)[0].shape[0]
     if phase.inner is None:
-        alpha = rates.alpha if phase.outer is losses.multi_task_loss else jnp.ones(())
+        alpha = rates.alpha if phase.outer == TASKS else jnp.ones(())
         shared = _token_weights(episodes, alpha, config.reduction)
         objective = functools.partial(supervised_objective, config=config)
     else:

@@ -6,7 +6,8 @@ import optax
 from jax.sharding import Mesh
 
 from mtml_jax.config import StepConfig
-from mtml_jax.meta.objectives import Metrics, Phase, mean_gradient
+from mtml_jax.meta.objectives import Metrics, mean_gradient
+from mtml_jax.strategies import Phase
 from mtml_jax.types import Episode, MetaState, Params, Rates
 
 # Adam's constants are those of Kingma and Ba; the clip is the reference code's.
@@ -38,7 +39,7 @@ def outer_step(
       state: MetaState.
       episodes: Episode with a leading persona axis of length M.
       rates: alpha, inner_lr and outer_lr.
-      phase: the two losses, from `objectives.STRATEGIES`.
+      phase: the tasks of both losses, from `strategies.STRATEGIES`.
       config: StepConfig.
       mesh: devices that share the personas; None for one.
       shard_params: whether the state is split over them too (`sharding.split_specs`).

@@ -12,9 +12,10 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from mtml_jax.config import TASKS, LossConfig
+from mtml_jax.config import LossConfig
 from mtml_jax.model import transformer
 from mtml_jax.model.tiles import sum_over_tiles
+from mtml_jax.strategies import TASKS
 from mtml_jax.types import Examples, Params, TaskSums, TokenSums
 
 

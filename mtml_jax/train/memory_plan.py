@@ -10,9 +10,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mtml_jax.config import StepConfig, TrainConfig
-from mtml_jax.meta.objectives import STRATEGIES, Phase
 from mtml_jax.meta.outer import outer_step
 from mtml_jax.sharding import fetch
+from mtml_jax.strategies import STRATEGIES, Phase
 from mtml_jax.train.memory import free_memory
 
 _TAKEN = 0.9  # of the free memory: the loop's own arrays and others' need some too
@@ -36,7 +36,7 @@ class Fitted(NamedTuple):
 def phases(config: TrainConfig, mesh: Mesh) -> list[tuple[Phase, StepConfig]]:
     """What each phase of a strategy computes, and how; iteration i runs i modulo their count."""
     step_config = config.step(mesh.devices.flat[0].platform)
-    return [(phase, step_config) for phase in STRATEGIES[config.strategy]]
+    return [(phase, step_config) for phase in STRATEGIES[config.strategy].phases]
 
 
 def jitted_steps(config: TrainConfig, mesh: Mesh, shard_params: bool = False) -> list:

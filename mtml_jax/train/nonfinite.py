@@ -9,9 +9,10 @@ import optax
 from jax.sharding import Mesh
 
 from mtml_jax.config import StepConfig
-from mtml_jax.meta.objectives import Phase, mean_gradient
+from mtml_jax.meta.objectives import mean_gradient
 from mtml_jax.meta.outer import is_finite
 from mtml_jax.sharding import map_personas
+from mtml_jax.strategies import Phase
 from mtml_jax.types import Episode, Params, Rates
 
 _PACKAGE = Path(__file__).parents[1]

@@ -325,6 +325,11 @@ def test_a_persona_that_was_never_learnt_is_not_told(model):
     with pytest.raises(ValueError, match="never learnt"):
         believed_persona(paml, model.params, HISTORY)
     assert "never learnt" in responder.persona_caveat(paml)
+    one_task = model._replace(config=_changed(model, strategy="mtml", alpha=1.0))
+    assert "at alpha 1 never learnt" in responder.persona_caveat(one_task)
+    multitask = model._replace(config=_changed(model, strategy="multitask"))
+    assert responder.persona_caveat(multitask) == ""
+    assert isinstance(believed_persona(multitask, model.params, HISTORY), str)
     shared = model._replace(config=_changed(model, distinct_start=False))
     assert "same token" in responder.persona_caveat(shared)
     assert responder.persona_caveat(model) == ""

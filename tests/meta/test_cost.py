@@ -9,10 +9,11 @@ import pytest
 
 from experiments.benchmark.slots import real_shares, tile_work
 from experiments.operations import PRICES, Work, count_step, forward_operations, work_of
-from mtml_jax.config import PHASES, TASKS, ModelConfig, StepConfig, TileShape
+from mtml_jax.config import ModelConfig, StepConfig, TileShape
 from mtml_jax.data.episodes import EncodedDialogue, Example, pack, stack_episodes
-from mtml_jax.meta.objectives import STRATEGIES, mean_gradient
+from mtml_jax.meta.objectives import mean_gradient
 from mtml_jax.model import transformer
+from mtml_jax.strategies import STRATEGIES, TASKS
 from mtml_jax.types import Rates, Tokens
 
 MODEL = ModelConfig(encoder_layers=2, decoder_layers=3, heads=2, width=128, feed_forward=320)
@@ -60,7 +61,7 @@ def test_a_step_at_its_price(gradient, quick_compile):
     shape = TileShape(1, len(context), len(response), len(persona))
     side = EncodedDialogue("c", [EXAMPLE])
     episodes = stack_episodes([(None, side, side)], shape, 2)
-    [phase] = STRATEGIES["mtml"]
+    [phase] = STRATEGIES["mtml"].phases
     step = functools.partial(
         mean_gradient, phase=phase, config=StepConfig(model, gradient=gradient)
     )
@@ -82,7 +83,7 @@ def test_a_dialogue_counts_its_tokens_and_pairs():
 def test_a_step_counts_both_sets_with_their_own_targets():
     small = EncodedDialogue("a", [Example((7,) * 5, (8,) * 2, (9,) * 3)])
     large = EncodedDialogue("b", [Example((7,) * 11, (8,) * 13, (9,) * 17)])
-    even, odd = PHASES["amtml"]
+    even, odd = STRATEGIES["amtml"].phases
     forward = functools.partial(forward_operations, model=MODEL, vocabulary=WORDS)
     found = count_step([(None, small, large)], even, MODEL, WORDS)
     assert found.support == forward(work_of(small.examples, ["response"]))

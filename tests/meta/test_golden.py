@@ -40,9 +40,10 @@ import pytest
 from mtml_jax.config import ModelConfig, StepConfig, TileShape
 from mtml_jax.data.episodes import pack, stack
 from mtml_jax.meta import outer
-from mtml_jax.meta.objectives import STRATEGIES, mean_gradient
+from mtml_jax.meta.objectives import mean_gradient
 from mtml_jax.model import transformer
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
+from mtml_jax.strategies import STRATEGIES
 from mtml_jax.types import Episode, Rates
 
 pytestmark = pytest.mark.usefixtures("float64", "quick_compile")
@@ -269,7 +270,7 @@ def test_two_outer_steps(name, draw_dialogue):
     strategy, _, parity = name.partition(" ")
     mesh = persona_mesh(PERSONAS)
     episodes = split_personas(draw_episodes(draw_dialogue, strategy == "std_p"), mesh)
-    step = compiled_step(STRATEGIES[strategy][parity == "odd"], mesh)
+    step = compiled_step(STRATEGIES[strategy].phases[parity == "odd"], mesh)
     params, _ = draw_weights(0)
     _, probe = draw_weights(2)
     begin = replicate(outer.init_state(params), mesh)
@@ -289,7 +290,7 @@ def test_two_outer_steps(name, draw_dialogue):
 
 
 def test_finite_differences_come_close(draw_dialogue):
-    [phase] = STRATEGIES["mtml"]
+    [phase] = STRATEGIES["mtml"].phases
     config = dataclasses.replace(CONFIG, gradient="finite_difference")
     gradient = jax.jit(functools.partial(mean_gradient, phase=phase, config=config))
     params, _ = draw_weights(0)

@@ -15,15 +15,10 @@ from jax.test_util import check_grads
 
 from mtml_jax.config import LossConfig, ModelConfig, StepConfig, TileShape
 from mtml_jax.data.episodes import pack, stack
-from mtml_jax.meta.objectives import (
-    STRATEGIES,
-    Metrics,
-    Phase,
-    mean_gradient,
-    meta_objective,
-)
+from mtml_jax.meta.objectives import Metrics, mean_gradient, meta_objective
 from mtml_jax.model import losses
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
+from mtml_jax.strategies import STRATEGIES, Phase
 from mtml_jax.types import Episode, Rates
 
 pytestmark = pytest.mark.usefixtures("float64", "quick_compile")
@@ -43,10 +38,10 @@ PERSONAS = 16
 SHAPE, TILES = TileShape(rows=2, context=11, response=7, persona=13), 3
 RATES = Rates(alpha=np.float64(0.7), inner_lr=np.float64(0.3), outer_lr=np.float64(0.01))
 
-CASES = [(name, i) for name, phases in STRATEGIES.items() for i in range(len(phases))]
-META_CASES = [(name, i) for name, i in CASES if STRATEGIES[name][i].inner is not None]
-(MTML,) = STRATEGIES["mtml"]
-(STD,) = STRATEGIES["std"]
+CASES = [(name, i) for name, s in STRATEGIES.items() for i in range(len(s.phases))]
+META_CASES = [(name, i) for name, i in CASES if STRATEGIES[name].phases[i].inner is not None]
+(MTML,) = STRATEGIES["mtml"].phases
+(STD,) = STRATEGIES["std"].phases
 
 
 @functools.cache
@@ -127,13 +122,13 @@ def assert_close(got, wanted, tolerance):
 
 @pytest.mark.parametrize("strategy, phase", CASES)
 def test_gradient_is_the_derivative(params, episodes_of, strategy, phase):
-    check(compiled(STRATEGIES[strategy][phase]), params, episodes_of(strategy))
+    check(compiled(STRATEGIES[strategy].phases[phase]), params, episodes_of(strategy))
 
 
 @pytest.mark.parametrize("strategy, phase", META_CASES)
 def test_the_first_order_gradient_is_not(params, episodes, strategy, phase):
-    exact = compiled(STRATEGIES[strategy][phase])
-    first_order = compiled(STRATEGIES[strategy][phase], FIRST_ORDER)
+    exact = compiled(STRATEGIES[strategy].phases[phase])
+    first_order = compiled(STRATEGIES[strategy].phases[phase], FIRST_ORDER)
     _, wanted = exact(params, episodes, RATES)
     _, metrics = first_order(params, episodes, RATES)
     assert_close(metrics, wanted, 1e-12)
@@ -152,7 +147,7 @@ def test_without_an_inner_step_first_order_is_exact(params, episodes):
 
 def test_mixed_equals_exact(params, episodes):
     mixed = dataclasses.replace(CONFIG, gradient="mixed")
-    _, odd = STRATEGIES["amtml"]
+    _, odd = STRATEGIES["amtml"].phases
     assert_close(
         compiled(odd, mixed)(params, episodes, RATES),
         compiled(odd)(params, episodes, RATES),
@@ -162,7 +157,7 @@ def test_mixed_equals_exact(params, episodes):
 
 def test_finite_differences_come_close(params, episodes):
     difference = dataclasses.replace(CONFIG, gradient="finite_difference")
-    _, odd = STRATEGIES["amtml"]
+    _, odd = STRATEGIES["amtml"].phases
     assert_close(
         compiled(odd, difference)(params, episodes, RATES),
         compiled(odd)(params, episodes, RATES),
@@ -244,7 +239,7 @@ def test_supervised_is_the_mean_over_all_tokens(params, episodes):
 
 def test_multitask_weighs_the_means_of_both_tasks(params, episodes):
     """alpha L_res + (1 - alpha) L_rec without an inner step, each over all its tokens (eq. 6)."""
-    (multitask,) = STRATEGIES["multitask"]
+    (multitask,) = STRATEGIES["multitask"].phases
     means = []
     for loss in (losses.response_loss, losses.persona_loss):
         summed = jax.jit(functools.partial(loss, config=LossConfig(MODEL, "sum")))

@@ -12,9 +12,9 @@ import pytest
 from mtml_jax.config import ModelConfig, StepConfig, TileShape
 from mtml_jax.data.episodes import pack, stack
 from mtml_jax.meta import outer
-from mtml_jax.meta.objectives import STRATEGIES, Metrics, Phase
-from mtml_jax.model import losses
+from mtml_jax.meta.objectives import Metrics
 from mtml_jax.sharding import persona_mesh
+from mtml_jax.strategies import STRATEGIES, Phase
 from mtml_jax.train import nonfinite as blame
 from mtml_jax.types import Episode, Rates, TaskSums, Tiles, TokenSums
 
@@ -25,7 +25,7 @@ CONFIG = StepConfig(MODEL, gradient="first_order")  # the quickest; it reads the
 VOCABULARY = 13
 PERSONAS = 3
 SHAPE, TILES = TileShape(rows=2, context=11, response=7, persona=13), 2
-AMTML = STRATEGIES["amtml"]
+AMTML = STRATEGIES["amtml"].phases
 
 
 def rates(alpha=0.7, inner_lr=0.3, outer_lr=0.01):
@@ -50,7 +50,7 @@ def test_adam_and_the_clip_by_hand(monkeypatch):
     state = outer.init_state(jax.tree.map(jnp.asarray, params))
     for t, (gradient, clip, rate) in enumerate(zip(gradients, (2 / 7, 1, 1), (0.1, 0.2, 0.3)), 1):
         state, got = outer.outer_step(
-            state, None, rates().replace(outer_lr=rate), phase=STRATEGIES["std"][0], config=CONFIG
+            state, None, rates().replace(outer_lr=rate), phase=STRATEGIES["std"].phases[0], config=CONFIG
         )
         assert got.replace(gradient_norm=None) == metrics
         np.testing.assert_allclose(
@@ -198,23 +198,11 @@ def test_amtml_alternates(state, episodes, steps, iteration, read):
                 assert tokens == 0
 
 
-def test_the_table_of_strategies():
-    response, persona, both = losses.response_loss, losses.persona_loss, losses.multi_task_loss
-    assert STRATEGIES == {
-        "std": (Phase(None, response),),
-        "std_p": (Phase(None, response),),
-        "multitask": (Phase(None, both),),
-        "paml": (Phase(response, response),),
-        "mtml": (Phase(both, both),),
-        "amtml": (Phase(response, persona), Phase(persona, response)),
-    }
-
-
 @pytest.mark.parametrize("strategy", ["std", "std_p", "paml"])
 def test_strategies_that_need_no_statements(state, episodes, strategy):
     """What stands in the slots of personas changes nothing."""
     step = jax.jit(
-        functools.partial(outer.outer_step, phase=STRATEGIES[strategy][0], config=CONFIG)
+        functools.partial(outer.outer_step, phase=STRATEGIES[strategy].phases[0], config=CONFIG)
     )
 
     def other_words(tiles):

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from experiments import flags as settings
 from experiments.reconstruction_report import draw, sample_text, table
 from experiments.tested import Run, load
-from mtml_jax.data.episodes import EncodedPersona, Encoding
+from mtml_jax.data.encode import EncodedPersona, Encoding
 from mtml_jax.data.records import Persona
 from mtml_jax.data.text import persona_text
 from mtml_jax.data.vocab import START, START_PERSONA

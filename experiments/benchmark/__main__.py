@@ -18,7 +18,7 @@ from experiments.benchmark.steps import measure_steps, variants
 from experiments.benchmark.tables import benchmark_tables
 from experiments.checkout import commit
 from mtml_jax.config import PRESETS, TrainConfig
-from mtml_jax.data.episodes import pack_rows
+from mtml_jax.data.packing import pack_rows
 from mtml_jax.data.prepare import Prepared, prepare
 from mtml_jax.data.vocab import START
 from mtml_jax.eval.adaptation import score_stages
@@ -210,7 +210,9 @@ def uncached_greedy(params, context, start, *, max_tokens=decoding.MAX_TOKENS, c
 
         def step(ids_T, position):
             inputs = Tokens(ids_T, ones_T, position_T)
-            hidden_TD = transformer.decode(params, memory_SD, context.segment, inputs, config)
+            hidden_TD = transformer.decode(
+                params, memory_SD, context.segment, inputs, ones_T, config
+            )
             best = jnp.argmax(matrix_VD @ hidden_TD[position]).astype(jnp.int32)
             return ids_T.at[position + 1].set(best, mode="drop"), best
 

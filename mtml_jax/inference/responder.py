@@ -17,7 +17,8 @@ import jax
 import numpy as np
 
 from mtml_jax.config import ModelConfig, TrainConfig
-from mtml_jax.data.episodes import Encoding, encode_dialogue, pack_rows
+from mtml_jax.data.encode import Encoding, encode_dialogue
+from mtml_jax.data.packing import pack_rows
 from mtml_jax.data.records import Dialogue, Turn
 from mtml_jax.data.text import detokenize, tokenize
 from mtml_jax.data.vocab import END, START, START_PERSONA, UNK, Vocabulary

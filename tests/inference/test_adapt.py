@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from experiments import adapt as command
-from mtml_jax.data.episodes import Encoding, encode_dialogue, pack, pack_rows
+from mtml_jax.data.encode import Encoding, encode_dialogue
+from mtml_jax.data.packing import pack, pack_rows
 from mtml_jax.data.records import Dialogue, Turn
 from mtml_jax.data.vocab import START, START_PERSONA
 from mtml_jax.inference import adapt as speaker
@@ -68,7 +69,7 @@ def test_adapting_is_a_plain_loop_of_sgd(model):
     @jax.jit
     @jax.value_and_grad
     def slope(params, packed):
-        return losses.response_loss(params, packed, 1.0, config=config)[0]
+        return losses.weighted_loss(params, packed, losses.RESPONSE_ONLY, config=config)[0]
 
     def loss(params, examples):
         return slope(params, pack(examples, model.config.shape, 17, tasks=("response",)))

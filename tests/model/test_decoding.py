@@ -70,7 +70,9 @@ def whole_pass(params, context, ids):
     memory_SD = transformer.encode(params, context, CONFIG)
     ids = jnp.concatenate([jnp.array([START], jnp.int32), ids])
     inputs = Tokens(ids, jnp.ones_like(ids), jnp.arange(ids.size, dtype=jnp.int32))
-    hidden_TD = transformer.decode(params, memory_SD, context.segment, inputs, CONFIG)
+    hidden_TD = transformer.decode(
+        params, memory_SD, context.segment, inputs, inputs.segment, CONFIG
+    )
     return jax.nn.log_softmax(hidden_TD @ transformer.output_matrix(params, CONFIG).T)
 
 
@@ -117,7 +119,7 @@ def test_each_cached_step_equals_the_whole_pass(params):
     memory_SD = jax.jit(functools.partial(transformer.encode, config=CONFIG))(params, context)
     inputs = Tokens(tokens, jnp.ones(5, jnp.int32), jnp.arange(5, dtype=jnp.int32))
     decode = jax.jit(functools.partial(transformer.decode, config=CONFIG))
-    want_TD = decode(params, memory_SD, context.segment, inputs)
+    want_TD = decode(params, memory_SD, context.segment, inputs, inputs.segment)
     step = jax.jit(functools.partial(transformer.decode_step, config=CONFIG))
     cache = transformer.start_cache(params, memory_SD, 5, CONFIG)
     for position, token in enumerate(tokens):

@@ -16,6 +16,7 @@ from mtml_jax.data.encode import (
     LazyExamples,
     encode_dialogue,
 )
+from mtml_jax.data.glove import load_glove
 from mtml_jax.data.load import forget_file, load_split
 from mtml_jax.data.packing import tiles_of
 from mtml_jax.data.personas import (
@@ -24,7 +25,7 @@ from mtml_jax.data.personas import (
     require_statements,
 )
 from mtml_jax.data.records import Persona
-from mtml_jax.data.vocab import Vocabulary, build_vocabulary, load_glove
+from mtml_jax.data.vocab import Vocabulary, build_vocabulary
 from mtml_jax.strategies import STRATEGIES
 
 SCORED = ("response",)  # the task of validation

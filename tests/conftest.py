@@ -1,4 +1,4 @@
-"""The strict setting that all tests run in, and what several test files use."""
+"""Set up the strict configuration of all tests, and the fixtures that several files use."""
 
 import dataclasses
 import gc
@@ -15,15 +15,15 @@ from mtml_jax.model import transformer
 
 TINY_WORDS = "i you have a dog cat . , ? ! hi is what do like not name who are there tea am my"
 
-gc.set_threshold(20_000)  # looking for garbage takes a fifth of the time to trace
-jax.config.update("jax_num_cpu_devices", 2)  # so that the sharded path has two to share
+gc.set_threshold(20_000)  # garbage collection takes a fifth of the tracing time
+jax.config.update("jax_num_cpu_devices", 2)  # the sharded path needs two
 jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real corpora beside the checkout; tests that need it skip without."""
+    """The folder of real corpora next to the checkout; tests that need it are skipped without."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"no real corpora: there is no folder {folder}")
@@ -32,7 +32,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def prepared_copies(tmp_path_factory):
-    """Corpora are prepared in a folder of the test run, not in the user's cache."""
+    """Stores prepared corpora in a folder of the test run instead of the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TFDS_DATA_DIR", str(tmp_path_factory.mktemp("tfds")))
         yield
@@ -40,7 +40,7 @@ def prepared_copies(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def float64():
-    """Arrays of a whole test file are float64 where nothing else is said."""
+    """Makes float64 the default of a whole test file."""
     with jax.enable_x64(True):
         yield
 
@@ -152,8 +152,8 @@ def draw_bert():
 def save_tiny_run():
     """(folder, seed, **changed settings) -> the folder with a small random model in it.
 
-    Its words are those of `TINY_WORDS`; the parameters are larger than at the beginning of
-    training, so that replies differ.
+    Its words are those of `TINY_WORDS`. Its parameters are larger than initial ones, so that
+    replies differ.
     """
     from mtml_jax.config import ModelConfig, TileShape, TrainConfig
     from mtml_jax.data.vocab import Vocabulary

@@ -11,7 +11,7 @@ from mtml_jax.config import TrainConfig
 
 
 class Progress(NamedTuple):
-    """What a run remembers beside its state; saved with every checkpoint.
+    """The record of a run in addition to its state; saved with every checkpoint.
 
     Attributes:
       best_score: the best validation score so far, a perplexity.

@@ -1,4 +1,4 @@
-"""Encoding, packing and sampling: nothing lost, nothing shared between the sets."""
+"""Check encoding, packing and sampling: nothing is lost, and support and query share nothing."""
 
 import collections
 import dataclasses

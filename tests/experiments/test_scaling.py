@@ -1,4 +1,4 @@
-"""Any number of devices and processes: the same numbers, little communication, a clear end."""
+"""Check that any number of devices and processes gives the same numbers and ends in a clear way."""
 
 import json
 import os

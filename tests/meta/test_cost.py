@@ -1,4 +1,4 @@
-"""Counted operations against XLA's own count where nothing loops, and the packed share by hand."""
+"""Hold counted operations against XLA's own count, and the packed share against a count by hand."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Two outer steps of every strategy against an implementation that shares nothing with this one.
+"""Hold two outer steps of every strategy against an independent implementation.
 
 The golden values come from a PyTorch script in float64: one example at a time, no packing,
 no padding, no masks but the causal one, `torch.autograd.grad(..., create_graph=True)` for the
@@ -59,7 +59,7 @@ RATES = Rates(alpha=np.float64(0.7), inner_lr=np.float64(0.3), outer_lr=np.float
 
 
 class Golden(NamedTuple):
-    """What the independent implementation found, see above."""
+    """Numbers of the independent implementation, see above."""
 
     loss: float
     norm: float
@@ -243,7 +243,7 @@ def draw_weights(seed):
 
 @functools.cache
 def compiled_step(phase, mesh):
-    """`outer_step` of (state, episodes), and the gradient that it took."""
+    """Returns a compiled `outer_step` of (state, episodes) that also returns its gradient."""
 
     def step(state, episodes):
         taken = []

@@ -1,4 +1,4 @@
-"""The meta-gradient, proven in float64 by finite differences and by every other way to it.
+"""Check the meta-gradient in float64 by finite differences and by every other way to compute it.
 
 Sizes: 16 personas, of 1 to 5 turns in support and query, up to three tiles each.
 The inner step is large, so that a gradient without the second order is far off.
@@ -96,7 +96,7 @@ def episodes_of(episodes, dialogues):
 
 
 def check(function, params, episodes):
-    """That the gradient `mean_gradient` gives is the derivative of the loss it gives."""
+    """Checks that the gradient of `mean_gradient` is the derivative of its loss."""
 
     @jax.custom_vjp
     def objective(params):

@@ -1,4 +1,4 @@
-"""The inner update against closed forms: on quadratics every derivative is known."""
+"""Hold the inner update against closed forms: the derivatives of quadratics are known."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def query_loss(params, data):
 
 
 class Quadratics:
-    """phi of 2 x 3 + 5 numbers, one quadratic a support step and one for the query."""
+    """phi of 2 x 3 + 5 numbers, one quadratic for each support step and one for the query."""
 
     def __init__(self):
         rng = np.random.default_rng(0)
@@ -95,7 +95,7 @@ def test_meta_gradient_is_the_closed_form(problem, gradient):
 @pytest.mark.parametrize("precision, error", [(np.float32, 3e-4), (np.float64, 1e-8)])
 @pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
 def test_a_finite_difference_of_any_size(precision, error, size):
-    """On size times the sum of sin(phi), with small and large gradients, in either precision."""
+    """Differentiates size times the sum of sin(phi), with small and large gradients."""
     phi, target = np.random.default_rng(3).standard_normal((2, 50)).astype(precision)
 
     def curved(params, data):
@@ -116,7 +116,7 @@ def test_a_finite_difference_of_any_size(precision, error, size):
 
 @pytest.mark.parametrize("still", ["support", "query"])
 def test_a_finite_difference_of_what_does_not_move(problem, still):
-    """A gradient of zero in either loss, whose length is divided by."""
+    """Either loss has a gradient of zero, by whose length is divided."""
     nothing = {name: 0.0 * problem.A[0] for name in ("support", "query")}
     matrices = {"support": problem.A[0], "query": problem.B} | {still: nothing[still]}
 

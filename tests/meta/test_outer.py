@@ -1,4 +1,4 @@
-"""The outer step: Adam and the clip by hand, and which data which phase of AMTML reads."""
+"""Check the outer step: Adam and the clip by hand, and the data that each phase of AMTML reads."""
 
 import collections
 import functools

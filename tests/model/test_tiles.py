@@ -1,4 +1,4 @@
-"""The sum over tiles and its two derivatives against a plain Python sum."""
+"""Hold the sums over tiles and their two derivatives against a plain Python sum."""
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +10,11 @@ from mtml_jax.model.tiles import scan_over_tiles, sum_over_tiles
 pytestmark = pytest.mark.usefixtures("float64")
 
 TILES, SLOTS, ROWS, WIDTH = 5, 3, 7, 2
-POISON = -1  # makes `one_tile` not a number
+POISON = -1  # makes `one_tile` return NaN
 
 
 def one_tile(operands, tile):
-    """Not linear in any operand, all mixed; not a number where `tile` holds POISON."""
+    """A function that is nonlinear in all operands together; NaN where `tile` holds POISON."""
     table_RD, (scale_D, offset) = operands
     rows_SD = table_RD[jnp.maximum(tile["rows"], 0)]
     level_S = jnp.sqrt(tile["level"].astype(rows_SD.dtype) + 0.5)

@@ -1,4 +1,4 @@
-"""The Transformer: who sees whom, what packing may not change, and the ways to compute it."""
+"""Check the Transformer: who attends to whom, that packing changes nothing, recomputed layers."""
 
 import dataclasses
 import functools

@@ -24,7 +24,7 @@ from mtml_jax.data.vocab import START
 from mtml_jax.eval.adaptation import score_stages
 from mtml_jax.eval.folds import choose_folds, measure_folds, pack_folds
 from mtml_jax.meta.inner import GRADIENTS
-from mtml_jax.model import decoding, transformer
+from mtml_jax.model import beam, decoding, transformer
 from mtml_jax.runs.files import versions, write_json
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
 from mtml_jax.strategies import STRATEGIES
@@ -186,7 +186,7 @@ def decoded(config: TrainConfig, data: Prepared, params, repeats: int):
     ways = {
         "greedy, cached": decoding.greedy,
         "greedy, uncached": uncached_greedy,
-        f"beam {decoding.BEAMS}, cached": decoding.beam_search,
+        f"beam {beam.BEAMS}, cached": beam.beam_search,
     }
     for what, way in ways.items():
         decode = jax.jit(functools.partial(way, start=START, config=config.model))

@@ -22,7 +22,7 @@ from mtml_jax.config import TrainConfig
 from mtml_jax.data.episodes import sample_episodes, training_batch
 from mtml_jax.data.prepare import Prepared
 from mtml_jax.eval.folds import choose_folds
-from mtml_jax.model import decoding
+from mtml_jax.model import beam
 from mtml_jax.runs.files import WorkdirLock, read_log, versions
 from mtml_jax.sharding import Placement, persona_mesh, replicate, split_personas
 from mtml_jax.strategies import STRATEGIES
@@ -141,7 +141,7 @@ def _test(row, workdir, study, bar):
     given = SimpleNamespace(
         workdir=workdir, checkpoint=row.checkpoint, split=study.split, persona_at_test=False,
         data=None, data_dir=study.data_dir, split_seed=0, skip_bad=False, inner_lr=None, seed=0,
-        decoder="beam", beams=decoding.BEAMS, folds_at_once=None,
+        decoder="beam", beams=beam.BEAMS, folds_at_once=None,
     )  # fmt: skip
     run = load(given)
     count = study.folds_per_persona * len(run.personas)

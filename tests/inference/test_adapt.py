@@ -28,7 +28,7 @@ from mtml_jax.inference.adapt import (
     save_adapted,
 )
 from mtml_jax.inference.delta import digest
-from mtml_jax.model import decoding, losses
+from mtml_jax.model import beam, decoding, losses
 from mtml_jax.runs.folder import save_run
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -235,7 +235,7 @@ def test_a_reply_is_that_of_the_decoder(model, decoder):
     said = "hi ! who is there ? i am a dog . what do you like ?"
     context = pack_rows([model.vocabulary.encode(said)], model.config.shape.context, 1)
     decode = {
-        "beam": decoding.beam_search,
+        "beam": beam.beam_search,
         "greedy": decoding.greedy,
         "nucleus": functools.partial(
             decoding.sample, key=jax.random.fold_in(jax.random.key(3), 0)
@@ -260,7 +260,7 @@ def test_replies_compile_once(model):
     for decoder in responder.DECODERS:
         Responder(model, decoder).reply(model.params, HISTORY)
     programs = [
-        responder._beam_search(model.config.model, START, decoding.MAX_TOKENS, decoding.BEAMS),
+        responder._beam_search(model.config.model, START, decoding.MAX_TOKENS, beam.BEAMS),
         *responder._growth(model.config.model, responder.MAX_PERSONA),
     ]
     sizes = [program._cache_size() for program in programs]

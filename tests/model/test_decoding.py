@@ -1,4 +1,4 @@
-"""Decoding with a cache says what full forward passes say, and nothing likelier is missed."""
+"""Check that decoding with a cache equals full forward passes and misses no likelier reply."""
 
 import functools
 import itertools
@@ -11,7 +11,8 @@ import pytest
 from mtml_jax.config import ModelConfig
 from mtml_jax.data.vocab import END, PAD, START, START_PERSONA, UNK
 from mtml_jax.model import transformer
-from mtml_jax.model.decoding import beam_search, greedy, sample
+from mtml_jax.model.beam import beam_search
+from mtml_jax.model.decoding import greedy, sample
 from mtml_jax.sharding import map_personas, persona_mesh
 from mtml_jax.types import Tokens
 

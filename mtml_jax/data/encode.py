@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from mtml_jax.config import TileShape
 from mtml_jax.data.records import Dialogue, Turn
-from mtml_jax.data.vocab import END, SILENCE, Vocabulary, persona_text
+from mtml_jax.data.text import persona_text
+from mtml_jax.data.vocab import END, SILENCE, Vocabulary
 from mtml_jax.strategies import TASKS
 
 

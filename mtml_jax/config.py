@@ -80,7 +80,7 @@ class TrainConfig:
     validation_episodes: int = 96
     patience: int = 10  # validations without a better score before stopping
     max_skipped: int = 10  # steps in a row without a finite gradient before stopping
-    persona_chunk: int | None = None  # personas vmapped at a time; None: see `step`, `fitting`
+    persona_chunk: int | None = None  # personas vmapped at a time; None: see `step`, `train.memory_plan`
 
     def step(self, platform: str) -> StepConfig:
         """For the outer step on a platform ("cpu", "gpu", "tpu").

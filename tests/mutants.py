@@ -24,7 +24,9 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = {
     "meta/inner": ["tests/meta/test_inner.py"],
+    "meta/second_order": ["tests/meta/test_inner.py"],
     "meta/objectives": ["tests/meta"],
+    "meta/gradient": ["tests/meta"],
     "model/losses": ["tests/model/test_losses.py", "tests/meta"],
     "eval/metrics": ["tests/eval/test_metrics.py", "tests/eval/test_scores.py"],
 }

@@ -19,15 +19,15 @@ _WANTED = "a .jsonl file, a folder of dialogue files, or demo"
 
 def define_flags() -> None:
     flags.DEFINE_enum(
-        "preset", "paper", list(PRESETS), "whose slots, meta-batch and minimum count hold"
+        "preset", "paper", list(PRESETS), "preset whose slots, meta-batch and minimum word count are checked"
     )
     flags.DEFINE_boolean("json", False, "print the sheet as JSON instead of text")
-    flags.DEFINE_string("html", None, "also write a page of histograms to this file")
+    flags.DEFINE_string("html", None, "file for a page of histograms, as HTML")
     flags.DEFINE_string(
-        "compare", None, "JSON file {label: [[statement, ...], ...]}: another persona grouping"
+        "compare", None, "JSON file of another persona grouping, {label: [[statement, ...], ...]}"
     )
     flags.DEFINE_integer(
-        "split_seed", 0, "where PATH is one file: of its split by persona", lower_bound=0
+        "split_seed", 0, "random seed of the split by persona, where PATH is one file", lower_bound=0
     )
     flags.DEFINE_boolean(
         "skip_bad", False, "count and report malformed conversations instead of stopping"

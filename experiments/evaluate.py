@@ -10,11 +10,13 @@ from absl import app, flags
 from tqdm import tqdm
 
 from experiments import flags as settings
-from experiments.fold_rows import DECODERS, EPOCHS, inner_lr_of, parsed_shots, run_folds
+from experiments import startup
+from experiments.fold_rows import EPOCHS, inner_lr_of, parsed_shots, run_folds
 from experiments.fold_scores import effective_shots, statistics_of
 from experiments.folds_file import FoldsFile, key
 from experiments.score_table import score_table
 from experiments.tested import Run, fingerprint, load
+from mtml_jax.config import EvalConfig
 from mtml_jax.eval.folds import choose_folds
 from mtml_jax.eval.metrics import bleu_signature
 from mtml_jax.eval.scores import differences, summarise
@@ -25,40 +27,17 @@ from mtml_jax.runs.files import WorkdirLock, versions, write_json, write_text
 
 def define_flags() -> None:
     settings.define_common_flags()
-    settings.define_data_flags()
+    settings.define_data_flags(data=None)
     settings.define_process_flags()
-    flags.FLAGS.set_default("data", None)  # that of the run
-    flags.DEFINE_list("shots", ["0", "5", "10"], "numbers k of dialogues to adapt to")
-    flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "whose personas are tested")
-    flags.DEFINE_integer(
-        "max_folds", None, "test so many held-out dialogues, spread over the personas (default: "
-        "all)", lower_bound=1,
-    )  # fmt: skip
-    flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "of the run")
+    settings.define(EvalConfig)
     flags.DEFINE_string("output", None, "folder of the results (default: WORKDIR/eval)")
-    flags.DEFINE_string(
-        "nli", None, "folder of an NLI scorer, from experiments.train_nli; without it no C-score"
-    )
-    flags.DEFINE_enum("decoder", "beam", list(DECODERS), "how replies are found")
-    flags.DEFINE_integer("beams", decoding.BEAMS, "hypotheses of beam search", lower_bound=1)
-    flags.DEFINE_float("top_p", 0.9, "probability of the nucleus", 1e-6, 1.0)
-    flags.DEFINE_float("inner_lr", None, "SGD step of the adaptation (default: the run's)", 0.0)
-    flags.DEFINE_boolean(
-        "persona_at_test", False, "std_p only: put the statements in front of contexts at test"
-    )
-    flags.DEFINE_integer("seed", 0, "of folds, shuffles and intervals", lower_bound=0)
-    flags.DEFINE_integer("resamples", 1000, "of the bootstrap intervals", lower_bound=1)
-    flags.DEFINE_integer(
-        "folds_at_once", None, "folds a device takes between two saves (default: 2 on a CPU, "
-        "else 16); more is more memory on an accelerator", lower_bound=1,
-    )  # fmt: skip
 
 
 def main(argv) -> None:
-    settings.start(argv, "--workdir=runs/x")
-    settings.join_processes()
+    startup.start(argv, "--workdir=runs/x")
+    startup.join_processes()
     interrupted = "interrupted; the same command goes on from the last finished fold"
-    with settings.all_or_none(), settings.one_sentence(interrupted):
+    with startup.all_or_none(), startup.one_sentence(interrupted):
         evaluate(flags.FLAGS)
 
 

@@ -11,8 +11,10 @@ from absl import app, flags
 from tqdm import tqdm
 
 from experiments import flags as settings
+from experiments import startup
 from experiments.reconstruction_report import draw, sample_text, table
 from experiments.tested import Run, load
+from mtml_jax.config import ReconstructionConfig
 from mtml_jax.data.episodes import EncodedPersona, Encoding
 from mtml_jax.data.records import Persona
 from mtml_jax.data.vocab import START, START_PERSONA, persona_text
@@ -37,24 +39,14 @@ _LOADED = ("workdir", "checkpoint", "split", "data", "data_dir", "split_seed", "
 
 def define_flags() -> None:
     settings.define_common_flags()
-    settings.define_data_flags()
-    flags.FLAGS.set_default("data", None)  # that of the run
-    flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "whose personas are read")
-    flags.DEFINE_integer(
-        "max_dialogues", None, "read so many dialogues, spread over the personas (default: all)",
-        lower_bound=1,
-    )  # fmt: skip
-    flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "of the run")
+    settings.define_data_flags(data=None)
+    settings.define(ReconstructionConfig)
     flags.DEFINE_string("output", None, "folder of the results (default: WORKDIR/eval)")
-    flags.DEFINE_enum("decoder", "greedy", list(DECODERS), "how personas are found")
-    flags.DEFINE_integer("beams", decoding.BEAMS, "hypotheses of beam search", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "of dialogues, baseline and intervals", lower_bound=0)
-    flags.DEFINE_integer("resamples", 1000, "of the bootstrap intervals", lower_bound=1)
 
 
 def main(argv) -> None:
-    settings.start(argv, "--workdir=runs/x")
-    with settings.one_sentence("interrupted; nothing was written"):
+    startup.start(argv, "--workdir=runs/x")
+    with startup.one_sentence("interrupted; nothing was written"):
         score(flags.FLAGS)
 
 

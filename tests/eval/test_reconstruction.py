@@ -350,7 +350,7 @@ def test_dialogues_without_statements_are_left_out(workdir, tmp_path, capsys):
 
 
 def refusal(monkeypatch, given):
-    monkeypatch.setattr(command.settings, "start_jax", lambda: None)
+    monkeypatch.setattr(command.startup, "start_jax", lambda: None)
     monkeypatch.setattr(command.flags, "FLAGS", given)
     with pytest.raises(SystemExit) as ended:
         command.main(["reconstruct"])

@@ -89,15 +89,22 @@ def read(record: type[T], **others: Any) -> T:
 
 
 def _value(each: Setting, value: Any) -> Any:
-    if each.kind != tuple[int, ...]:
-        return value
+    return whole_numbers(each.flag, value) if each.kind == tuple[int, ...] else value
+
+
+def whole_numbers(flag: str, values: list[str]) -> tuple[int, ...]:
+    """The numbers of a list flag, in increasing order.
+
+    Raises:
+      ValueError: one of them is not a whole number, or negative.
+    """
     try:
-        return tuple(sorted({int(part) for part in value}))
+        numbers = tuple(sorted({int(value) for value in values}))
     except ValueError:
-        raise ValueError(
-            f"expected whole numbers such as {_text(each.default)}, got "
-            f"--{each.flag}={','.join(value)}"
-        ) from None
+        numbers = ()
+    if not numbers or numbers[0] < 0:
+        raise ValueError(f"expected whole numbers such as 0,5,10, got --{flag}={','.join(values)}")
+    return numbers
 
 
 def define_common_flags(workdir: str = _REQUIRED) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from mtml_jax.settings import setting, settings_of
 from mtml_jax.strategies import STRATEGIES
@@ -11,7 +11,7 @@ from mtml_jax.strategies import STRATEGIES
 CORPORA = ("demo", "personachat")
 GRADIENTS = ("exact", "mixed", "finite_difference", "first_order")
 SPLITS = ("train", "valid", "test")
-CHECKPOINTS = ("best", "latest")
+Checkpoint = Literal["best", "latest"]
 REDUCTIONS = ("mean", "sum")
 DECODERS = ("beam", "greedy", "nucleus")
 
@@ -262,7 +262,9 @@ class EvalConfig:
         default_text="all",
         at_least=1,
     )
-    checkpoint: str = setting("best", "checkpoint of the run to test", choices=CHECKPOINTS)
+    checkpoint: Checkpoint = setting(
+        "best", "checkpoint of the run to test", choices=get_args(Checkpoint)
+    )
     nli: str | None = setting(
         None,
         "folder of an NLI scorer made by experiments.train_nli",
@@ -302,7 +304,9 @@ class ReconstructionConfig:
         default_text="all",
         at_least=1,
     )
-    checkpoint: str = setting("best", "checkpoint of the run to test", choices=CHECKPOINTS)
+    checkpoint: Checkpoint = setting(
+        "best", "checkpoint of the run to test", choices=get_args(Checkpoint)
+    )
     decoder: str = setting("greedy", "method of decoding personas", choices=("greedy", "beam"))
     beams: int = setting(5, "number of hypotheses of beam search", at_least=1)
     seed: int = setting(0, "random seed of dialogues, baseline and intervals", at_least=0)

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import types
 from collections.abc import Sequence
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 
 class Setting(NamedTuple):
@@ -110,7 +110,7 @@ def _without_none(kind):
     if get_origin(kind) is types.UnionType:
         (kind,) = [part for part in get_args(kind) if part is not type(None)]
         return kind, True
-    return kind, False
+    return (str, False) if get_origin(kind) is Literal else (kind, False)
 
 
 def _is_a(value, kind):

@@ -12,7 +12,6 @@ from absl import app, flags
 
 from experiments import flags as settings
 from experiments import startup
-from experiments.fold_rows import EPOCHS, parsed_shots
 from experiments.study import tuning
 from experiments.study.bar import Part, whole_bar
 from experiments.study.cell import TRAINING_COST, make_cell, step_cost
@@ -20,6 +19,7 @@ from experiments.study.rows import chosen_rows, config_of
 from mtml_jax.config import PRESETS, TrainConfig
 from mtml_jax.data.personas import group_personas, require_conversations
 from mtml_jax.data.prepare import CORPORA, Prepared, load_split, prepare
+from mtml_jax.eval.protocol import EPOCHS
 from mtml_jax.nli.scorer import Scorer, load_scorer
 from mtml_jax.runs.files import InUse, write_json
 from mtml_jax.strategies import STRATEGIES
@@ -138,7 +138,7 @@ def run_study(given) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     study = Study(
         folder, given.preset, base, source, given.data_dir, given.split,
-        given.folds_per_persona, parsed_shots(given.shots), given.minutes or math.inf,
+        given.folds_per_persona, settings.whole_numbers("shots", given.shots), given.minutes or math.inf,
     )  # fmt: skip
     _check_shots(study)
     cells = [(row, seed) for seed in range(given.seeds) for row in rows]

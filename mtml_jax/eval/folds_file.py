@@ -1,4 +1,4 @@
-"""What an evaluation has done so far, a line a fold: work that is never done twice."""
+"""Keep the finished folds of an evaluation in a file, one line per fold."""
 
 import json
 import os
@@ -9,23 +9,23 @@ from mtml_jax.runs.files import write_json, write_text
 
 
 class FoldsFile:
-    """Rows of finished folds in a file that survives its writer.
+    """Finished folds, which a later start of the same evaluation reads instead of testing again.
 
     Args:
-      path: `NAME.folds.jsonl`; the settings stand beside it in `NAME.settings.json`.
-      settings: all that the rows depend on.
+      path: `NAME.folds.jsonl`; the settings are next to it in `NAME.settings.json`.
+      settings: everything that the rows depend on.
 
     Raises:
-      ValueError: the file is there with other settings, or a line is no row.
+      ValueError: the file belongs to other settings, or a line is no row.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]):
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(path.name.removesuffix(".folds.jsonl") + ".settings.json")
-        if beside.exists():
-            _check_same(json.loads(beside.read_bytes()), json.loads(json.dumps(settings)), path)
+        settings_path = path.with_name(path.name.removesuffix(".folds.jsonl") + ".settings.json")
+        if settings_path.exists():
+            _check_same(json.loads(settings_path.read_bytes()), json.loads(json.dumps(settings)), path)
         else:
-            write_json(beside, settings)
+            write_json(settings_path, settings)
         self.rows: dict[tuple, dict[str, Any]] = {}
         if path.exists():
             self._read(path)
@@ -36,17 +36,17 @@ class FoldsFile:
         torn = lines.pop()  # empty unless the writer was killed within a line
         for number, line in enumerate(lines, start=1):
             try:
-                row = json.loads(line.encode("ascii"))  # as `add` writes it: no letter is replaced
+                row = json.loads(line.encode("ascii"))  # `add` escapes all other letters
                 self.rows[key(row)] = row
             except (ValueError, KeyError, TypeError):
                 raise ValueError(
-                    f"{path}:{number}: found {line[:40]!r}, want a finished fold; remove the line"
+                    f"{path}:{number}: expected a finished fold, got {line[:40]!r}; remove the line"
                 ) from None
         if torn:
             write_text(path, "".join(f"{line}\n" for line in lines))
 
     def add(self, rows: list[dict[str, Any]]) -> None:
-        """Adds finished folds and hands them to the disk."""
+        """Adds finished folds and writes them to the disk."""
         for row in rows:
             self.rows[key(row)] = row
             self._file.write(json.dumps(row) + "\n")
@@ -64,7 +64,7 @@ class FoldsFile:
 
 
 def key(row: dict[str, Any]) -> tuple[str, int, int, int]:
-    """What names a fold: (system, shots, persona, dialogue)."""
+    """The key of a fold: (system, shots, persona, dialogue)."""
     return row["system"], row["shots"], row["persona"], row["dialogue"]
 
 
@@ -76,6 +76,6 @@ def _check_same(saved, current, path):
     ]
     if differing:
         raise ValueError(
-            f"{path.parent}: found an evaluation with another {', '.join(differing)}; name another "
-            "folder with --output, or remove this one"
+            f"{path.parent}: expected an evaluation with the same settings, got another "
+            f"{', '.join(differing)}; name another folder with --output, or remove this one"
         )

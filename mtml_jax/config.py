@@ -122,7 +122,7 @@ class DataConfig:
     split_seed: int = setting(
         0, "random seed of the split by persona, where --data is one file", at_least=0
     )
-    skip_bad: bool = setting(False, "count and report malformed conversations instead of stopping")
+    skip_bad: bool = setting(False, "skip and count malformed conversations instead of stopping")
 
     @property
     def name(self) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mtml_jax.config import EvalConfig
-from mtml_jax.data.demo import judge_reply
+from mtml_jax.data.demo_judge import judge_reply
 from mtml_jax.data.vocab import START
 from mtml_jax.eval.adaptation import score_stages
 from mtml_jax.eval.folds import FoldPlan, measure_folds, pack_folds

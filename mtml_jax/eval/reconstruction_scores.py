@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from mtml_jax.data.vocab import Vocabulary, persona_text
+from mtml_jax.data.text import persona_text
+from mtml_jax.data.vocab import Vocabulary
 from mtml_jax.eval import metrics
 from mtml_jax.eval.reconstruction import VARIANTS, Scored, Subject
 from mtml_jax.eval.statistics import with_interval

@@ -20,7 +20,7 @@ COMMANDS = [
     if "app.run(main)" in path.read_text()
 ]
 # A help text begins with what the flag is, or with what a switch does.
-SWITCHES = set("recompute give count put stop split show print measure report".split())
+SWITCHES = set("recompute give count put skip stop split show print measure report".split())
 HEADLESS = re.compile(r"(of|with|in|at|to|from|by|for|over|how|what|whose|whom|when|where)\b")
 
 

@@ -27,7 +27,8 @@ from mtml_jax.eval.reconstruction import (
     summarise_cases,
 )
 from mtml_jax.model import decoding
-from mtml_jax.runs.files import versions, write_json
+from mtml_jax.runs.files import write_json
+from mtml_jax.runs.versions import versions
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
 from mtml_jax.strategies import STRATEGIES
 

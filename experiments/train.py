@@ -12,8 +12,9 @@ from experiments import flags as settings
 from experiments import summary
 from mtml_jax.data.prepare import CORPORA, prepare
 from mtml_jax.runs.checkpoint import Checkpoints
-from mtml_jax.runs.files import RunLog, WorkdirLock
 from mtml_jax.runs.folder import save_run
+from mtml_jax.runs.lock import WorkdirLock
+from mtml_jax.runs.log import RunLog
 from mtml_jax.sharding import persona_mesh
 from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.loop import train

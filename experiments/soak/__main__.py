@@ -13,7 +13,8 @@ from absl import logging as absl_logging
 
 from experiments.soak.parts import PARTS
 from experiments.soak.trials import Trials, counted
-from mtml_jax.runs.files import versions, write_json
+from mtml_jax.runs.files import write_json
+from mtml_jax.runs.versions import versions
 
 flags.DEFINE_list("parts", list(PARTS), "what to do, of " + ", ".join(PARTS))
 flags.DEFINE_string("output", "runs/soak", "folder of results and of the runs that are killed")

@@ -5,8 +5,8 @@ import dataclasses
 from mtml_jax.config import TrainConfig
 from mtml_jax.data.prepare import Prepared
 from mtml_jax.runs.checkpoint import Checkpoints
-from mtml_jax.runs.files import RunLog
 from mtml_jax.runs.folder import save_run
+from mtml_jax.runs.log import RunLog
 from mtml_jax.train.loop import Outcome, train
 
 

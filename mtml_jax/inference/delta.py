@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtml_jax.runs.files import versions, write_bytes, write_json
+from mtml_jax.runs.files import write_bytes, write_json
+from mtml_jax.runs.versions import versions
 from mtml_jax.types import Params
 
 SETTINGS = "adapted.json"

@@ -19,7 +19,7 @@ from experiments import train
 from mtml_jax.config import PRESETS, TileShape, TrainConfig
 from mtml_jax.data import personachat
 from mtml_jax.data.prepare import training_batch
-from mtml_jax.runs.files import WorkdirLock
+from mtml_jax.runs.lock import WorkdirLock
 
 
 @pytest.fixture(autouse=True)

@@ -361,7 +361,7 @@ def refusal(monkeypatch, given):
 
 def test_wrong_inputs_get_one_sentence(workdir, tmp_path, monkeypatch):
     assert "got no --workdir" in refusal(monkeypatch, flags(""))
-    assert "found no config.json" in refusal(monkeypatch, flags(tmp_path))
+    assert "no config.json" in refusal(monkeypatch, flags(tmp_path))
     untold = tmp_path / "untold"
     untold.mkdir()
     said = [{"speaker": "s0", "text": "hi"}, {"speaker": "s1", "text": "hello"}]

@@ -5,15 +5,15 @@ import hashlib
 import json
 from typing import NamedTuple
 
-from mtml_jax.config import TrainConfig, restored_config
+from mtml_jax.config import TrainConfig
 from mtml_jax.data.demo import demo_facts
 from mtml_jax.data.episodes import EncodedPersona, Encoding, encode_personas
 from mtml_jax.data.personas import group_personas, require_conversations
 from mtml_jax.data.prepare import load_split
 from mtml_jax.data.records import Persona
 from mtml_jax.data.vocab import Vocabulary
-from mtml_jax.runs.checkpoint import restore_params
 from mtml_jax.runs.folder import load_run
+from mtml_jax.runs.trained import load_trained
 from mtml_jax.strategies import STRATEGIES
 
 
@@ -50,16 +50,8 @@ def load(given) -> Run:
       FileNotFoundError: there is no run, checkpoint or split.
       ValueError: they do not fit together, or the data cannot be read.
     """
-    saved, text = load_run(given.workdir)
-    config = restored_config(saved)
-    vocabulary = Vocabulary.from_text(text)
-    restored = restore_params(given.workdir, given.checkpoint)
-    words = restored.params["embedding"].shape[0]
-    if words != len(vocabulary):
-        raise ValueError(
-            f"{given.workdir}: found a checkpoint of {words:,} words and a vocabulary of "
-            f"{len(vocabulary):,}, want the vocabulary.txt that it was trained with"
-        )
+    config, vocabulary, params, step, _ = load_trained(given.workdir, given.checkpoint)
+    saved, _ = load_run(given.workdir)
     if given.persona_at_test and not STRATEGIES[config.strategy].persona_in_context:
         raise ValueError(
             f"got --persona_at_test for a run of {config.strategy}, want a run of std_p: the "
@@ -88,8 +80,8 @@ def load(given) -> Run:
     return Run(
         config,
         vocabulary,
-        restored.params,
-        restored.step,
+        params,
+        step,
         personas,
         encoded,
         {statement for dialogue in train for statement in dialogue.statements},

@@ -18,17 +18,16 @@ from typing import TextIO
 from absl import app, flags
 
 from experiments import flags as settings
-from mtml_jax.inference.adapt import (
-    Model,
+from mtml_jax.inference.adapt import load_adapted
+from mtml_jax.inference.delta import read_settings
+from mtml_jax.inference.responder import (
+    DECODERS,
     Responder,
     believed_persona,
     detokenize,
-    load_adapted,
-    load_model,
     persona_caveat,
-    read_settings,
 )
-from mtml_jax.inference.responder import DECODERS
+from mtml_jax.runs.trained import Trained, load_trained
 from mtml_jax.types import Params
 
 HELP = """\
@@ -85,7 +84,7 @@ def chat(given, lines: Iterable[str], out: TextIO, *, echo: bool) -> None:
     """
     if not given.workdir:
         raise ValueError("got no --workdir, want the folder of a training run")
-    model = load_model(given.workdir, given.checkpoint)
+    model = load_trained(given.workdir, given.checkpoint)
     adapted = speaker = None
     if given.adapted:
         adapted = load_adapted(given.adapted, model)
@@ -120,7 +119,7 @@ class Conversation:
     """
 
     def __init__(
-        self, model: Model, adapted: Params | None, responder: Responder, name: str, out: TextIO
+        self, model: Trained, adapted: Params | None, responder: Responder, name: str, out: TextIO
     ):
         self._model, self._adapted, self._responder = model, adapted, responder
         self._name, self._out = name, out

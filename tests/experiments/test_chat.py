@@ -13,7 +13,9 @@ import pytest
 from experiments.chat import __main__ as command
 from mtml_jax.data.jsonl import read_jsonl
 from mtml_jax.data.records import Dialogue, Turn
-from mtml_jax.inference.adapt import Responder, adapt_to_dialogues, load_model, save_adapted
+from mtml_jax.inference.adapt import adapt_to_dialogues, save_adapted
+from mtml_jax.inference.responder import Responder
+from mtml_jax.runs.trained import load_trained
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def model(save_tiny_run, tmp_path_factory):
-    return load_model(save_tiny_run(tmp_path_factory.mktemp("run"), distinct_start=True))
+    return load_trained(save_tiny_run(tmp_path_factory.mktemp("run"), distinct_start=True))
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +123,9 @@ def test_commands(model, monkeypatch, tmp_path):
 
 
 def test_a_run_without_the_task_says_so(model, monkeypatch, save_tiny_run, tmp_path):
-    paml = load_model(save_tiny_run(tmp_path / "run", strategy="paml"))
+    paml = load_trained(save_tiny_run(tmp_path / "run", strategy="paml"))
     shown = unfolded(run(paml, ["hi", "/persona"], monkeypatch))
-    assert "never learnt to reconstruct personas" in shown and "persona: " not in shown
+    assert "never learned to reconstruct personas" in shown and "persona: " not in shown
 
 
 def test_control_c_ends_a_reply_and_keeps_the_conversation(model, monkeypatch):

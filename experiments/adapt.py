@@ -16,19 +16,15 @@ from experiments import flags as settings
 from experiments import startup
 from mtml_jax.data.exports import MAX_TURNS, PAUSE_HOURS, choose_speaker, read_chat
 from mtml_jax.data.records import Dialogue
-from mtml_jax.inference.adapt import (
-    EPOCHS,
-    Adapted,
-    Model,
+from mtml_jax.inference.adapt import EPOCHS, Adapted, adapt_to_dialogues, save_adapted
+from mtml_jax.inference.responder import (
     Responder,
-    adapt_to_dialogues,
     believed_persona,
     detokenize,
-    load_model,
     persona_caveat,
-    save_adapted,
     unknown_share,
 )
+from mtml_jax.runs.trained import Trained, load_trained
 
 _UNKNOWN = 0.1  # a larger share of unknown words is worth a warning
 
@@ -81,7 +77,7 @@ def adapt(given) -> Adapted:
     mine, others = choose_speaker(read, given.speaker)
     mine = _latest(mine, given.shots)
     name = mine[0].speaker
-    model = load_model(given.workdir, given.checkpoint)
+    model = load_trained(given.workdir, given.checkpoint)
     _describe(model, name, mine)
 
     adapted = _adapted(given, model, mine, f"learning {name}")
@@ -129,7 +125,7 @@ def _latest(dialogues: Sequence[Dialogue], shots: int | None) -> Sequence[Dialog
     return dialogues[-(shots + 1) :] if shots and len(dialogues) > 1 else dialogues
 
 
-def _describe(model: Model, name: str, dialogues: Sequence[Dialogue]) -> None:
+def _describe(model: Trained, name: str, dialogues: Sequence[Dialogue]) -> None:
     share = unknown_share(model, dialogues)
     turns = sum(len(d.turns) for d in dialogues)
     _print(
@@ -144,7 +140,7 @@ def _describe(model: Model, name: str, dialogues: Sequence[Dialogue]) -> None:
         )
 
 
-def _adapted(given, model: Model, dialogues: Sequence[Dialogue], what: str) -> Adapted:
+def _adapted(given, model: Trained, dialogues: Sequence[Dialogue], what: str) -> Adapted:
     with tqdm(total=given.epochs, desc=what, unit="epoch", disable=None) as bar:
         return adapt_to_dialogues(
             model,
@@ -187,7 +183,7 @@ def _print_perplexities(name: str, adapted: Adapted, control: float | None) -> N
         )
 
 
-def _print_replies(model: Model, adapted: Adapted, dialogue: Dialogue) -> None:
+def _print_replies(model: Trained, adapted: Adapted, dialogue: Dialogue) -> None:
     """Two places of a dialogue, each with the reply before and after adapting."""
     responder = Responder(model)
     turns = dialogue.turns
@@ -204,7 +200,7 @@ def _print_replies(model: Model, adapted: Adapted, dialogue: Dialogue) -> None:
             _print(text, f"  {label:<8} ")
 
 
-def _print_persona(model: Model, adapted: Adapted, dialogue: Dialogue) -> None:
+def _print_persona(model: Trained, adapted: Adapted, dialogue: Dialogue) -> None:
     caveat = persona_caveat(model)
     try:
         believed = believed_persona(model, adapted.params, dialogue)

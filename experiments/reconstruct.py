@@ -30,7 +30,8 @@ from mtml_jax.eval.reconstruction import (
 from mtml_jax.eval.reconstruction_scores import summarise_cases
 from mtml_jax.eval.run import Run, load_for_test
 from mtml_jax.eval.table import reconstruction_table, sample_text
-from mtml_jax.runs.files import versions, write_json
+from mtml_jax.runs.files import write_json
+from mtml_jax.runs.versions import versions
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
 from mtml_jax.strategies import STRATEGIES
 

@@ -27,7 +27,8 @@ from mtml_jax.eval.adaptation import score_stages
 from mtml_jax.eval.folds import choose_folds, measure_folds, pack_folds
 from mtml_jax.meta.inner import GRADIENTS
 from mtml_jax.model import decoding, transformer
-from mtml_jax.runs.files import versions, write_json
+from mtml_jax.runs.files import write_json
+from mtml_jax.runs.versions import versions
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
 from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.loop import initial_state

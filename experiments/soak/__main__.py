@@ -13,7 +13,8 @@ from absl import logging as absl_logging
 
 from experiments.soak.parts import PARTS
 from experiments.soak.trials import Trials, counted
-from mtml_jax.runs.files import versions, write_json
+from mtml_jax.runs.files import write_json
+from mtml_jax.runs.versions import versions
 
 
 def define_flags() -> None:

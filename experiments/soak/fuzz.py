@@ -19,8 +19,8 @@ from mtml_jax.data.vocab import SPECIALS, Vocabulary
 from mtml_jax.eval.folds_file import FoldsFile
 from mtml_jax.inference.delta import read_settings
 from mtml_jax.nli.dialogue_nli import read_dialogue_nli
-from mtml_jax.runs.files import read_log
 from mtml_jax.runs.folder import load_run
+from mtml_jax.runs.log import read_log
 
 # What dirty data have: nothing, blanks of all kinds, no text, right to left, emoji, a
 # surrogate pair's half (as JSON can write it), tabs, line ends within, much too much.

@@ -21,7 +21,8 @@ from mtml_jax.data.personas import group_personas, require_conversations
 from mtml_jax.data.prepare import CORPORA, Prepared, load_split, prepare
 from mtml_jax.eval.protocol import EPOCHS
 from mtml_jax.nli.scorer import Scorer, load_scorer
-from mtml_jax.runs.files import InUse, write_json
+from mtml_jax.runs.files import write_json
+from mtml_jax.runs.lock import InUse
 from mtml_jax.strategies import STRATEGIES
 
 _FACTS, _CONSISTENCY = "facts", "c_own_minus_shuffled"

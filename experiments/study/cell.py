@@ -20,7 +20,9 @@ from mtml_jax.eval.folds import choose_folds
 from mtml_jax.eval.folds_file import FoldsFile
 from mtml_jax.eval.protocol import effective_shots, run_folds, statistics_of, systems_of
 from mtml_jax.eval.run import fingerprint, load_for_test
-from mtml_jax.runs.files import WorkdirLock, read_log, versions
+from mtml_jax.runs.lock import WorkdirLock
+from mtml_jax.runs.log import read_log
+from mtml_jax.runs.versions import versions
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
 from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.loop import initial_state, rates_at

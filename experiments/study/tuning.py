@@ -18,7 +18,9 @@ from mtml_jax.meta.inner import inner_update
 from mtml_jax.meta.objectives import mean_gradient
 from mtml_jax.model import losses
 from mtml_jax.runs.checkpoint import restore_params
-from mtml_jax.runs.files import WorkdirLock, read_log, write_json
+from mtml_jax.runs.files import write_json
+from mtml_jax.runs.lock import WorkdirLock
+from mtml_jax.runs.log import read_log
 from mtml_jax.sharding import map_personas, persona_mesh, replicate, split_personas
 from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.loop import rates_at

@@ -20,7 +20,9 @@ from mtml_jax.eval.run import Run, fingerprint, load_for_test
 from mtml_jax.eval.statistics import differences, summarise
 from mtml_jax.model import decoding
 from mtml_jax.nli.scorer import load_scorer
-from mtml_jax.runs.files import WorkdirLock, versions, write_json, write_text
+from mtml_jax.runs.files import write_json, write_text
+from mtml_jax.runs.lock import WorkdirLock
+from mtml_jax.runs.versions import versions
 from mtml_jax.settings import check_settings
 
 

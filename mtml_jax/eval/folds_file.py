@@ -5,7 +5,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mtml_jax.runs.files import write_json, write_text
+from mtml_jax.runs.files import write_json
+from mtml_jax.runs.folder import differing_settings
+from mtml_jax.runs.journal import read_journal
 
 
 class FoldsFile:
@@ -23,32 +25,26 @@ class FoldsFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         settings_path = path.with_name(path.name.removesuffix(".folds.jsonl") + ".settings.json")
         if settings_path.exists():
-            _check_same(json.loads(settings_path.read_bytes()), json.loads(json.dumps(settings)), path)
+            if differing := differing_settings(json.loads(settings_path.read_bytes()), settings):
+                raise ValueError(
+                    f"{path.parent}: expected an evaluation with the same settings, got another "
+                    f"{differing}; name another folder with --output, or remove this one"
+                )
         else:
             write_json(settings_path, settings)
         self.rows: dict[tuple, dict[str, Any]] = {}
-        if path.exists():
-            self._read(path)
+        read_journal(
+            path, self._keep, expected="a finished fold", remedy="remove the line", mend=True
+        )
         self._file = open(path, "a", encoding="utf-8")
 
-    def _read(self, path):
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-        torn = lines.pop()  # empty unless the writer was killed within a line
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line.encode("ascii"))  # `add` escapes all other letters
-                self.rows[key(row)] = row
-            except (ValueError, KeyError, TypeError):
-                raise ValueError(
-                    f"{path}:{number}: expected a finished fold, got {line[:40]!r}; remove the line"
-                ) from None
-        if torn:
-            write_text(path, "".join(f"{line}\n" for line in lines))
+    def _keep(self, row):
+        self.rows[key(row)] = row
 
     def add(self, rows: list[dict[str, Any]]) -> None:
         """Adds finished folds and writes them to the disk."""
         for row in rows:
-            self.rows[key(row)] = row
+            self._keep(row)
             self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -66,16 +62,3 @@ class FoldsFile:
 def key(row: dict[str, Any]) -> tuple[str, int, int, int]:
     """The key of a fold: (system, shots, persona, dialogue)."""
     return row["system"], row["shots"], row["persona"], row["dialogue"]
-
-
-def _check_same(saved, current, path):
-    differing = [
-        f"{name} (saved {saved.get(name)!r}, now {current.get(name)!r})"
-        for name in sorted(saved.keys() | current.keys())
-        if saved.get(name) != current.get(name)
-    ]
-    if differing:
-        raise ValueError(
-            f"{path.parent}: expected an evaluation with the same settings, got another "
-            f"{', '.join(differing)}; name another folder with --output, or remove this one"
-        )

@@ -6,15 +6,15 @@ import json
 import os
 from typing import NamedTuple
 
-from mtml_jax.config import Checkpoint, DataConfig, TrainConfig, restored_config, source_of
+from mtml_jax.config import Checkpoint, DataConfig, TrainConfig, source_of
 from mtml_jax.data.demo import demo_facts
 from mtml_jax.data.episodes import EncodedPersona, Encoding, encode_personas
 from mtml_jax.data.personas import group_personas, require_conversations
 from mtml_jax.data.prepare import load_split
 from mtml_jax.data.records import Persona
 from mtml_jax.data.vocab import Vocabulary
-from mtml_jax.runs.checkpoint import restore_params
 from mtml_jax.runs.folder import load_run
+from mtml_jax.runs.trained import load_trained
 from mtml_jax.strategies import STRATEGIES
 
 
@@ -65,22 +65,13 @@ def load_for_test(
       FileNotFoundError: there is no run, checkpoint or split.
       ValueError: they do not fit together, or the data cannot be read.
     """
-    # The model.
-    saved, text = load_run(workdir)
-    config, vocabulary = restored_config(saved), Vocabulary.from_text(text)
-    restored = restore_params(workdir, checkpoint)
-    words = restored.params["embedding"].shape[0]
-    if words != len(vocabulary):
-        raise ValueError(
-            f"{workdir}: expected the vocabulary.txt that the checkpoint of {words:,} words was "
-            f"trained with, got {len(vocabulary):,} words"
-        )
+    config, vocabulary, params, step, _ = load_trained(workdir, checkpoint)
+    saved, _ = load_run(workdir)
     if persona_at_test and not STRATEGIES[config.strategy].persona_in_context:
         raise ValueError(
             f"expected a run of std_p for --persona_at_test, got a run of {config.strategy}: it "
             "never saw statements in a context"
         )
-    # The personas.
     source = source_of(saved, source)
     read = functools.partial(
         load_split,
@@ -102,8 +93,8 @@ def load_for_test(
     return Run(
         config,
         vocabulary,
-        restored.params,
-        restored.step,
+        params,
+        step,
         personas,
         encoded,
         {statement for dialogue in train for statement in dialogue.statements},

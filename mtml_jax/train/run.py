@@ -12,8 +12,9 @@ from mtml_jax.checks import check_config
 from mtml_jax.config import DataConfig, TrainConfig
 from mtml_jax.data.prepare import Prepared
 from mtml_jax.runs.checkpoint import Checkpoints
-from mtml_jax.runs.files import RunLog, WorkdirLock
 from mtml_jax.runs.folder import save_run
+from mtml_jax.runs.lock import WorkdirLock
+from mtml_jax.runs.log import RunLog
 from mtml_jax.train.loop import Outcome, train
 
 

@@ -372,7 +372,7 @@ def refusal(monkeypatch):
 
 def test_wrong_inputs_get_one_sentence(workdir, tmp_path, refusal):
     assert "got no --workdir" in refusal()
-    assert "found no config.json" in refusal(f"--workdir={tmp_path}")
+    assert "no config.json" in refusal(f"--workdir={tmp_path}")
     assert "1 or more, got --beams=0" in refusal(f"--workdir={workdir}", "--beams=0")
     without = tmp_path / "without"
     without.mkdir()

@@ -178,7 +178,7 @@ def test_wrong_inputs_get_one_sentence(first, workdir, data, tmp_path):
     save(other, data)
     text = (other / "vocabulary.txt").read_text()
     (other / "vocabulary.txt").write_text(text + "superfluous\n")
-    assert "expected the vocabulary.txt" in refusal(workdir=other, output=new)
+    assert "words in vocabulary.txt" in refusal(workdir=other, output=new)
     empty = tmp_path / "empty"
     save_run(empty, {**dataclasses.asdict(CONFIG), "data": "demo"}, text)
     assert "no best checkpoint" in refusal(workdir=empty, output=new)

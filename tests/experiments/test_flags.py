@@ -20,7 +20,7 @@ from mtml_jax.checks import config_warnings
 from mtml_jax.config import PRESETS, TileShape, TrainConfig
 from mtml_jax.data import personachat
 from mtml_jax.data.prepare import training_batch
-from mtml_jax.runs.files import WorkdirLock
+from mtml_jax.runs.lock import WorkdirLock
 
 
 @pytest.fixture(autouse=True)
@@ -138,7 +138,7 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(pathlib.Path, "mkdir", read_only)
-    assert f"{tmp_path / 'w'}: found a folder that cannot be written to (Read-only" in refusal(
+    assert f"{tmp_path / 'w'}: the folder cannot be written to (Read-only" in refusal(
         f"--workdir={tmp_path / 'w'}"
     )
 

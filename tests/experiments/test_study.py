@@ -15,7 +15,7 @@ from experiments.study.bar import Part, whole_bar
 from experiments.study.rows import GROUPS, ROWS, chosen_rows, config_of
 from mtml_jax.config import PRESETS
 from mtml_jax.data.demo import demo_corpus
-from mtml_jax.runs.files import InUse
+from mtml_jax.runs.lock import InUse
 
 TINY = PRESETS["tiny"]
 

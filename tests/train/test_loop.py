@@ -14,7 +14,7 @@ from mtml_jax.config import ModelConfig, TileShape, TrainConfig
 from mtml_jax.data.prepare import prepare, training_batch, training_names, validation_batch
 from mtml_jax.data.vocab import PAD
 from mtml_jax.runs.checkpoint import Checkpoints
-from mtml_jax.runs.files import RunLog, read_log
+from mtml_jax.runs.log import RunLog, read_log
 from mtml_jax.sharding import persona_mesh
 from mtml_jax.train import loop as training
 

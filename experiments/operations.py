@@ -25,7 +25,8 @@ the activations' gradients (2 F; the weights' own are not read), unless they are
 tiles keeps none. So it is 8 F by reverse over reverse and by forward over reverse alike, and a
 second-order step 3 + 8 + 3 = 14 F against 6 F, a ratio of 2.33; with residuals kept, 12 F.
 Attention's scores and mixing, where both factors are activations, take 9 for these 8. A finite
-difference takes one more gradient, and a forward pass without logits for the gates: 10 F.
+difference takes one more gradient: 9 F. The exact gradient, which scans over tiles in plain JAX,
+computes the value of each set in a pass of its own: 16 F.
 """
 
 import dataclasses
@@ -35,15 +36,15 @@ from typing import NamedTuple
 import numpy as np
 
 from mtml_jax.config import ModelConfig
-from mtml_jax.data.episodes import EncodedDialogue, Example
+from mtml_jax.data.encode import EncodedDialogue, Example
 
 # Forward passes over (support, query), without rematerialisation.
 PRICES: Mapping[str, tuple[int, int]] = {
     "supervised": (3, 3),
     "first_order": (3, 3),
     "mixed": (3 + 8, 3),
-    "exact": (3 + 8, 3),
-    "finite_difference": (3 + 4, 3),
+    "exact": (4 + 8, 4),
+    "finite_difference": (3 + 3, 3),
 }
 
 

@@ -13,7 +13,7 @@ from experiments import flags as settings
 from experiments import startup
 from experiments.reconstruction_plot import draw
 from mtml_jax.config import DataConfig, ReconstructionConfig
-from mtml_jax.data.episodes import EncodedPersona, Encoding
+from mtml_jax.data.encode import EncodedPersona, Encoding
 from mtml_jax.data.records import Persona
 from mtml_jax.data.text import persona_text
 from mtml_jax.data.vocab import START, START_PERSONA

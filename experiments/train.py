@@ -73,12 +73,12 @@ def _train(values) -> None:
         if outcome.reason == "interrupted":
             print(f"interrupted at step {step:,}; the same command continues from there", flush=True)
             sys.exit(INTERRUPTED)
-        counters = outcome.counters
-        if counters["skipped"]:
-            print(f"{counters['skipped']:,} steps were skipped because their gradients were not finite")
+        progress = outcome.progress
+        if progress.skipped:
+            print(f"{progress.skipped:,} steps were skipped because their gradients were not finite")
         print(
             f"{outcome.reason} at step {step:,}; best valid response PPL "
-            f"{counters['best_score']:.1f} at step {counters['best_step']:,}"
+            f"{progress.best_score:.1f} at step {progress.best_step:,}"
         )
         summary.show(workdir, config, data)  # in every process, so that none waits for another
 

@@ -26,6 +26,11 @@ def check_config(config: TrainConfig) -> None:
             f"expected float32, got --gradient=finite_difference and --dtype={model.dtype}: the "
             "difference would be lost in rounding"
         )
+    if config.gradient == "finite_difference" and model.activation == "relu":
+        raise ValueError(
+            "expected a smooth activation with --gradient=finite_difference, got "
+            "--activation=relu, whose gradient jumps; use --activation=gelu"
+        )
 
 
 def check_chunk(config: TrainConfig, devices: int) -> None:

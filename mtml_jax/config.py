@@ -12,6 +12,7 @@ CORPORA = ("demo", "personachat")
 GRADIENTS = ("exact", "mixed", "finite_difference", "first_order")
 SPLITS = ("train", "valid", "test")
 Checkpoint = Literal["best", "latest"]
+CHECKPOINTS = get_args(Checkpoint)
 REDUCTIONS = ("mean", "sum")
 DECODERS = ("beam", "greedy", "nucleus")
 
@@ -50,16 +51,16 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """What a loss needs to know."""
+    """Settings of a loss; static under jit."""
 
     model: ModelConfig
     reduction: str = "mean"  # over the tokens of each loss, or "sum"
-    forward_over_reverse: bool = False  # the second derivative by jvp of the gradient
+    plain: bool = False  # sum over tiles in plain JAX, which has a second reverse-mode derivative
 
 
 @dataclasses.dataclass(frozen=True)
 class StepConfig:
-    """What one outer step needs to know beyond its data; static under jit."""
+    """Settings of one outer step; static under jit."""
 
     model: ModelConfig
     reduction: str = "mean"
@@ -68,7 +69,7 @@ class StepConfig:
     persona_chunk: int | None = None  # personas vmapped at a time; None: all
 
     def loss(self) -> LossConfig:
-        return LossConfig(self.model, self.reduction, self.gradient == "mixed")
+        return LossConfig(self.model, self.reduction, plain=self.gradient == "exact")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,7 +264,7 @@ class EvalConfig:
         at_least=1,
     )
     checkpoint: Checkpoint = setting(
-        "best", "checkpoint of the run to test", choices=get_args(Checkpoint)
+        "best", "checkpoint of the run to test", choices=CHECKPOINTS
     )
     nli: str | None = setting(
         None,
@@ -305,7 +306,7 @@ class ReconstructionConfig:
         at_least=1,
     )
     checkpoint: Checkpoint = setting(
-        "best", "checkpoint of the run to test", choices=get_args(Checkpoint)
+        "best", "checkpoint of the run to test", choices=CHECKPOINTS
     )
     decoder: str = setting("greedy", "method of decoding personas", choices=("greedy", "beam"))
     beams: int = setting(5, "number of hypotheses of beam search", at_least=1)
@@ -359,7 +360,12 @@ def source_of(saved: Mapping[str, Any], source: DataConfig) -> DataConfig:
 PRESETS = {
     "tiny": TrainConfig(
         model=ModelConfig(
-            encoder_layers=1, decoder_layers=1, heads=2, width=32, feed_forward=128
+            encoder_layers=1,
+            decoder_layers=1,
+            heads=2,
+            width=32,
+            feed_forward=128,
+            activation="gelu",
         ),
         shape=TileShape(rows=2, context=96, response=64, persona=128),
         inner_lr=0.1,
@@ -372,7 +378,12 @@ PRESETS = {
     ),
     "small": TrainConfig(
         model=ModelConfig(
-            encoder_layers=2, decoder_layers=2, heads=2, width=64, feed_forward=256
+            encoder_layers=2,
+            decoder_layers=2,
+            heads=2,
+            width=64,
+            feed_forward=256,
+            activation="gelu",
         ),
         shape=TileShape(rows=2, context=128, response=64, persona=128),
         inner_lr=0.1,

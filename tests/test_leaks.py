@@ -8,9 +8,11 @@ import pytest
 
 from mtml_jax.config import TileShape
 from mtml_jax.data.demo import demo_corpus
-from mtml_jax.data.episodes import Encoding, encode_dialogue, encode_personas, sample_episodes
+from mtml_jax.data.encode import Encoding, encode_dialogue
+from mtml_jax.data.episodes import sample_episodes
 from mtml_jax.data.parlai import find_split, read_parlai
 from mtml_jax.data.personas import group_personas, require_conversations
+from mtml_jax.data.prepare import encode_personas
 from mtml_jax.data.vocab import SPECIALS, Vocabulary, build_vocabulary
 from mtml_jax.eval.folds import choose_folds, measure_folds, pack_folds
 from mtml_jax.eval.run import load_for_test
@@ -104,7 +106,7 @@ def folds_of(save_tiny_run, tmp_path_factory):
             return [dataclasses.replace(d, statements=statements) for d in dialogues]
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("mtml_jax.data.prepare.demo_corpus", corpus_of)
+            patch.setattr("mtml_jax.data.load.demo_corpus", corpus_of)
             run = load_for_test(folder, persona_at_test=persona_at_test)
         plans = choose_folds(run.encoded, 5, 0, 4)
         sizes = measure_folds(plans, run.config.shape, epochs=2, seed=0)

@@ -22,7 +22,7 @@ def real_shares(episode: Episode, model: ModelConfig, vocabulary: int) -> dict[s
     """
     real, executed = Work(), Work()
     for tiles in (*episode.support, *episode.query):
-        for one in zip(tiles.context.segment, tiles.targets.inputs.segment, tiles.targets.task):
+        for one in zip(tiles.context.segment, tiles.targets.reads, tiles.targets.task):
             more_real, more_executed = tile_work(*one)
             real, executed = real.plus(more_real), executed.plus(more_executed)
 
@@ -47,7 +47,7 @@ def tile_work(context_NRS, target_NT, task_NT) -> tuple[Work, Work]:
 
     Args:
       context_NRS: segments of the contexts' slots, 0 where there is none.
-      target_NT: segments of the targets' slots, 0 where there is none.
+      target_NT: segments of the contexts that the targets' slots read, 0 where there is none.
       task_NT: task of each target slot.
     """
     _, rows, slots = context_NRS.shape

@@ -14,8 +14,8 @@ from experiments.reconstruct import measure_reconstruction
 from experiments.study.rows import Row, config_of
 from experiments.study.training import train_run
 from mtml_jax.config import DataConfig, EvalConfig, ReconstructionConfig, TrainConfig
-from mtml_jax.data.episodes import sample_episodes
-from mtml_jax.data.prepare import Prepared, training_batch
+from mtml_jax.data.episodes import sample_episodes, training_batch
+from mtml_jax.data.prepare import Prepared
 from mtml_jax.eval.folds import choose_folds
 from mtml_jax.eval.folds_file import FoldsFile
 from mtml_jax.eval.protocol import effective_shots, run_folds, statistics_of, systems_of
@@ -23,7 +23,7 @@ from mtml_jax.eval.run import fingerprint, load_for_test
 from mtml_jax.runs.lock import WorkdirLock
 from mtml_jax.runs.log import read_log
 from mtml_jax.runs.versions import versions
-from mtml_jax.sharding import persona_mesh, replicate, split_personas
+from mtml_jax.sharding import Placement, persona_mesh, replicate, split_personas
 from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.loop import initial_state, rates_at
 from mtml_jax.train.memory_plan import fit_steps
@@ -88,12 +88,12 @@ def _train(config, data, workdir, study, bar):
     return {
         "iterations": int(outcome.state.step),
         "reason": outcome.reason,
-        "best_step": outcome.counters["best_step"],
-        "best_score": outcome.counters["best_score"],
-        "skipped": outcome.counters["skipped"],
+        "best_step": outcome.progress.best_step,
+        "best_score": outcome.progress.best_score,
+        "skipped": outcome.progress.skipped,
         "seconds": sum(seconds),
         "seconds_a_step": statistics.median(seconds),
-        "tokens": outcome.counters["tokens"],
+        "tokens": outcome.progress.tokens,
         "parameters": sum(x.size for x in jax.tree.leaves(outcome.state.params)),
         **cost,
         "curve": {
@@ -130,7 +130,7 @@ def step_cost(config: TrainConfig, data: Prepared) -> dict[str, float]:
             len(data.vocabulary),
         )
         operations.append(counted.operations(config.gradient if kind[0] else "supervised"))
-    steps = fit_steps(config, mesh, arguments).steps  # those that the training takes
+    steps = fit_steps(config, Placement(mesh), arguments).steps  # those that the training takes
     memory = max(step.memory_analysis().temp_size_in_bytes for step in steps)
     return {"temporary_bytes": memory, "operations": statistics.mean(operations)}
 

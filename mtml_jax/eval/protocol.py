@@ -16,7 +16,7 @@ from mtml_jax.eval.folds import FoldPlan, measure_folds, pack_folds
 from mtml_jax.eval.folds_file import FoldsFile
 from mtml_jax.eval.run import Run
 from mtml_jax.eval.scores import Answer, HeldOut, Statistics, count
-from mtml_jax.model import decoding
+from mtml_jax.model import beam, decoding
 from mtml_jax.nli.scorer import Scorer
 from mtml_jax.sharding import (
     fetch,
@@ -30,7 +30,7 @@ from mtml_jax.sharding import (
 EPOCHS = (1, 3, 5, 7, 10)  # after which an adapted model is scored; 0 is the unadapted model
 _UNADAPTED = (0,)
 DECODERS = {
-    "beam": decoding.beam_search,
+    "beam": beam.beam_search,
     "greedy": decoding.greedy,
     "nucleus": decoding.sample,
 }

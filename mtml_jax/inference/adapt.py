@@ -25,7 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtml_jax.config import LossConfig
-from mtml_jax.data.episodes import Encoding, Example, encode_dialogue, pack, stack
+from mtml_jax.data.encode import Encoding, Example, encode_dialogue
+from mtml_jax.data.packing import pack, stack
 from mtml_jax.data.records import Dialogue
 from mtml_jax.eval.adaptation import adapt_to
 from mtml_jax.eval.folds import TURNS_A_BATCH
@@ -238,4 +239,6 @@ _adapt = jax.jit(adapt_to, static_argnames="config")
 
 @functools.partial(jax.jit, static_argnames="config")
 def _score(params, examples, *, config: LossConfig) -> TokenSums:
-    return losses.response_loss(params, examples, 1.0, config=config)[1].response
+    return losses.weighted_loss(
+        params, examples, losses.RESPONSE_ONLY, config=config
+    )[1].response

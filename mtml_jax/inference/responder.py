@@ -14,16 +14,17 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
-from mtml_jax.data.episodes import Encoding, encode_dialogue, pack_rows
+from mtml_jax.config import DECODERS
+from mtml_jax.data.encode import Encoding, encode_dialogue
+from mtml_jax.data.packing import pack_rows
 from mtml_jax.data.records import Dialogue, Turn
 from mtml_jax.data.text import detokenize, tokenize
 from mtml_jax.data.vocab import END, START, START_PERSONA, UNK
-from mtml_jax.model import decoding
+from mtml_jax.model import beam, decoding
 from mtml_jax.runs.trained import Trained
 from mtml_jax.strategies import STRATEGIES
 from mtml_jax.types import Params, Tokens
 
-DECODERS = ("beam", "greedy", "nucleus")
 MAX_PERSONA = 60  # tokens; personas of PersonaChat have 28 at the median, 54 at 99 %
 MAX_CHARACTERS = 4000  # of a longer utterance, only the end is read
 
@@ -50,7 +51,7 @@ class Responder:
         model: Trained,
         decoder: str = "beam",
         *,
-        beams: int = decoding.BEAMS,
+        beams: int = beam.BEAMS,
         top_p: float = 0.9,
         temperature: float = 1.0,
         max_tokens: int = decoding.MAX_TOKENS,
@@ -222,5 +223,5 @@ def _grown(
 _begin = jax.jit(decoding.begin_replies, static_argnames=("max_tokens", "config"))
 _grow = jax.jit(decoding.grow_replies, static_argnames="config")
 _beam_search = jax.jit(
-    decoding.beam_search, static_argnames=("start", "max_tokens", "beams", "config")
+    beam.beam_search, static_argnames=("start", "max_tokens", "beams", "config")
 )

@@ -1,15 +1,13 @@
 """Load a trained model from a run's folder."""
 
 import os
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from mtml_jax.config import TrainConfig, restored_config
+from mtml_jax.config import CHECKPOINTS, Checkpoint, TrainConfig, restored_config
 from mtml_jax.data.vocab import Vocabulary
 from mtml_jax.runs.checkpoint import restore_params
 from mtml_jax.runs.folder import load_run
 from mtml_jax.types import Params
-
-CHECKPOINTS = ("best", "latest")
 
 
 class Trained(NamedTuple):
@@ -31,7 +29,7 @@ class Trained(NamedTuple):
 
 
 def load_trained(
-    workdir: str | os.PathLike, checkpoint: Literal["best", "latest"] = "best"
+    workdir: str | os.PathLike, checkpoint: Checkpoint = "best"
 ) -> Trained:
     """Reads a trained model; nothing is written into the run's folder.
 

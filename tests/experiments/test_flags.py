@@ -19,7 +19,7 @@ from experiments import startup, train
 from mtml_jax.checks import config_warnings
 from mtml_jax.config import PRESETS, TileShape, TrainConfig
 from mtml_jax.data import personachat
-from mtml_jax.data.prepare import training_batch
+from mtml_jax.data.episodes import training_batch
 from mtml_jax.runs.lock import WorkdirLock
 
 
@@ -99,6 +99,10 @@ def test_every_setting_has_a_flag_that_changes_it():
         ("--inner_steps=0", "--inner_steps=0 1 or more"),
         ("--width=63", "--width=63 --heads=2 divide"),
         ("--gradient=finite_difference --dtype=bfloat16", "finite_difference bfloat16 float32"),
+        (
+            "--gradient=finite_difference --activation=relu",
+            "finite_difference --activation=relu --activation=gelu",
+        ),
         ("--tile_rows=0", "--tile_rows=0 1 or more"),
         ("--warmup=-1", "--warmup=-1 0 or more"),
         ("--persona_chunk=3", "--persona_chunk=3 divisor"),
@@ -193,7 +197,7 @@ def test_personas_with_one_conversation_are_too_few(tmp_path):
     corpus(tmp_path / "train_self_original_no_cands.txt", personas=4, conversations=1)
     corpus(tmp_path / "valid_self_original_no_cands.txt", personas=2)
     message = refusal("--data=personachat", f"--data_dir={tmp_path}", "--meta_batch=2")
-    assert "0 personas" in message and "--meta_batch" in message
+    assert "2 personas" in message and "got 0;" in message and "--meta_batch" in message
 
 
 def test_another_configuration_in_the_workdir_is_refused(tmp_path):
@@ -298,7 +302,7 @@ def test_a_folder_of_splits_is_taken_as_it_is(tmp_path, monkeypatch):
     assert [p.name for p in data.train] == ["ann", "bo"]
     assert any("1 speakers of valid are in train too, 'bo'" in note for note in data.notes)
     (tmp_path / "valid.jsonl").unlink()
-    assert "no valid.jsonl" in refusal(f"--data={tmp_path}", *arguments)
+    assert "expected a file valid.jsonl" in refusal(f"--data={tmp_path}", *arguments)
 
 
 def test_personachat_is_read_from_its_prepared_copy(tmp_path, monkeypatch):

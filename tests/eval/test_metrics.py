@@ -113,7 +113,7 @@ def test_consistency_of_nothing_is_not_a_number():
 
 
 def test_an_unknown_label_is_named():
-    with pytest.raises(ValueError, match=r"found labels \[0, 2\] of reply 1, want -1, 0 or 1"):
+    with pytest.raises(ValueError, match=r"expected labels -1, 0 or 1, got \[0, 2\] for reply 1"):
         metrics.consistency_statistics([[1], [0, 2]])
 
 

@@ -115,7 +115,8 @@ def _forced_nll(params, context, inputs, target):
         return Tokens(ids, jnp.ones_like(ids), jnp.arange(ids.size))
 
     memory = transformer.encode(params, alone(context), MODEL)
-    hidden = transformer.decode(params, memory, jnp.ones_like(context), alone(inputs), MODEL)
+    segments = jnp.ones_like(context), alone(inputs), jnp.ones_like(inputs)
+    hidden = transformer.decode(params, memory, *segments, MODEL)
     log_prob = jax.nn.log_softmax(hidden @ transformer.output_matrix(params, MODEL).T)
     return -log_prob[jnp.arange(target.size), target].sum()
 

@@ -13,21 +13,18 @@ from absl import app, flags
 from tqdm import tqdm
 
 from experiments import flags as settings
+from experiments import startup
 from mtml_jax.data.exports import MAX_TURNS, PAUSE_HOURS, choose_speaker, read_chat
 from mtml_jax.data.records import Dialogue
-from mtml_jax.inference.adapt import (
-    EPOCHS,
-    Adapted,
-    Model,
+from mtml_jax.inference.adapt import EPOCHS, Adapted, adapt_to_dialogues, save_adapted
+from mtml_jax.inference.responder import (
     Responder,
-    adapt_to_dialogues,
     believed_persona,
     detokenize,
-    load_model,
     persona_caveat,
-    save_adapted,
     unknown_share,
 )
+from mtml_jax.runs.trained import Trained, load_trained
 
 _UNKNOWN = 0.1  # a larger share of unknown words is worth a warning
 
@@ -36,28 +33,28 @@ def define_flags() -> None:
     settings.define_common_flags()
     flags.FLAGS.set_default("cpu_devices", 1)  # one speaker is not shared among devices
     flags.DEFINE_string(
-        "dialogues", None, "the speaker's dialogues: JSON lines, WhatsApp's text export or "
+        "dialogues", None, "file of the speaker's dialogues: JSON lines, WhatsApp's text export or "
         "Telegram Desktop's result.json"
     )  # fmt: skip
     flags.DEFINE_string(
-        "speaker", None, "whom to learn (default: who takes part in the most dialogues)"
+        "speaker", None, "name of the speaker to learn (default: the one who takes part in the most dialogues)"
     )
-    flags.DEFINE_string("output", None, "folder of what is learnt")
+    flags.DEFINE_string("output", None, "folder of the adapted speaker, which is made")
     flags.DEFINE_integer(
-        "shots", None, "how many dialogues to adapt to, the latest ones before the last, which is "
+        "shots", None, "number of dialogues to adapt to, the latest ones before the last, which is "
         "held out (default: all)", lower_bound=1,
     )  # fmt: skip
-    flags.DEFINE_integer("epochs", EPOCHS, "passes over them (paper: 10)", lower_bound=0)
-    flags.DEFINE_float("inner_lr", None, "SGD step of the adaptation (default: the run's)")
-    flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "of the run")
-    flags.DEFINE_float("pause_hours", PAUSE_HOURS, "a longer silence ends a dialogue of a chat")
-    flags.DEFINE_integer("max_turns", MAX_TURNS, "longer dialogues of a chat are cut")
-    flags.DEFINE_integer("seed", 0, "of the order of the turns", lower_bound=0)
+    flags.DEFINE_integer("epochs", EPOCHS, "number of epochs over the dialogues (paper: 10)", lower_bound=0)
+    flags.DEFINE_float("inner_lr", None, "learning rate of SGD in the adaptation (default: the run's)")
+    flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "checkpoint of the run to adapt")
+    flags.DEFINE_float("pause_hours", PAUSE_HOURS, "hours of silence that end a dialogue of a chat")
+    flags.DEFINE_integer("max_turns", MAX_TURNS, "maximum number of turns of a dialogue; longer dialogues of a chat are split")
+    flags.DEFINE_integer("seed", 0, "random seed of the order of turns", lower_bound=0)
 
 
 def main(argv) -> None:
-    settings.start(argv, "--workdir=runs/x")
-    with settings.one_sentence("interrupted; nothing was saved"):
+    startup.start(argv, "--workdir=runs/x")
+    with startup.one_sentence("interrupted; nothing was saved"):
         adapt(flags.FLAGS)
 
 
@@ -80,7 +77,7 @@ def adapt(given) -> Adapted:
     mine, others = choose_speaker(read, given.speaker)
     mine = _latest(mine, given.shots)
     name = mine[0].speaker
-    model = load_model(given.workdir, given.checkpoint)
+    model = load_trained(given.workdir, given.checkpoint)
     _describe(model, name, mine)
 
     adapted = _adapted(given, model, mine, f"learning {name}")
@@ -128,7 +125,7 @@ def _latest(dialogues: Sequence[Dialogue], shots: int | None) -> Sequence[Dialog
     return dialogues[-(shots + 1) :] if shots and len(dialogues) > 1 else dialogues
 
 
-def _describe(model: Model, name: str, dialogues: Sequence[Dialogue]) -> None:
+def _describe(model: Trained, name: str, dialogues: Sequence[Dialogue]) -> None:
     share = unknown_share(model, dialogues)
     turns = sum(len(d.turns) for d in dialogues)
     _print(
@@ -143,7 +140,7 @@ def _describe(model: Model, name: str, dialogues: Sequence[Dialogue]) -> None:
         )
 
 
-def _adapted(given, model: Model, dialogues: Sequence[Dialogue], what: str) -> Adapted:
+def _adapted(given, model: Trained, dialogues: Sequence[Dialogue], what: str) -> Adapted:
     with tqdm(total=given.epochs, desc=what, unit="epoch", disable=None) as bar:
         return adapt_to_dialogues(
             model,
@@ -186,7 +183,7 @@ def _print_perplexities(name: str, adapted: Adapted, control: float | None) -> N
         )
 
 
-def _print_replies(model: Model, adapted: Adapted, dialogue: Dialogue) -> None:
+def _print_replies(model: Trained, adapted: Adapted, dialogue: Dialogue) -> None:
     """Two places of a dialogue, each with the reply before and after adapting."""
     responder = Responder(model)
     turns = dialogue.turns
@@ -203,7 +200,7 @@ def _print_replies(model: Model, adapted: Adapted, dialogue: Dialogue) -> None:
             _print(text, f"  {label:<8} ")
 
 
-def _print_persona(model: Model, adapted: Adapted, dialogue: Dialogue) -> None:
+def _print_persona(model: Trained, adapted: Adapted, dialogue: Dialogue) -> None:
     caveat = persona_caveat(model)
     try:
         believed = believed_persona(model, adapted.params, dialogue)

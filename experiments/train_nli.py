@@ -4,7 +4,9 @@ import jax
 from absl import app, flags
 
 from experiments import flags as settings
-from mtml_jax.data.load import CORPORA, load_split
+from experiments import startup
+from mtml_jax.config import CORPORA
+from mtml_jax.data.load import load_split
 from mtml_jax.data.personas import group_personas
 from mtml_jax.nli.build import build_scorer, default_base
 from mtml_jax.nli.dialogue_nli import CLASSES, read_dialogue_nli
@@ -51,8 +53,8 @@ def define_flags() -> None:
 
 
 def main(argv) -> None:
-    settings.start(argv, "--data=FOLDER")
-    with settings.one_sentence(f"interrupted; {flags.FLAGS.output} was not written"):
+    startup.start(argv, "--data=FOLDER")
+    with startup.one_sentence(f"interrupted; {flags.FLAGS.output} was not written"):
         print(train_nli(flags.FLAGS))
 
 

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import pytest
 
 from mtml_jax.config import TrainConfig, restored_config
-from mtml_jax.inference.adapt import load_model
 from mtml_jax.meta.outer import init_state
 from mtml_jax.runs.checkpoint import Checkpoints
+from mtml_jax.runs.trained import load_trained
 
 _ROOT = Path(__file__).resolve().parents[1]
 _CODE = sorted(p for folder in ("mtml_jax", "experiments") for p in (_ROOT / folder).rglob("*.py"))
@@ -141,8 +141,8 @@ def test_settings_of_another_type_are_refused(save_tiny_run, tmp_path, monkeypat
     save_tiny_run(tmp_path / "run")
     path = tmp_path / "run" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
-    with pytest.raises(ValueError, match="config.json does not fit this version .*train again"):
-        load_model(tmp_path / "run")
+    with pytest.raises(ValueError, match="config.json that does not fit this version .*train again"):
+        load_trained(tmp_path / "run")
     assert not (tmp_path / "harm").exists()
 
 

@@ -13,16 +13,9 @@ import gradio as gr
 from experiments.app import html as app_html
 from mtml_jax.data.exports import choose_speaker, read_chat
 from mtml_jax.data.records import Dialogue
-from mtml_jax.inference.adapt import (
-    Adapted,
-    Model,
-    Responder,
-    adapt_to_dialogues,
-    believed_persona,
-    load_model,
-    persona_caveat,
-    unknown_share,
-)
+from mtml_jax.inference.adapt import Adapted, adapt_to_dialogues
+from mtml_jax.inference.responder import Responder, believed_persona, persona_caveat, unknown_share
+from mtml_jax.runs.trained import Trained, load_trained
 
 _DEPTH = 3  # folders below --runs in which runs are looked for
 _VISITORS = 8  # whose adapted parameters are held at once; the oldest ones go
@@ -42,7 +35,7 @@ class Visit:
 
     def __init__(self):
         self.dialogues: list[Dialogue] = []
-        self.model: Model | None = None
+        self.model: Trained | None = None
         self.adapted: Adapted | None = None
         self.speaker = ""
         self.said: tuple[list[str], list[str]] = ([], [])  # to the initial, to the adapted model
@@ -86,7 +79,7 @@ def chat_tab(runs: pathlib.Path, page: gr.Blocks) -> None:
     visits = Visits()
     key = gr.State(None)
     with gr.Row():
-        run = gr.Dropdown([], label="Model (a run of experiments.train)", elem_id="run", scale=3)
+        run = gr.Dropdown([], label="Trained (a run of experiments.train)", elem_id="run", scale=3)
         checkpoint = gr.Radio(["best", "latest"], value="best", label="Checkpoint", scale=1)
     gr.HTML(app_html.PRIVACY)
     with gr.Row(elem_id="give"):
@@ -264,7 +257,7 @@ def _rate(text: str) -> float | None:
         raise ValueError(f"got the inner rate {text[:40]!r}, want a number such as 0.1") from None
 
 
-def _model(workdir: str, checkpoint: str) -> Model:
+def _model(workdir: str, checkpoint: str) -> Trained:
     if checkpoint not in ("best", "latest"):
         raise ValueError(f"got the checkpoint {checkpoint!r}, want best or latest")
     folder = pathlib.Path(workdir) / "checkpoints"
@@ -274,7 +267,7 @@ def _model(workdir: str, checkpoint: str) -> Model:
 
 @functools.lru_cache(maxsize=2)
 def _cached_model(workdir, checkpoint, changed):
-    return load_model(workdir, checkpoint)
+    return load_trained(workdir, checkpoint)
 
 
 def _told(visit: Visit, mine: list[Dialogue]) -> str:

@@ -10,7 +10,7 @@ import time
 
 from mtml_jax.inference.delta import digest
 from mtml_jax.runs.checkpoint import restore_params
-from mtml_jax.runs.files import read_log
+from mtml_jax.runs.log import read_log
 
 _PROGRAM_SECONDS = 900  # a start that takes longer hangs
 

@@ -4,12 +4,14 @@ import json
 
 from tqdm import tqdm
 
+from mtml_jax.runs.journal import read_journal
+
 
 class Trials:
     """Trials of a part: those done before are known, each new one is written at once."""
 
     def __init__(self, path, part, wanted):
-        self.done = _rows(path)
+        self.done = _rows(path, mend=True)
         self._file = open(path, "a", encoding="utf-8")
         self._bar = tqdm(total=wanted, initial=min(len(self.done), wanted), desc=part, unit="trial")
         self._wanted = wanted
@@ -35,11 +37,8 @@ class Trials:
         self._bar.close()
 
 
-def _rows(path):
-    if not path.is_file():
-        return []
-    *lines, _torn = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines]
+def _rows(path, mend=False):
+    return read_journal(path, dict, expected="a trial", remedy="remove the line", mend=mend)
 
 
 def counted(path):

@@ -4,6 +4,7 @@ import functools
 import os
 from pathlib import Path
 
+from mtml_jax.config import CORPORA
 from mtml_jax.data.demo import demo_corpus
 from mtml_jax.data.jsonl import iterate_jsonl
 from mtml_jax.data.parlai import read_parlai
@@ -11,7 +12,6 @@ from mtml_jax.data.records import Dialogue
 from mtml_jax.data.splits import split_by_persona
 from mtml_jax.data.store import load_stored
 
-CORPORA = ("demo", "personachat")
 _FILES = (".jsonl", ".txt")
 
 
@@ -58,7 +58,7 @@ def load_split(
     if path.suffix not in _FILES:
         raise ValueError(
             f"expected --data to be {', '.join(CORPORA)}, a file that ends in "
-            f"{' or '.join(_FILES)}, or a folder with train.jsonl and valid.jsonl; got {data}"
+            f"{' or '.join(_FILES)}, or a folder with train.jsonl and valid.jsonl; got --data={data}"
         )
     status = path.stat()
     dialogues, notes = _read_and_split(

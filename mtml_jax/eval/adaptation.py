@@ -1,4 +1,4 @@
-"""Scores of a model on personas: validation, and adaptation as at test time."""
+"""Score a model on personas: at validation, and along the adaptation of the test protocol."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ def validation_sums(
 ) -> tuple[TaskSums, TaskSums]:
     """Scores the query responses before and after one inner step on the support responses.
 
-    The same for every strategy, so that early stopping compares like with like.
+    It is the same for every strategy, so that early stopping compares the same numbers.
 
     Args:
       params: the initial parameters phi.
@@ -47,11 +47,11 @@ def validation_sums(
 
 
 class Stages(NamedTuple):
-    """What comes out of a test, each with a leading axis of stages of the adaptation.
+    """Results of a test, each with a leading axis of stages of the adaptation.
 
     Attributes:
       response: TokenSums of the held-out responses.
-      replies: Replies to the held-out contexts, ids [stage, E, T]; None if not asked for.
+      replies: Replies to the held-out contexts, ids [stage, E, T]; None without a decoder.
     """
 
     response: TokenSums
@@ -81,8 +81,8 @@ def score_stages(
       stages: increasing numbers of epochs after which to score; 0 is unadapted.
       config: model sizes and the inner loss's reduction.
       mesh: devices that share the folds; its size divides their number.
-      chunk: folds vmapped at a time on a device.
-      decode: (params, contexts) -> Replies for `ROWS_A_DECODE` contexts; None for none.
+      chunk: number of folds vmapped at a time on a device.
+      decode: (params, contexts) -> Replies for `ROWS_A_DECODE` contexts; None for no replies.
 
     Returns:
       Stages with a leading fold axis.
@@ -109,20 +109,20 @@ def score_stages(
 
 
 def _all_replies(decode, params, contexts):
-    """Decodes rows of contexts, a few at a time, as long as there are any."""
+    """Decodes rows of contexts, a few at a time, and skips groups without a context."""
     groups = jax.tree.map(lambda x: x.reshape(-1, ROWS_A_DECODE, *x.shape[1:]), contexts)
     used = jnp.sum(jnp.any(groups.segment > 0, axis=(1, 2)))
-    decode = jax.jit(decode)  # traced once for its shapes and once for the loop otherwise
+    decode = jax.jit(decode)  # without it, traced twice: for its shapes and for the loop
     shapes = jax.eval_shape(decode, params, jax.tree.map(lambda x: x[0], groups))
     count = contexts.ids.shape[0] // ROWS_A_DECODE
     empty = jax.tree.map(lambda s: jnp.zeros((count, *s.shape), s.dtype), shapes)
 
-    def body(index, found):
+    def body(index, replies):
         one = decode(params, jax.tree.map(lambda x: x[index], groups))
-        return jax.tree.map(lambda all_, new: all_.at[index].set(new), found, one)
+        return jax.tree.map(lambda all_, new: all_.at[index].set(new), replies, one)
 
-    found = jax.lax.fori_loop(0, used, body, empty)
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
+    replies = jax.lax.fori_loop(0, used, body, empty)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), replies)
 
 
 def adapt_to(params: Params, batches: Examples, inner_lr, *, config: LossConfig) -> Params:

@@ -1,4 +1,4 @@
-"""Leave-one-out tests: who is held out, and on which dialogues a model adapts before."""
+"""Choose and pack leave-one-out tests: a held-out dialogue, and the dialogues to adapt to."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -11,12 +11,12 @@ from mtml_jax.data.packing import pack, pack_rows, stack, tiles_needed
 from mtml_jax.types import Examples, Tokens
 
 TURNS_A_BATCH = 16  # test-time fine-tuning, as the paper's predecessor does
-_TASKS = ("response",)  # persona statements are not used at test
-ROWS_A_DECODE = 8  # contexts that are decoded side by side
+_TASKS = ("response",)  # the test does not use persona statements
+ROWS_A_DECODE = 8  # contexts that are decoded in one call
 
 
 class FoldPlan(NamedTuple):
-    """One leave-one-out test. No conversation is in two of its three parts.
+    """One leave-one-out test; no conversation is in two of its three parts.
 
     Attributes:
       persona: index of the persona.
@@ -24,7 +24,7 @@ class FoldPlan(NamedTuple):
       held_out: the dialogue whose replies are scored.
       own: k other dialogues of the persona.
       other: index of another persona, the control.
-      others: as many dialogues of that one.
+      others: as many dialogues of the other persona.
     """
 
     persona: int
@@ -39,9 +39,9 @@ class Fold(NamedTuple):
     """Arrays of one test.
 
     Attributes:
-      batches: Examples with leading axes [epoch, batch]: what is adapted to.
+      batches: Examples to adapt to, with leading axes [epoch, batch].
       held_out: Examples of the held-out dialogue.
-      contexts: Tokens [E, S], its contexts one a row, to decode replies from.
+      contexts: Tokens [E, S], its contexts, one per row, to decode replies from.
     """
 
     batches: Examples
@@ -55,30 +55,30 @@ def choose_folds(
     """Plans a test for every dialogue of every persona, or for a spread subset of them.
 
     A fold is a function of (seed, persona, dialogue): the first k dialogues of a larger k
-    are those of a smaller one, and a subset's folds are those of the whole.
+    are those of a smaller one, and the folds of a subset are among those of the whole.
 
     Args:
       personas: at least two, each with at least two conversations.
-      shots: k, how many dialogues adapt; fewer where a persona has fewer.
-      seed: of all draws.
-      count: how many folds; None for all.
+      shots: k, the number of dialogues to adapt to; a persona may have fewer.
+      seed: random seed of all draws.
+      count: number of folds; None for all.
 
     Returns:
-      FoldPlans, one persona after the other in turn.
+      FoldPlans, which take turns between the personas.
 
     Raises:
-      ValueError: there is one persona alone, or none has k + 1 conversations.
+      ValueError: there are fewer than two personas, or none has k + 1 conversations.
     """
     if len(personas) < 2:
         raise ValueError(
-            f"found {len(personas)} personas with two conversations, want two or more: the "
-            "control adapts to another one's dialogues"
+            "expected two or more personas with two conversations, because the control adapts to "
+            f"another persona's dialogues, got {len(personas)}; test on more dialogues"
         )
     most = max(len({d.conversation for d in p.dialogues}) for p in personas)
     if shots >= most:
         raise ValueError(
-            f"got {shots} dialogues to adapt to, while no persona has more than {most - 1} "
-            f"beside the one held out; lower --shots to {most - 1} or less"
+            f"expected at most {most - 1} dialogues to adapt to, because no persona has more besides "
+            f"the held-out one, got {shots}; lower --shots to {most - 1} or less"
         )
     rng = np.random.default_rng(seed)
     order = [int(p) for p in rng.permutation(len(personas))]
@@ -112,8 +112,8 @@ class FoldShape(NamedTuple):
     """Sizes that all folds of an evaluation share, so that one program serves them.
 
     Attributes:
-      batches: batches an epoch.
-      batch_tiles: tiles of a batch.
+      batches: batches per epoch.
+      batch_tiles: tiles per batch.
       held_out_tiles: tiles of a held-out dialogue.
       turns: rows for the contexts of a held-out dialogue, a multiple of `ROWS_A_DECODE`.
     """
@@ -132,13 +132,13 @@ def measure_folds(
     for plan in plans:
         schedules = [_schedule(plan, d, epochs, seed) for d in (plan.own, plan.others)]
         batches = [EncodedDialogue("", b) for s in schedules for epoch in s for b in epoch]
-        found = FoldShape(
+        needed = FoldShape(
             max((len(epoch) for s in schedules for epoch in s), default=1),
             tiles_needed(batches, shape, _TASKS) if batches else 1,
             tiles_needed([plan.held_out], shape, _TASKS),
             -(-len(plan.held_out.examples) // ROWS_A_DECODE) * ROWS_A_DECODE,
         )
-        largest = FoldShape(*map(max, largest, found))
+        largest = FoldShape(*map(max, largest, needed))
     return largest
 
 
@@ -151,17 +151,17 @@ def pack_folds(
     epochs: int,
     seed: int,
 ) -> Fold:
-    """Packs plans, turns shuffled each epoch by (seed, persona, dialogue, epoch).
+    """Packs plans, with turns shuffled by (seed, persona, dialogue, epoch).
 
-    Persona statements are left out: they are not used at test.
+    Persona statements are left out, because the test does not use them.
 
     Args:
       plans: the folds.
       shape: slots of a tile.
       sizes: from `measure_folds` with the same seed and no fewer epochs.
       control: whether to adapt to the other persona's dialogues.
-      epochs: over the dialogues.
-      seed: of the shuffles.
+      epochs: number of epochs over the dialogues.
+      seed: random seed of the shuffles.
 
     Returns:
       Fold with a leading fold axis.

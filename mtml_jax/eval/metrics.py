@@ -1,14 +1,14 @@
-"""Scores: numbers and texts in, numbers out.
+"""Compute the scores of replies: numbers and texts in, numbers out.
 
 Texts are words joined by blanks. Scores over many replies are made from statistics that
 add up, one row per reply: sum them over a persona, over drawn personas or over all, and
-score the sum. That is what `bootstrap_interval` needs.
+score the sum. `statistics.bootstrap_interval` resamples them.
 """
 
 import collections
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,11 +22,11 @@ def perplexity(nll: float, tokens: float) -> float:
     """exp of the mean negative log-likelihood.
 
     Args:
-      nll: summed over tokens, in nats.
-      tokens: how many, at least one.
+      nll: sum over tokens in nats.
+      tokens: number of tokens, at least one.
 
     Returns:
-      The perplexity; infinity where it overflows.
+      The perplexity; infinity if it overflows.
     """
     try:
         return math.exp(float(nll) / float(tokens))
@@ -35,7 +35,7 @@ def perplexity(nll: float, tokens: float) -> float:
 
 
 def bleu_statistics(replies: Sequence[str], references: Sequence[str]) -> np.ndarray:
-    """Counts what BLEU is made of (Papineni et al., 2002, section 2), one reference a reply.
+    """Counts the statistics of BLEU (Papineni et al., 2002, section 2), one reference a reply.
 
     Args:
       replies: N texts.
@@ -50,8 +50,8 @@ def bleu_statistics(replies: Sequence[str], references: Sequence[str]) -> np.nda
     """
     if len(replies) != len(references):
         raise ValueError(
-            f"found {len(replies)} replies and {len(references)} references, "
-            "want one reference for every reply"
+            f"expected one reference for every reply, got {len(replies)} replies and "
+            f"{len(references)} references"
         )
     rows = np.zeros((len(replies), 2 * _ORDERS + 2), np.int64)
     for row, reply, reference in zip(rows, replies, references):
@@ -94,7 +94,7 @@ def dialogue_bleu(statistics_sum: Sequence[int]) -> float:
 
 
 def bleu_signature() -> str:
-    """Returns sacreBLEU's signature of `corpus_bleu`, to be printed beside it."""
+    """Returns sacreBLEU's signature of `corpus_bleu`, to be printed with its values."""
     bleu = BLEU(tokenize="none", smooth_method=_SMOOTHING)
     bleu.corpus_score([""], [[""]])  # it has no signature before it has seen references
     return str(bleu.get_signature())
@@ -117,12 +117,12 @@ def distinct(texts: Iterable[str], n: int) -> float:
 
 
 class Consistency(NamedTuple):
-    """How replies stand to persona statements.
+    """Consistency of replies with persona statements.
 
     Attributes:
       c: the C-score; NaN without replies.
-      entailment: share of the pairs (reply, statement) that are entailed; NaN without.
-      contradiction: share of the pairs that contradict; NaN without.
+      entailment: share of the pairs (reply, statement) that are entailed; NaN without pairs.
+      contradiction: share of the pairs that contradict; NaN without pairs.
     """
 
     c: float
@@ -131,7 +131,7 @@ class Consistency(NamedTuple):
 
 
 def consistency_statistics(labels: Iterable[Sequence[int] | np.ndarray]) -> np.ndarray:
-    """Counts what consistency is made of.
+    """Counts the statistics of consistency.
 
     Args:
       labels: for each of R replies the NLI labels of its pairs with the statements of the
@@ -145,10 +145,9 @@ def consistency_statistics(labels: Iterable[Sequence[int] | np.ndarray]) -> np.n
       ValueError: there is another label.
     """
     rows = []
-    for reply, given in enumerate(labels):
-        row = np.asarray(given)
+    for reply, row in enumerate(map(np.asarray, labels)):
         if not np.isin(row, (-1, 0, 1)).all():
-            raise ValueError(f"found labels {row.tolist()} of reply {reply}, want -1, 0 or 1")
+            raise ValueError(f"expected labels -1, 0 or 1, got {row.tolist()} for reply {reply}")
         rows.append((1, row.size, np.sum(row == 1), np.sum(row == -1)))
     return np.array(rows, np.int64).reshape(-1, 4)
 
@@ -172,69 +171,16 @@ def consistency(statistics_sum: Sequence[int]) -> Consistency:
     )
 
 
-def bootstrap_interval(
-    score: Callable[..., float],
-    groups: int | tuple[int, ...],
-    *,
-    seed: int,
-    resamples: int = 1000,
-    level: float = 0.95,
-) -> tuple[float, float]:
-    """The percentile bootstrap interval of a score (Efron and Tibshirani, 1993, ch. 13).
-
-    Personas are drawn with repetition, as many as there are, and whole: replies of one
-    persona are not independent. With statistics added up per persona,
-    `lambda drawn: corpus_bleu(per_persona[drawn].sum(axis=0))` is a score. The difference of
-    two systems on the same drawn personas is one too, which makes the interval paired:
-    `lambda drawn: score_a(drawn) - score_b(drawn)`.
-
-    Args:
-      score: called with the drawn indices, int64 [groups], one array for each entry of
-        `groups` where that is a tuple.
-      groups: number of personas; or numbers of independent kinds that are drawn together,
-        such as (seeds, personas).
-      seed: of the draws; equal seeds draw equal indices whatever the score.
-      resamples: how many times.
-      level: share of the resamples that the interval holds.
-
-    Returns:
-      (low, high), two scores of the sorted resamples. Resamples whose score is NaN
-      (nothing to count was drawn) are left out. NaN where a single group leaves nothing
-      to vary, or every score is NaN.
-
-    Raises:
-      ValueError: there are no groups or resamples, or level is not inside (0, 1).
-    """
-    sizes = groups if isinstance(groups, tuple) else (groups,)
-    if min(sizes, default=0) < 1 or resamples < 1 or not 0.0 < level < 1.0:
-        raise ValueError(
-            f"found groups {groups}, resamples {resamples} and level {level}, "
-            "want at least 1, at least 1 and a share between 0 and 1"
-        )
-    if min(sizes) == 1:
-        return math.nan, math.nan
-    rng = np.random.default_rng(seed)
-    drawn = ([rng.integers(size, size=size) for size in sizes] for _ in range(resamples))
-    scores = np.array([float(score(*indices)) for indices in drawn])
-    scores = scores[~np.isnan(scores)]
-    if not scores.size:
-        return math.nan, math.nan
-    tail = (1.0 - level) / 2.0
-    # Two of the scores themselves: between infinite ones nothing can be interpolated.
-    low, high = np.quantile(scores, [tail, 1.0 - tail], method="nearest")
-    return float(low), float(high)
-
-
 def repeat_share(replies: Sequence[str], train_statements: Iterable[str]) -> float:
     """The share of replies that are a train persona statement, word for word.
 
-    Raw consistency rewards reciting statements, whoever's they are. Full stops are
+    Raw consistency rewards reciting statements, even those of other personas. Full stops are
     dropped and other punctuation marks are words, on both sides, as in
     `mtml_jax.data.text.persona_text`.
 
     Args:
       replies: texts.
-      train_statements: of all train personas.
+      train_statements: statements of all train personas.
 
     Returns:
       A share in [0, 1]; 0 without replies. An empty reply repeats nothing.
@@ -261,11 +207,10 @@ def token_f1(predicted: str, gold: str) -> float:
 
 
 def statement_recall(predicted: str, statements: Iterable[str]) -> float:
-    """The share of the statements that stand in a text word for word, side by side.
+    """The share of the statements that a text contains word for word, as consecutive words.
 
-    Full stops and punctuation marks are treated as in `repeat_share`. A statement with a
-    word that the vocabulary lacks is not found unless it is given as the vocabulary
-    reads it.
+    Full stops and punctuation marks are treated as in `repeat_share`. To find a
+    statement with an unknown word, pass it as the vocabulary reads it.
 
     Args:
       predicted: the reconstructed persona.

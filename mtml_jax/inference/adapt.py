@@ -1,14 +1,16 @@
-"""A trained model learns one speaker from a handful of dialogues, and answers as them.
+"""Adapt a trained model to one speaker from a handful of dialogues, and save what it learned.
 
-    model = load_model("runs/demo-small-amtml")
-    adapted = adapt_to_dialogues(model, dialogues)      # of one speaker; the last is held out
-    adapted.ppl_before, adapted.ppl_after
-    Responder(model).reply(adapted.params, ["Hi! Do you have pets?"])
-    believed_persona(model, adapted.params, ["Hi! Do you have pets?"])
-    save_adapted("adapted", model, adapted, {"speaker": "ann"})
+    dialogues, _ = read_chat("chat.txt")                # data.exports
+    mine, _ = choose_speaker(dialogues, "Ann")
+    model = load_trained("runs/demo-small-amtml")       # runs.trained
+    adapted = adapt_to_dialogues(model, mine)           # the last dialogue is held out
+    print(adapted.ppl_before, adapted.ppl_after)
+    print(Responder(model).reply(adapted.params, ["Hi! Do you have pets?"]))
+    print(believed_persona(model, adapted.params, ["Hi! Do you have pets?"]))
+    save_adapted("adapted", model, adapted, {"speaker": "Ann"})
     params = load_adapted("adapted", model)
 
-Everything runs on one device; nothing is read of persona statements.
+Everything runs on one device, and persona statements are never read.
 """
 
 import functools
@@ -16,71 +18,44 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtml_jax.config import LossConfig, restored_config
+from mtml_jax.config import LossConfig
 from mtml_jax.data.encode import Encoding, Example, encode_dialogue
 from mtml_jax.data.packing import pack, stack
 from mtml_jax.data.records import Dialogue
-from mtml_jax.data.vocab import Vocabulary
 from mtml_jax.eval.adaptation import adapt_to
 from mtml_jax.eval.folds import TURNS_A_BATCH
 from mtml_jax.eval.metrics import perplexity
 from mtml_jax.inference.delta import read_delta, read_settings, write_delta
-from mtml_jax.inference.responder import (
-    Model,
-    Responder,
-    believed_persona,
-    detokenize,
-    persona_caveat,
-    unknown_share,
-)
 from mtml_jax.model import losses
-from mtml_jax.runs.checkpoint import restore_params
-from mtml_jax.runs.folder import load_run
-from mtml_jax.types import Params
-
-__all__ = [
-    "EPOCHS",
-    "Adapted",
-    "Model",
-    "Responder",
-    "adapt_to_dialogues",
-    "believed_persona",
-    "detokenize",
-    "load_adapted",
-    "load_model",
-    "persona_caveat",
-    "read_settings",
-    "save_adapted",
-    "score_dialogue",
-    "unknown_share",
-]
+from mtml_jax.runs.trained import Trained
+from mtml_jax.types import Params, TokenSums
 
 EPOCHS = 10  # as at test, section 3.4
 
-# So many batches go into one call, the missing ones empty: an empty batch changes nothing
-# and costs almost nothing, so that one program serves all speakers.
+# Every call takes this many batches, filled up with empty ones: an empty batch changes
+# nothing and costs almost nothing, so one compiled program serves all speakers.
 _BATCHES_A_CALL = 4
 
 
 class Adapted(NamedTuple):
-    """A model that has learnt a speaker.
+    """The result of adapting a model to a speaker.
 
     Attributes:
       params: the adapted parameters phi'.
       ppl_before: perplexity of the replies of the held-out dialogue under phi; None
-        where no dialogue was held out.
+        if no dialogue was held out.
       ppl_after: the same under phi'.
-      held_out: the dialogue that was held out, or None.
-      turns: turns that were adapted to, an epoch.
-      epochs: passes over them.
-      inner_lr: the SGD step.
-      dialogues: how many dialogues were adapted to.
+      held_out: the held-out dialogue, or None.
+      turns: number of turns per epoch.
+      epochs: passes over the turns.
+      inner_lr: step size of SGD.
+      dialogues: number of dialogues without the held-out one.
     """
 
     params: Params
@@ -93,39 +68,8 @@ class Adapted(NamedTuple):
     dialogues: int
 
 
-def load_model(
-    workdir: str | os.PathLike, checkpoint: Literal["best", "latest"] = "best"
-) -> Model:
-    """Reads a trained model.
-
-    Args:
-      workdir: folder of a training run; nothing is written into it.
-      checkpoint: "best" or "latest".
-
-    Returns:
-      Model.
-
-    Raises:
-      FileNotFoundError: there is no run or no such checkpoint in the folder.
-      ValueError: there is no such choice, or what is there does not fit together.
-    """
-    if checkpoint not in ("best", "latest"):
-        raise ValueError(f"got --checkpoint={checkpoint}, want best or latest")
-    saved, text = load_run(workdir)
-    config = restored_config(saved)
-    vocabulary = Vocabulary.from_text(text)
-    restored = restore_params(workdir, checkpoint)
-    words = restored.params["embedding"].shape[0]
-    if words != len(vocabulary):
-        raise ValueError(
-            f"{workdir}: found a checkpoint of {words:,} words and a vocabulary of "
-            f"{len(vocabulary):,}, want the vocabulary.txt that it was trained with"
-        )
-    return Model(config, vocabulary, restored.params, restored.step, str(workdir))
-
-
 def adapt_to_dialogues(
-    model: Model,
+    model: Trained,
     dialogues: Sequence[Dialogue],
     *,
     inner_lr: float | None = None,
@@ -133,21 +77,21 @@ def adapt_to_dialogues(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Adapted:
-    """Fine-tunes on one speaker's dialogues, as at test: plain SGD on the response loss.
+    """Fine-tunes on one speaker's dialogues as at test time: plain SGD on the response loss.
 
-    The last dialogue is held out to measure perplexity on, where there are two or more;
-    a single one is adapted to and nothing is measured. Turns are shuffled by
-    (seed, epoch) and taken in batches of 16, the last one partial. Statements are not
-    read. One program is compiled for a model's sizes, whoever speaks and however much.
+    Of two or more dialogues, the last is held out to measure perplexity. A single dialogue
+    is adapted to, and nothing is measured. Turns are shuffled by (seed, epoch) and taken in
+    batches of 16, the last one partial. Persona statements are not read. The program is
+    compiled once for the model's sizes and serves any speaker.
 
     Args:
-      model: from `load_model`.
-      dialogues: one speaker's, each from their side, in order.
-      inner_lr: SGD step; None: the run's.
+      model: from `load_trained`.
+      dialogues: the speaker's dialogues, each from the speaker's side, in order.
+      inner_lr: step size of SGD; None takes the run's.
       epochs: passes over the dialogues.
-      seed: of the shuffles.
-      progress: called with (finished epochs, all epochs), from (0, epochs) on; what it
-        raises ends the adaptation.
+      seed: random seed for the order of the turns.
+      progress: called with (finished epochs, all epochs), first with (0, epochs); an
+        exception that it raises ends the adaptation.
 
     Returns:
       Adapted.
@@ -158,17 +102,18 @@ def adapt_to_dialogues(
     """
     rate = model.config.inner_lr if inner_lr is None else float(inner_lr)
     if not dialogues:
-        raise ValueError("got no dialogue of the speaker, want one or more, better five")
+        raise ValueError("expected one or more dialogues of the speaker, better five, got no dialogue")
     if not (math.isfinite(rate) and rate >= 0):
-        raise ValueError(f"got --inner_lr={rate}, want a finite number, 0 or more")
+        raise ValueError(f"expected a finite --inner_lr of 0 or more, got --inner_lr={rate}")
     if epochs < 0:
-        raise ValueError(f"got --epochs={epochs}, want 0 or more")
+        raise ValueError(f"expected --epochs of 0 or more, got --epochs={epochs}")
     held_out = dialogues[-1] if len(dialogues) > 1 else None
     shots = dialogues[:-1] if held_out else dialogues
     turns = [example for dialogue in shots for example in _examples(model, dialogue)]
     config = model.config.loss()
     progress = progress or (lambda done, total: None)
 
+    # Measure, adapt epoch by epoch, measure again.
     progress(0, epochs)
     before = score_dialogue(model, model.params, held_out) if held_out else None
     params = model.params
@@ -179,53 +124,52 @@ def adapt_to_dialogues(
         progress(epoch + 1, epochs)
     if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params)):
         raise ValueError(
-            f"found parameters that are no longer finite after adapting at --inner_lr={rate}, "
-            "want a smaller --inner_lr"
+            "expected finite parameters after adapting, got some that are no longer finite; choose "
+            f"an --inner_lr below {rate}"
         )
     after = score_dialogue(model, params, held_out) if held_out else None
     return Adapted(params, before, after, held_out, len(turns), epochs, rate, len(shots))
 
 
-def score_dialogue(model: Model, params: Params, dialogue: Dialogue) -> float:
-    """Perplexity of the replies of a dialogue: exp of the mean nats a token.
+def score_dialogue(model: Trained, params: Params, dialogue: Dialogue) -> float:
+    """Computes the perplexity of a dialogue's replies, exp of the mean nats per token.
 
     Args:
-      model: from `load_model`.
-      params: initial or adapted.
+      model: from `load_trained`.
+      params: initial or adapted parameters.
       dialogue: from the speaker's side.
 
     Returns:
       The perplexity.
     """
     examples = _examples(model, dialogue)
-    score = _programs(model.config.loss())[1]
     nll = tokens = 0.0
     for begin in range(0, len(examples), TURNS_A_BATCH):
-        sums = score(params, _packed(model, examples[begin : begin + TURNS_A_BATCH]))
+        packed = _packed(model, examples[begin : begin + TURNS_A_BATCH])
+        sums = _score(params, packed, config=model.config.loss())
         nll, tokens = nll + float(sums.nll), tokens + float(sums.tokens)
     return perplexity(nll, tokens)
 
 
 def save_adapted(
-    folder: str | os.PathLike, model: Model, adapted: Adapted, provenance: dict[str, Any]
+    folder: str | os.PathLike, model: Trained, adapted: Adapted, provenance: dict[str, Any]
 ) -> int:
-    """Keeps what a model has learnt of a speaker: a small difference from its checkpoint.
+    """Saves adapted parameters as their small difference from the checkpoint.
 
-    Writes `adapted.json` and a file of differences in float16; whoever reads the folder
-    meanwhile finds an earlier adaptation whole or this one.
+    Writes `adapted.json` and a file of differences in float16. A process that reads the
+    folder at the same time sees either the earlier adaptation or this one, never a mixture.
 
     Args:
-      folder: made if it is not there; an earlier adaptation in it is replaced.
-      model: what was adapted.
+      folder: created if it does not exist; an earlier adaptation in it is replaced.
+      model: the model that was adapted.
       adapted: from `adapt_to_dialogues`.
-      provenance: what the caller knows of the dialogues, such as speaker and file;
-        anything that JSON can hold.
+      provenance: facts about the dialogues, such as speaker and file; any JSON value.
 
     Returns:
-      Bytes of the file of differences.
+      Size of the file of differences in bytes.
 
     Raises:
-      ValueError: the adapted parameters are not of this model.
+      ValueError: the adapted parameters do not have the shapes of the model's.
     """
     facts = {
         "checkpoint_step": model.step,
@@ -242,25 +186,25 @@ def save_adapted(
     return write_delta(folder, model.params, adapted.params, facts)
 
 
-def load_adapted(folder: str | os.PathLike, model: Model) -> Params:
-    """Reads what `save_adapted` kept.
+def load_adapted(folder: str | os.PathLike, model: Trained) -> Params:
+    """Reads adapted parameters that `save_adapted` wrote.
 
     Args:
-      folder: of the adaptation.
-      model: what was adapted then.
+      folder: folder of the adaptation.
+      model: the model that was adapted.
 
     Returns:
-      The adapted parameters, up to the rounding to float16 of their difference.
+      The adapted parameters; their difference was rounded to float16.
 
     Raises:
-      FileNotFoundError: a file is not there.
-      ValueError: the adaptation is of another checkpoint or vocabulary, or damaged.
+      FileNotFoundError: a file is missing.
+      ValueError: another checkpoint or vocabulary was adapted, or a file is damaged.
     """
     settings = read_settings(folder)
     if settings.get("vocabulary_sha256") != _vocabulary_digest(model):
         raise ValueError(
-            f"{folder}: found an adaptation of a model with another vocabulary, want the "
-            "--workdir that it was made from, or adapt again"
+            f"{folder}: expected an adaptation of the model in {model.workdir}, got one of a model "
+            "with another vocabulary; choose the --workdir that was adapted, or adapt again"
         )
     return read_delta(folder, model.params)
 
@@ -270,33 +214,31 @@ def _vocabulary_digest(model):
 
 
 def _examples(model, dialogue):
-    """A dialogue's turns as ids, without persona statements."""
-    muted = Dialogue(dialogue.conversation, dialogue.speaker, (), dialogue.turns)
-    return encode_dialogue(muted, Encoding(model.vocabulary, model.config.shape))[0]
+    """Encodes a dialogue's turns, without persona statements."""
+    silent = Dialogue(dialogue.conversation, dialogue.speaker, (), dialogue.turns)
+    return encode_dialogue(silent, Encoding(model.vocabulary, model.config.shape))[0]
 
 
 def _packed(model, examples: Sequence[Example]):
-    """A batch in the tiles that 16 turns never exceed: each turn fits one."""
+    """Packs a batch into 16 tiles, which suffice because each turn fits into one."""
     return pack(examples, model.config.shape, TURNS_A_BATCH, tasks=("response",))
 
 
 def _epoch(model, params, turns, rate, config):
     batches = [turns[i : i + TURNS_A_BATCH] for i in range(0, len(turns), TURNS_A_BATCH)]
     for begin in range(0, len(batches), _BATCHES_A_CALL):
-        some = batches[begin : begin + _BATCHES_A_CALL]
-        some += [[]] * (_BATCHES_A_CALL - len(some))
-        packed = stack([_packed(model, batch) for batch in some])
-        params = _programs(config)[0](params, packed, np.float32(rate))
+        group = batches[begin : begin + _BATCHES_A_CALL]
+        group += [[]] * (_BATCHES_A_CALL - len(group))
+        packed = stack([_packed(model, batch) for batch in group])
+        params = _adapt(params, packed, np.float32(rate), config=config)
     return params
 
 
-@functools.lru_cache(maxsize=16)
-def _programs(config: LossConfig):
-    """The two compiled programs: (adapt to a few batches, sums of a batch's responses)."""
+_adapt = jax.jit(adapt_to, static_argnames="config")
 
-    def score(params, examples):
-        return losses.weighted_loss(
-            params, examples, losses.RESPONSE_ONLY, config=config
-        )[1].response
 
-    return jax.jit(functools.partial(adapt_to, config=config)), jax.jit(score)
+@functools.partial(jax.jit, static_argnames="config")
+def _score(params, examples, *, config: LossConfig) -> TokenSums:
+    return losses.weighted_loss(
+        params, examples, losses.RESPONSE_ONLY, config=config
+    )[1].response

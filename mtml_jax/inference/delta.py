@@ -1,4 +1,4 @@
-"""Adapted parameters on disk as a small difference from those of their checkpoint."""
+"""Save and load adapted parameters as a small difference from those of their checkpoint."""
 
 import hashlib
 import io
@@ -14,18 +14,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtml_jax.runs.files import versions, write_bytes, write_json
+from mtml_jax.runs.files import write_bytes, write_json
+from mtml_jax.runs.versions import versions
 from mtml_jax.types import Params
 
 SETTINGS = "adapted.json"
 _FORMAT = 1
 _FILE = re.compile(r"delta-[0-9a-f]{12}\.npz")
-_OVERHEAD = 4096  # bytes of headers an array may take
+_OVERHEAD = 4096  # bytes that an array's headers may take
 _MAX_SETTINGS = 1 << 20  # bytes
 
 
 def digest(params: Params) -> str:
-    """SHA-256 of parameters: names, types, shapes and bits."""
+    """Returns the SHA-256 of parameters: names, types, shapes and bits."""
     found = hashlib.sha256()
     for name, leaf in sorted(_named(params).items()):
         array = np.ascontiguousarray(leaf)
@@ -37,34 +38,37 @@ def digest(params: Params) -> str:
 def write_delta(
     folder: str | os.PathLike, base: Params, adapted: Params, facts: dict[str, Any]
 ) -> int:
-    """Writes `adapted.json` and the differences that it names, both or neither.
+    """Writes the differences and an `adapted.json` that names their file, both or neither.
 
-    A difference is a float16 array times a float32 number, its largest magnitude: a
-    rounding of at most 2^-12 of that. The file of differences is named by its content
-    and `adapted.json` is replaced last, so a reader finds the old state or the new one.
+    Each difference is stored as a float16 array and a float32 factor, its largest magnitude;
+    rounding errors are at most 2^-12 of the factor. The name of the differences' file is a
+    digest of its content and `adapted.json` is replaced last, so readers see the old state
+    or the new one.
 
     Args:
-      folder: made if it is not there; an earlier state in it is replaced.
+      folder: created if it does not exist; an earlier state in it is replaced.
       base: the initial parameters phi.
       adapted: parameters of the same shapes.
-      facts: what `adapted.json` says beside the digests, the versions and the date.
+      facts: entries of `adapted.json` in addition to digests, versions and date.
 
     Returns:
-      Bytes of the file of differences.
+      Size of the file of differences in bytes.
 
     Raises:
-      ValueError: the parameters are of other shapes, or a difference is not finite.
+      ValueError: the shapes differ, or a difference is not finite.
     """
     start, end = _named(base), _named(adapted)
     if {n: x.shape for n, x in start.items()} != {n: x.shape for n, x in end.items()}:
-        raise ValueError("found adapted parameters of other shapes than the model's")
+        raise ValueError(
+            "expected adapted parameters with the shapes of the model's, got others; adapt this model"
+        )
     arrays: dict[str, Any] = {}
     for name in start:
         difference = np.asarray(end[name], np.float32) - np.asarray(start[name], np.float32)
         scale = np.float32(np.abs(difference).max(initial=0.0))
         if not np.isfinite(scale):
             raise ValueError(
-                f"found no finite numbers in {name} after adapting, want a smaller --inner_lr"
+                f"expected finite numbers in {name} after adapting, got others; lower --inner_lr"
             )
         arrays[name] = (difference / (scale or np.float32(1))).astype(np.float16)
         arrays[f"{name}/scale"] = scale
@@ -96,13 +100,13 @@ def read_settings(folder: str | os.PathLike) -> dict[str, Any]:
     """Reads `adapted.json`.
 
     Raises:
-      FileNotFoundError: it is not there.
-      ValueError: it is not what `write_delta` writes.
+      FileNotFoundError: it does not exist.
+      ValueError: it is not a file that `write_delta` wrote.
     """
     path = Path(folder) / SETTINGS
     if not path.is_file():
         raise FileNotFoundError(
-            f"{folder}: found no {SETTINGS}, want a folder that experiments.adapt made"
+            f"{folder}: expected a folder that experiments.adapt wrote, got one with no {SETTINGS}"
         )
     try:
         if path.stat().st_size > _MAX_SETTINGS:
@@ -114,41 +118,41 @@ def read_settings(folder: str | os.PathLike) -> dict[str, Any]:
             if not isinstance(record.get(key), str):
                 raise ValueError(f"it has no {key}")
         if not _FILE.fullmatch(record["delta"]):
-            raise ValueError("its delta is no file of this folder")
+            raise ValueError("its delta does not name a file in this folder")
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{path}: found a file that cannot be used ({error}), want the one that "
-            "experiments.adapt wrote; adapt again"
+            f"{path}: expected the file that experiments.adapt wrote, got one that cannot be used "
+            f"({error}); adapt again"
         ) from None
     return record
 
 
 def read_delta(folder: str | os.PathLike, base: Params) -> Params:
-    """Adds the differences of a folder to the parameters that they belong to.
+    """Adds the differences in a folder to the parameters that they were computed from.
 
-    Nothing of the file is executed, and no more of it is read than these parameters take.
+    Nothing in the file is executed, and at most as much is read as these parameters take.
 
     Args:
-      folder: from `write_delta`.
+      folder: written by `write_delta`.
       base: the initial parameters phi.
 
     Returns:
       The adapted parameters.
 
     Raises:
-      FileNotFoundError: a file is not there.
-      ValueError: the differences are of other parameters, or damaged.
+      FileNotFoundError: a file is missing.
+      ValueError: the differences belong to other parameters, or the file is damaged.
     """
     record = read_settings(folder)
     path = Path(folder) / record["delta"]
     if record["base_sha256"] != digest(base):
         raise ValueError(
-            f"{folder}: found an adaptation of another checkpoint "
-            f"({record['base_sha256'][:12]}, this one is {digest(base)[:12]}), want the "
-            "--workdir and --checkpoint that it was made from, or adapt again"
+            f"{folder}: expected an adaptation of checkpoint {digest(base)[:12]}, got one of another "
+            f"checkpoint, {record['base_sha256'][:12]}; choose the --workdir and --checkpoint that "
+            "were adapted, or adapt again"
         )
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: found no such file; adapt again")
+        raise FileNotFoundError(f"{path}: expected the file that {SETTINGS} names, got no such file; adapt again")
     start = _named(base)
     room = sum(2 * leaf.size + 2 * _OVERHEAD for leaf in start.values())
     try:
@@ -159,12 +163,12 @@ def read_delta(folder: str | os.PathLike, base: Params) -> Params:
             raise ValueError(f"its SHA-256 is not the one in {SETTINGS}")
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if sum(member.file_size for member in archive.infolist()) > room:
-                raise ValueError("it unpacks to more than this model has")
+                raise ValueError("it unpacks to more than this model has parameters")
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             end = {name: _added(name, leaf, arrays) for name, leaf in start.items()}
     except (ValueError, KeyError, OSError, zipfile.BadZipFile, EOFError) as error:
         raise ValueError(
-            f"{path}: found a damaged file ({error}), want the one that experiments.adapt wrote; "
+            f"{path}: expected the file that experiments.adapt wrote, got a damaged one ({error}); "
             "adapt again"
         ) from None
     return jax.tree.map_with_path(lambda route, _: end[_name(route)], base)

@@ -10,8 +10,6 @@ import jax
 from mtml_jax.meta.second_order import descend, difference_update, mixed_update
 from mtml_jax.types import Params
 
-GRADIENTS = ("exact", "mixed", "finite_difference", "first_order")
-
 
 def inner_update(loss: Callable, params: Params, data, inner_lr, *, gradient: str = "exact"):
     """Takes one inner step, phi' = phi - inner_lr * grad L(phi) (eq. 11).

@@ -32,7 +32,7 @@ from mtml_jax.nli.huggingface import (
     padded_width,
     read_classifier,
 )
-from mtml_jax.runs.files import write_text
+from mtml_jax.runs.journal import read_journal
 from mtml_jax.sharding import PERSONAS, local_mesh, replicate, split_personas
 
 _ROWS = (64, 8)  # rows of a large and of a small batch
@@ -182,24 +182,16 @@ def _cut(members):
 
 def _read_cache(path, digest):
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        return {}
-    lines = path.read_text(encoding="utf-8").split("\n")
-    known = {}
-    torn = lines.pop()  # empty unless the writer was killed within a line
-    for number, line in enumerate(lines, start=1):
-        try:
-            scorer, reply, statement, *scores = json.loads(line)
-            row = np.array(scores, np.float32)
-            if row.shape != (3,):
-                raise ValueError
-        except (ValueError, TypeError):
-            raise ValueError(
-                f"{path}:{number}: expected a row of scores, got {line[:60]!r}; repair the line, or "
-                "delete the file to score again"
-            ) from None
-        if scorer == digest:
-            known[reply, statement] = row
-    if torn:
-        write_text(path, "".join(f"{line}\n" for line in lines))
-    return known
+    rows = read_journal(
+        path, _parsed, expected="a row of scores", mend=True,
+        remedy="mend the line or remove the file, which costs scoring once more",
+    )  # fmt: skip
+    return {pair: scores for found, pair, scores in rows if found == digest}
+
+
+def _parsed(row):
+    found, reply, statement, *scores = row
+    scores = np.array(scores, np.float32)
+    if scores.shape != (3,):
+        raise ValueError
+    return found, (reply, statement), scores

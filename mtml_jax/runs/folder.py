@@ -1,43 +1,48 @@
-"""A run's settings and vocabulary in its folder."""
+"""Save and load a run's settings and vocabulary."""
 
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-from mtml_jax.runs.files import versions, write_json, write_text
+from mtml_jax.runs.files import write_json, write_text
+from mtml_jax.runs.versions import versions
 
-# Settings that may change when a run is continued: how long it goes on, when it gives up,
-# and how its work is cut up, which changes results by rounding alone.
+# Settings that may change when a run is resumed: the number of iterations, how many skipped
+# steps end it, and the chunking of personas, which changes results by rounding alone.
 MAY_DIFFER = frozenset({"iterations", "persona_chunk", "max_skipped"})
 
 _ABSENT = "nothing"
 
 
 def save_run(workdir: str | os.PathLike, config: dict[str, Any], vocabulary_text: str) -> None:
-    """Writes what `load_run` reads, and the versions in use; each file whole or not at all.
+    """Writes the files that `load_run` reads, and the versions in use; each atomically.
 
     Args:
-      workdir: folder of the run; made if it is not there.
-      config: the settings, `dataclasses.asdict` of them.
-      vocabulary_text: the words, one a line.
+      workdir: folder of the run; it is created if it does not exist.
+      config: the settings, from `dataclasses.asdict`.
+      vocabulary_text: one word a line.
 
     Raises:
-      ValueError: the folder holds a run with other settings or words.
+      ValueError: the folder holds a run with other settings or another vocabulary.
     """
     workdir = Path(workdir)
     if (workdir / "config.json").exists():
         saved_config, saved_text = load_run(workdir)
-        check_same(saved_config, config, MAY_DIFFER)
+        if differing := differing_settings(saved_config, config, MAY_DIFFER):
+            raise ValueError(
+                f"{workdir}: expected the settings that the run began with, got a different "
+                f"{differing}; choose another --workdir for a new run"
+            )
         if vocabulary_text != saved_text:
             raise ValueError(
-                f"{workdir}: found a run with another vocabulary, want the data it was begun "
-                "with; choose another --workdir"
+                f"{workdir}: expected the vocabulary that the run began with, got another one; "
+                "train on the same data or choose another --workdir"
             )
     workdir.mkdir(parents=True, exist_ok=True)
     write_text(workdir / "vocabulary.txt", vocabulary_text)
     write_json(workdir / "versions.json", versions())
-    write_json(workdir / "config.json", config)  # last: with it the run is there
+    write_json(workdir / "config.json", config)  # last: its presence marks a run
 
 
 def load_run(workdir: str | os.PathLike) -> tuple[dict[str, Any], str]:
@@ -52,40 +57,36 @@ def load_run(workdir: str | os.PathLike) -> tuple[dict[str, Any], str]:
         if not path.is_file():
             raise not_found(workdir, path.name)
     try:
-        # The words as they were written: reading in text mode would change line ends.
+        # Bytes, because reading in text mode would change line ends.
         return json.loads(config.read_bytes()), vocabulary.read_bytes().decode()
     except ValueError as error:
         raise ValueError(
-            f"{workdir}: found a run that cannot be read ({error}), want another --workdir"
+            f"{workdir}: expected the settings and vocabulary of a run, got files that cannot be "
+            f"read ({error}); choose another --workdir"
         ) from None
 
 
-def check_same(
-    saved: dict[str, Any], current: dict[str, Any], may_differ: frozenset[str]
-) -> None:
-    """Checks that a run is continued with the settings that it was begun with.
+def differing_settings(
+    saved: dict[str, Any], current: dict[str, Any], may_differ: frozenset[str] = frozenset()
+) -> str:
+    """Compares the settings that work was begun with and those that it is to go on with.
 
     Args:
-      saved: the run's settings.
-      current: those asked for.
-      may_differ: names of settings that need not agree; inner ones as "model.width".
+      saved: as read from JSON.
+      current: the settings now.
+      may_differ: names of settings that need not agree; nested ones as "model.width".
 
-    Raises:
-      ValueError: settings differ; the message names each with both values.
+    Returns:
+      The settings that differ, each with both values, joined by commas; empty if none do.
     """
-    # Through JSON, where tuples are lists, as the saved ones have been.
+    # JSON turns tuples into lists, as it did with the saved ones.
     saved, current = _dotted(saved), _dotted(json.loads(json.dumps(current)))
-    differing = [
+    return ", ".join(
         f"{name} (saved {saved.get(name, _ABSENT)!r}, now {current.get(name, _ABSENT)!r})"
         for name in sorted(saved.keys() | current.keys())
         if name not in may_differ
         and saved.get(name, _ABSENT) != current.get(name, _ABSENT)
-    ]
-    if differing:
-        raise ValueError(
-            f"found a run with other settings, want the same {', '.join(differing)}; "
-            "choose another --workdir for a new run"
-        )
+    )
 
 
 def _dotted(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -99,7 +100,7 @@ def _dotted(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def not_found(workdir: str | os.PathLike, what: str) -> FileNotFoundError:
-    """The error for a folder without what is asked for."""
+    """Returns the error for a folder that lacks a part of a run."""
     return FileNotFoundError(
-        f"{workdir}: found no {what}, want the folder of a training run at --workdir"
+        f"{workdir}: expected the folder of a training run, got one with no {what}; check --workdir"
     )

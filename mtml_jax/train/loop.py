@@ -17,7 +17,7 @@ from mtml_jax.meta.objectives import Metrics
 from mtml_jax.meta.outer import init_state
 from mtml_jax.model import transformer
 from mtml_jax.runs.checkpoint import Checkpoints
-from mtml_jax.runs.files import RunLog
+from mtml_jax.runs.log import RunLog
 from mtml_jax.sharding import (
     Placement,
     any_process,

@@ -1,4 +1,4 @@
-"""The terminal chat, through a pipe and as a conversation."""
+"""Test the terminal chat, through a pipe and as a conversation."""
 
 import io
 import json
@@ -11,9 +11,12 @@ from types import SimpleNamespace
 import pytest
 
 from experiments.chat import __main__ as command
+from experiments.chat import terminal
 from mtml_jax.data.jsonl import read_jsonl
 from mtml_jax.data.records import Dialogue, Turn
-from mtml_jax.inference.adapt import Responder, adapt_to_dialogues, load_model, save_adapted
+from mtml_jax.inference.adapt import adapt_to_dialogues, save_adapted
+from mtml_jax.inference.responder import Responder
+from mtml_jax.runs.trained import load_trained
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def model(save_tiny_run, tmp_path_factory):
-    return load_model(save_tiny_run(tmp_path_factory.mktemp("run"), distinct_start=True))
+    return load_trained(save_tiny_run(tmp_path_factory.mktemp("run"), distinct_start=True))
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +37,14 @@ def adapted(model, tmp_path_factory):
     return folder, found.params
 
 
-def run(model, lines, monkeypatch, columns=80, echo=True, **changes):
-    monkeypatch.setenv("COLUMNS", str(columns))
+def run(model, lines, monkeypatch, width=80, echo=True, **changes):
+    monkeypatch.setenv("COLUMNS", str(width))
     given = {"workdir": model.workdir, "adapted": None, "checkpoint": "best", "decoder": "greedy",
              "top_p": 0.9, "temperature": 1.0, "seed": 0}  # fmt: skip
     out = io.StringIO()
     command.chat(SimpleNamespace(**given | changes), iter(lines), out, echo=echo)
     assert "\x1b" not in out.getvalue()
-    assert max(map(len, out.getvalue().splitlines())) <= columns
+    assert max(map(terminal.columns, out.getvalue().splitlines())) <= width
     return out.getvalue()
 
 
@@ -97,6 +100,42 @@ def test_replies_are_compared(model, adapted, monkeypatch, columns):
     assert unfolded(shown).endswith(f"not tea Ann [31m: {last}")
 
 
+# What a reply may be made of: no space to break at, long words, characters of two columns.
+REPLIES = {
+    "commas": ["Tea", *[","] * 60, " and", " tea", "."],
+    "one word": ["gull" * 30],
+    "a long word": ["a", " b", " " + "gull" * 30, ",", " c"],
+    "wide": ["海鷗" * 40, "。", " 海", " 🐕" * 30],
+    "words": [" tea"] * 100,
+}
+
+
+@pytest.mark.parametrize("width", [1, 7, 20, 39, 40, 100])
+@pytest.mark.parametrize("reply", REPLIES)
+def test_nothing_is_wider_than_the_terminal(model, monkeypatch, reply, width):
+    monkeypatch.setattr(Responder, "stream", lambda *_: iter(REPLIES[reply]))
+    monkeypatch.setattr(Responder, "reply", lambda *_: "".join(REPLIES[reply]).strip())
+    if width > 1:  # one column shows no wide character
+        said = ["/help", "hi", "/wat", "/compare", "," * 60, "/persona", "/save", "/reset"]
+        shown = run(model, said, monkeypatch, width)
+        assert "".join(REPLIES[reply]).replace(" ", "") in "".join(shown.split())
+        talk = command.Conversation(model, model.params, Responder(model), "a" * 20, io.StringIO())
+        for line in ("/compare", "hi"):
+            talk.answer(line)
+        assert max(map(terminal.columns, talk._out.getvalue().splitlines())) <= width
+    elif reply != "wide":
+        assert set(map(len, terminal.fold("".join(REPLIES[reply]), width).split())) == {1}
+
+
+def test_lines_break_at_spaces_where_they_can():
+    text = "a gull and a tern sail to the island , they say"
+    shown = terminal.fold(text, 20, "Ann: ")
+    assert shown == "Ann: a gull and a\n     tern sail to\n     the island ,\n     they say"
+    pieces = ["A", " gull", ",", " 1234567", ",", " 1"]
+    assert "".join(terminal.fold_stream(pieces, 17, "x: ")) == "x: A gull,\n   1234567, 1"
+    assert terminal.fold("", 20, "Ann: ") == "Ann:" and terminal.fold("ab" * 7, 5) == "ababa\nbabab\nabab"
+
+
 def test_without_an_adaptation_there_is_nothing_to_compare(model, monkeypatch):
     shown = run(model, ["/compare", "hi"], monkeypatch, echo=False)
     assert "nothing to compare" in shown and "not adapted" in shown
@@ -109,7 +148,7 @@ def test_commands(model, monkeypatch, tmp_path):
     lines = ["/save", f"/save {file}", "hi \x1bthere", f"/save {file}", f"/save {file}",
              f"/save {tmp_path}/none/x", "/wat\x07", "/persona", "/reset", "/persona", "/help"]  # fmt: skip
     shown = unfolded(run(model, lines, monkeypatch, 40))
-    for part in ("(want /save FILE)", "(nothing was said yet)", "(saved in", "already there",
+    for part in ("(expected /save FILE)", "(nothing was said yet)", "(saved in", "already exists",
                  "could not write", "no command /wat ;", "persona: ", "(a new conversation)"):  # fmt: skip
         assert part in shown
     assert shown.count("(nothing was said yet)") == 2
@@ -121,9 +160,9 @@ def test_commands(model, monkeypatch, tmp_path):
 
 
 def test_a_run_without_the_task_says_so(model, monkeypatch, save_tiny_run, tmp_path):
-    paml = load_model(save_tiny_run(tmp_path / "run", strategy="paml"))
+    paml = load_trained(save_tiny_run(tmp_path / "run", strategy="paml"))
     shown = unfolded(run(paml, ["hi", "/persona"], monkeypatch))
-    assert "never learnt to reconstruct personas" in shown and "persona: " not in shown
+    assert "never learned to reconstruct personas" in shown and "persona: " not in shown
 
 
 def test_control_c_ends_a_reply_and_keeps_the_conversation(model, monkeypatch):
@@ -150,9 +189,9 @@ def test_typed_lines_end_at_control_d_or_a_second_control_c(monkeypatch, tmp_pat
         raise event
 
     monkeypatch.setattr("builtins.input", typed)
-    terminal = SimpleNamespace(isatty=lambda: True)
-    assert list(command.typed_lines(terminal)) == ["a", "b"]
+    keyboard = SimpleNamespace(isatty=lambda: True)
+    assert list(terminal.typed_lines(keyboard)) == ["a", "b"]
     events = iter(["a", EOFError, "c"])
-    assert list(command.typed_lines(terminal)) == ["a"]
+    assert list(terminal.typed_lines(keyboard)) == ["a"]
     kept = tmp_path / "mtml_jax" / "chat_history"
     assert kept.stat().st_mode & 0o777 == 0o600

@@ -15,11 +15,12 @@ from absl import flags
 from absl.testing import flagsaver
 
 from experiments import flags as settings
-from experiments import train
+from experiments import startup, train
+from mtml_jax.checks import config_warnings
 from mtml_jax.config import PRESETS, TileShape, TrainConfig
 from mtml_jax.data import personachat
 from mtml_jax.data.episodes import training_batch
-from mtml_jax.runs.files import WorkdirLock
+from mtml_jax.runs.lock import WorkdirLock
 
 
 @pytest.fixture(autouse=True)
@@ -30,8 +31,9 @@ def fresh_flags(monkeypatch):
         raise AssertionError("got as far as training")
 
     monkeypatch.setattr(train, "train", compiled)
-    monkeypatch.setattr(settings, "start_jax", lambda: None)
+    monkeypatch.setattr(startup, "start_jax", lambda: None)
     with flagsaver.flagsaver():
+        train.define_flags()
         yield
 
 
@@ -116,10 +118,10 @@ def test_a_wrong_flag_is_named_with_what_is_wanted(tmp_path, argument, parts):
 
 
 @pytest.mark.parametrize(
-    "arguments, told",
+    "arguments, warning",
     [
         ("--strategy=mtml --alpha=0", "warning: --alpha=0 .*never on a reply"),
-        ("--strategy=mtml --alpha=1", "warning: --alpha=1 .*which is paml"),
+        ("--strategy=mtml --alpha=1", "warning: --alpha=1 .*as paml does"),
         ("--inner_lr=0", "warning: --inner_lr=0 adapts to nobody"),
         ("--outer_lr=0", "warning: --outer_lr=0 trains nothing"),
         ("--max_skipped=7 --iterations=6", "warning: --max_skipped is more than"),
@@ -127,8 +129,8 @@ def test_a_wrong_flag_is_named_with_what_is_wanted(tmp_path, argument, parts):
         ("--strategy=amtml --alpha=1", "^$"),
     ],
 )
-def test_settings_that_are_hardly_meant_are_told(arguments, told):
-    assert re.search(told, "\n".join(settings.odd_settings(resolve(*arguments.split()))))
+def test_settings_that_are_rarely_intended_are_reported(arguments, warning):
+    assert re.search(warning, "\n".join(config_warnings(resolve(*arguments.split()))))
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
@@ -140,18 +142,18 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(pathlib.Path, "mkdir", read_only)
-    assert f"{tmp_path / 'w'}: found a folder that cannot be written to (Read-only" in refusal(
+    assert f"{tmp_path / 'w'}: the folder cannot be written to (Read-only" in refusal(
         f"--workdir={tmp_path / 'w'}"
     )
 
 
-def test_only_the_echo_of_a_failed_save_is_not_told(monkeypatch):
+def test_only_the_echo_of_a_failed_save_is_hidden(monkeypatch):
     told = []
     monkeypatch.setattr(sys, "__unraisablehook__", told.append)
     errors = [RuntimeError("Event loop is closed"), RuntimeError("another")]
     echo, other = (types.SimpleNamespace(exc_value=error) for error in errors)
-    settings._unraisable(echo)
-    settings._unraisable(other)
+    startup._report_unraisable(echo)
+    startup._report_unraisable(other)
     assert told == [other]
 
 
@@ -195,7 +197,7 @@ def test_personas_with_one_conversation_are_too_few(tmp_path):
     corpus(tmp_path / "train_self_original_no_cands.txt", personas=4, conversations=1)
     corpus(tmp_path / "valid_self_original_no_cands.txt", personas=2)
     message = refusal("--data=personachat", f"--data_dir={tmp_path}", "--meta_batch=2")
-    assert "0 personas" in message and "--meta_batch" in message
+    assert "2 personas" in message and "got 0;" in message and "--meta_batch" in message
 
 
 def test_another_configuration_in_the_workdir_is_refused(tmp_path):
@@ -218,7 +220,7 @@ def test_a_workdir_in_use_is_refused(tmp_path):
 
 
 def test_a_stray_argument_is_refused():
-    with pytest.raises(SystemExit, match="got 'amtml', want flags only"):
+    with pytest.raises(SystemExit, match="expected flags only.*got 'amtml'"):
         train.main(["train", "amtml"])
 
 
@@ -300,7 +302,7 @@ def test_a_folder_of_splits_is_taken_as_it_is(tmp_path, monkeypatch):
     assert [p.name for p in data.train] == ["ann", "bo"]
     assert any("1 speakers of valid are in train too, 'bo'" in note for note in data.notes)
     (tmp_path / "valid.jsonl").unlink()
-    assert "no valid.jsonl" in refusal(f"--data={tmp_path}", *arguments)
+    assert "expected a file valid.jsonl" in refusal(f"--data={tmp_path}", *arguments)
 
 
 def test_personachat_is_read_from_its_prepared_copy(tmp_path, monkeypatch):

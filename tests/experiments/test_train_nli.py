@@ -87,7 +87,7 @@ def test_an_interrupted_run_leaves_nothing(given, tmp_path, monkeypatch, capsys)
 
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(build, "finetune", killed)
-    monkeypatch.setattr(train_nli.settings, "start_jax", lambda: None)
+    monkeypatch.setattr(train_nli.startup, "start_jax", lambda: None)
     monkeypatch.setattr(train_nli.flags, "FLAGS", given)
     try:
         with pytest.raises(SystemExit, match="interrupted; .*out was not written"):

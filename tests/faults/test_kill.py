@@ -11,7 +11,7 @@ import pytest
 
 from mtml_jax.inference.delta import digest
 from mtml_jax.runs.checkpoint import restore_params
-from mtml_jax.runs.files import read_log
+from mtml_jax.runs.log import read_log
 
 pytestmark = pytest.mark.kills
 

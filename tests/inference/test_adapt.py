@@ -1,4 +1,4 @@
-"""Learning a speaker, keeping what was learnt, and replying as them."""
+"""Test adapting to a speaker, saving what was learned, and replying."""
 
 import functools
 import hashlib
@@ -18,18 +18,12 @@ from mtml_jax.data.records import Dialogue, Turn
 from mtml_jax.data.vocab import START, START_PERSONA
 from mtml_jax.inference import adapt as speaker
 from mtml_jax.inference import responder
-from mtml_jax.inference.adapt import (
-    Responder,
-    adapt_to_dialogues,
-    believed_persona,
-    detokenize,
-    load_adapted,
-    load_model,
-    save_adapted,
-)
+from mtml_jax.inference.adapt import adapt_to_dialogues, load_adapted, save_adapted
 from mtml_jax.inference.delta import digest
+from mtml_jax.inference.responder import Responder, believed_persona, detokenize
 from mtml_jax.model import beam, decoding, losses
 from mtml_jax.runs.folder import save_run
+from mtml_jax.runs.trained import load_trained
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 EXAMPLE = command.__file__.replace("adapt.py", "examples/five_dialogues.jsonl")
@@ -37,7 +31,7 @@ EXAMPLE = command.__file__.replace("adapt.py", "examples/five_dialogues.jsonl")
 
 @pytest.fixture(scope="module")
 def model(save_tiny_run, tmp_path_factory):
-    return load_model(save_tiny_run(tmp_path_factory.mktemp("run"), distinct_start=True))
+    return load_trained(save_tiny_run(tmp_path_factory.mktemp("run"), distinct_start=True))
 
 
 def dialogues(sizes, seed=0):
@@ -90,8 +84,10 @@ def test_adapting_is_a_plain_loop_of_sgd(model):
 
 
 def test_another_speaker_compiles_nothing(model):
+    both = speaker._adapt, speaker._score
+    for program in both:
+        program.clear_cache()
     adapt_to_dialogues(model, dialogues((2, 3)), epochs=1)
-    both = speaker._programs(model.config.loss())
     sizes = [program._cache_size() for program in both]
     # More than one call an epoch, and a held-out dialogue of more than one batch.
     large = adapt_to_dialogues(model, dialogues((40, 40, 23), seed=1), epochs=1)
@@ -155,7 +151,7 @@ def refusal(folder, model):
 
 
 def test_another_model_is_refused(saved, save_tiny_run, model, tmp_path_factory):
-    other = load_model(save_tiny_run(tmp_path_factory.mktemp("run"), seed=1))
+    other = load_trained(save_tiny_run(tmp_path_factory.mktemp("run"), seed=1))
     assert "of another checkpoint" in refusal(saved, other)
     words = model.vocabulary.words
     swapped = type(model.vocabulary)((*words[:-2], words[-1], words[-2]))
@@ -178,14 +174,14 @@ def rewrite(folder, arrays=None, data=None, **changes):
 
 
 def test_damaged_files_are_refused(saved, model, tmp_path):
-    assert "found no adapted.json" in refusal(tmp_path / "none", model)
+    assert "no adapted.json" in refusal(tmp_path / "none", model)
     path = next(saved.glob("delta-*"))
     whole, settings = path.read_bytes(), (saved / "adapted.json").read_text()
     for damaged in (whole[:-20], b"", whole[:99] + b"\x00" + whole[100:]):
         path.write_bytes(damaged)
         assert "SHA-256" in refusal(saved, model)
     rewrite(saved, data=whole[:-20])
-    assert "found a damaged file" in refusal(saved, model)
+    assert "got a damaged one" in refusal(saved, model)
     path.unlink()
     assert "no such file" in refusal(saved, model)
     for wrong in ("", "[]", "{" * 99999, '{"format": 1}', settings.replace("delta-", "../delta-")):
@@ -211,19 +207,19 @@ def test_a_hostile_file_is_refused(saved, model, array, message):
 
 def test_a_run_that_is_not_one_is_refused(save_tiny_run, model, tmp_path):
     with pytest.raises(FileNotFoundError, match="no config.json"):
-        load_model(tmp_path / "none")
-    with pytest.raises(ValueError, match="want best or latest"):
-        load_model(model.workdir, "last")
+        load_trained(tmp_path / "none")
+    with pytest.raises(ValueError, match="expected --checkpoint=best or latest"):
+        load_trained(model.workdir, "last")
     folder = tmp_path / "run"
     shutil.copytree(model.workdir, folder)
     text = (folder / "vocabulary.txt").read_text()
     (folder / "vocabulary.txt").write_text(text + "superfluous\n")
-    with pytest.raises(ValueError, match="want the vocabulary.txt"):
-        load_model(folder)
+    with pytest.raises(ValueError, match="words in vocabulary.txt"):
+        load_trained(folder)
     settings = json.loads((folder / "config.json").read_text())
     save_run(tmp_path / "empty", settings, text)
     with pytest.raises(FileNotFoundError, match="no best checkpoint"):
-        load_model(tmp_path / "empty")
+        load_trained(tmp_path / "empty")
 
 
 HISTORY = ["Hi! Who's there?", "I'm a dog.", "What do you like?"]
@@ -259,10 +255,7 @@ def test_replies_compile_once(model):
     adapted = adapt_to_dialogues(model, dialogues((3,)), epochs=2).params
     for decoder in responder.DECODERS:
         Responder(model, decoder).reply(model.params, HISTORY)
-    programs = [
-        responder._beam_search(model.config.model, START, decoding.MAX_TOKENS, beam.BEAMS),
-        *responder._growth(model.config.model, responder.MAX_PERSONA),
-    ]
+    programs = [responder._beam_search, responder._begin, responder._grow]
     sizes = [program._cache_size() for program in programs]
     for decoder in responder.DECODERS:
         Responder(model, decoder, seed=1, top_p=0.5).reply(adapted, HISTORY * 3)
@@ -323,11 +316,11 @@ def _changed(model, **settings):
 
 def test_a_persona_that_was_never_learnt_is_not_told(model):
     paml = model._replace(config=_changed(model, strategy="paml"))
-    with pytest.raises(ValueError, match="never learnt"):
+    with pytest.raises(ValueError, match="never learned"):
         believed_persona(paml, model.params, HISTORY)
-    assert "never learnt" in responder.persona_caveat(paml)
+    assert "never learned" in responder.persona_caveat(paml)
     one_task = model._replace(config=_changed(model, strategy="mtml", alpha=1.0))
-    assert "at alpha 1 never learnt" in responder.persona_caveat(one_task)
+    assert "at alpha 1 never learned" in responder.persona_caveat(one_task)
     multitask = model._replace(config=_changed(model, strategy="multitask"))
     assert responder.persona_caveat(multitask) == ""
     assert isinstance(believed_persona(multitask, model.params, HISTORY), str)
@@ -341,7 +334,7 @@ def test_a_persona_that_was_never_learnt_is_not_told(model):
     [{"decoder": "best"}, {"beams": 0}, {"top_p": 0.0}, {"temperature": 0.0}, {"max_tokens": 0}],
 )
 def test_a_wrong_decoder_is_refused(model, settings):
-    with pytest.raises(ValueError, match="want"):
+    with pytest.raises(ValueError, match="expected"):
         Responder(model, **settings)
 
 
@@ -360,8 +353,8 @@ def test_tokens_are_written_as_a_person_would(tokens, text):
 
 def test_unknown_words_are_counted(model):
     some = [Dialogue("", "", (), (Turn("zebra", "i have a zebra"),))]
-    assert speaker.unknown_share(model, some) == 0.25
-    assert speaker.unknown_share(model, []) == 0
+    assert responder.unknown_share(model, some) == 0.25
+    assert responder.unknown_share(model, []) == 0
 
 
 class Flags:

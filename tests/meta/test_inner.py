@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from mtml_jax.meta.inner import GRADIENTS, adapt, inner_update
+from mtml_jax.config import GRADIENTS
+from mtml_jax.meta.inner import adapt, inner_update
 
 pytestmark = pytest.mark.usefixtures("float64")
 

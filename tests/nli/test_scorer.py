@@ -115,7 +115,7 @@ def test_the_cache_file_outlives_the_process(folder, tmp_path, monkeypatch):
 def test_a_damaged_cache_is_refused(folder, tmp_path):
     cache = tmp_path / "scores.jsonl"
     cache.write_text('["0", "a", "b", 1, 2]\n')
-    with pytest.raises(ValueError, match=r"scores.jsonl:1: expected a row of scores, got .*; repair the line"):
+    with pytest.raises(ValueError, match=r"scores.jsonl:1: expected a row of scores, got .*; mend"):
         load_scorer(folder, cache)
 
 

@@ -15,7 +15,7 @@ from mtml_jax.data.episodes import training_batch, training_names, validation_ba
 from mtml_jax.data.prepare import prepare
 from mtml_jax.data.vocab import PAD
 from mtml_jax.runs.checkpoint import Checkpoints
-from mtml_jax.runs.files import RunLog, read_log
+from mtml_jax.runs.log import RunLog, read_log
 from mtml_jax.sharding import persona_mesh
 from mtml_jax.train import loop as training
 

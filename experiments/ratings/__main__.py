@@ -1,6 +1,8 @@
-"""Human evaluation: `python -m experiments.ratings --sample=50 --from=RUN,RUN`, then `--report`.
+"""Run the human evaluation: draw replies to rate, then report the ratings.
 
-Between the two, `python -m experiments.app` asks the raters.
+    python -m experiments.ratings --sample=50 --from=RUN,RUN
+    python -m experiments.app                # asks the raters
+    python -m experiments.ratings --report
 """
 
 import pathlib
@@ -15,19 +17,19 @@ from mtml_jax.runs.files import write_text
 
 
 def define_flags() -> None:
-    flags.DEFINE_integer("sample", None, "draw so many turns to be rated (paper: 50)")
-    flags.DEFINE_list("from", None, "folders of evaluated runs, whose replies are rated")
-    flags.DEFINE_string("output", "ratings.sqlite", "file of the items and the ratings")
-    flags.DEFINE_list("shots", ["10"], "numbers k of dialogues that the models adapted to")
-    flags.DEFINE_integer("epoch", 10, "after which epoch of adapting", lower_bound=1)
-    flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "whose replies")
+    flags.DEFINE_integer("sample", None, "number of turns to draw (paper: 50)")
+    flags.DEFINE_list("from", None, "folders of the evaluated runs whose replies are rated")
+    flags.DEFINE_string("output", "ratings.sqlite", "file for items and ratings")
+    flags.DEFINE_list("shots", ["10"], "numbers k of dialogues that the models were adapted to")
+    flags.DEFINE_integer("epoch", 10, "epoch of the adaptation that replied", lower_bound=1)
+    flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "split that the replies are from")
     flags.DEFINE_list(
         "also", [], f"further systems: {', '.join(ALSO)} (adapted to another's dialogues)"
     )
-    flags.DEFINE_integer("seed", 0, "of the draw, the raters' orders and the intervals", 0)
+    flags.DEFINE_integer("seed", 0, "random seed for the draw, the raters' orders and the intervals", 0)
     flags.DEFINE_boolean("report", False, "print the tables of the ratings so far")
     flags.DEFINE_string("csv", None, "write the ratings so far to this file")
-    flags.DEFINE_integer("resamples", 1000, "of the bootstrap intervals", lower_bound=1)
+    flags.DEFINE_integer("resamples", 1000, "number of bootstrap samples for the intervals", lower_bound=1)
 
 
 def main(argv) -> None:
@@ -40,10 +42,10 @@ def main(argv) -> None:
 
 
 def ratings(given) -> None:
-    """Runs the whole command; `given` has the flags by name."""
+    """Runs the command; `given` maps flags to values."""
     if given["sample"] is None and not given["report"] and not given["csv"]:
         raise ValueError(
-            "got nothing to do, want --sample=50 --from=RUN,RUN, --report or --csv=FILE"
+            "expected --sample=50 --from=RUN,RUN, --report or --csv=FILE, got nothing to do"
         )
     if given["sample"] is not None:
         sample(given)
@@ -57,7 +59,7 @@ def ratings(given) -> None:
 
 
 def sample(given) -> RatingStore:
-    """Draws the items and writes them."""
+    """Draws the items and writes them to the file."""
     shots = _shots(given["shots"])
     settings = {
         "from": given["from"] or [],
@@ -93,7 +95,7 @@ def _shots(given):
     except ValueError:
         shots = []
     if not shots or shots[-1] < 1:
-        raise ValueError(f"got --shots={','.join(given)}, want whole numbers such as 10 or 10,5")
+        raise ValueError(f"expected whole numbers such as --shots=10 or --shots=10,5, got {','.join(given)}")
     return shots
 
 

@@ -419,5 +419,5 @@ def test_the_command_draws_and_reports(runs, tmp_path, capsys):
     with pytest.raises(ValueError, match="got nothing to do"):
         command.ratings({**given, "sample": None})
     for wrong in (["ten"], ["0"], []):
-        with pytest.raises(ValueError, match="want whole numbers"):
+        with pytest.raises(ValueError, match="expected whole numbers"):
             command.ratings({**given, "shots": wrong})

@@ -13,6 +13,7 @@ from absl import app, flags
 from tqdm import tqdm
 
 from experiments import flags as settings
+from experiments import startup
 from mtml_jax.data.exports import MAX_TURNS, PAUSE_HOURS, choose_speaker, read_chat
 from mtml_jax.data.records import Dialogue
 from mtml_jax.inference.adapt import EPOCHS, Adapted, adapt_to_dialogues, save_adapted
@@ -32,28 +33,28 @@ def define_flags() -> None:
     settings.define_common_flags()
     flags.FLAGS.set_default("cpu_devices", 1)  # adapting to one speaker runs on one device
     flags.DEFINE_string(
-        "dialogues", None, "the speaker's dialogues: JSON lines, WhatsApp's text export or "
+        "dialogues", None, "file of the speaker's dialogues: JSON lines, WhatsApp's text export or "
         "Telegram Desktop's result.json"
     )  # fmt: skip
     flags.DEFINE_string(
-        "speaker", None, "name of the speaker (default: the one with the most dialogues)"
+        "speaker", None, "name of the speaker to learn (default: the one who takes part in the most dialogues)"
     )
-    flags.DEFINE_string("output", None, "folder for the adaptation")
+    flags.DEFINE_string("output", None, "folder of the adapted speaker, which is made")
     flags.DEFINE_integer(
-        "shots", None, "number of dialogues to adapt to, the latest before the last one, which is held "
-        "out (default: all)", lower_bound=1,
+        "shots", None, "number of dialogues to adapt to, the latest ones before the last, which is "
+        "held out (default: all)", lower_bound=1,
     )  # fmt: skip
-    flags.DEFINE_integer("epochs", EPOCHS, "passes over the dialogues (paper: 10)", lower_bound=0)
-    flags.DEFINE_float("inner_lr", None, "step size of SGD (default: the run's)")
-    flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "checkpoint of the run")
+    flags.DEFINE_integer("epochs", EPOCHS, "number of epochs over the dialogues (paper: 10)", lower_bound=0)
+    flags.DEFINE_float("inner_lr", None, "learning rate of SGD in the adaptation (default: the run's)")
+    flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "checkpoint of the run to adapt")
     flags.DEFINE_float("pause_hours", PAUSE_HOURS, "hours of silence that end a dialogue of a chat")
-    flags.DEFINE_integer("max_turns", MAX_TURNS, "turns after which a dialogue of a chat is cut")
-    flags.DEFINE_integer("seed", 0, "random seed for the order of the turns", lower_bound=0)
+    flags.DEFINE_integer("max_turns", MAX_TURNS, "maximum number of turns of a dialogue; longer dialogues of a chat are split")
+    flags.DEFINE_integer("seed", 0, "random seed of the order of turns", lower_bound=0)
 
 
 def main(argv) -> None:
-    settings.start(argv, "--workdir=runs/x")
-    with settings.one_sentence("interrupted; nothing was saved"):
+    startup.start(argv, "--workdir=runs/x")
+    with startup.one_sentence("interrupted; nothing was saved"):
         adapt(flags.FLAGS)
 
 

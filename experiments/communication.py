@@ -11,6 +11,7 @@ from absl import app, flags
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from experiments import flags as settings
+from experiments import startup
 from mtml_jax.config import PRESETS, TrainConfig
 from mtml_jax.data.prepare import Prepared, prepare, training_batch
 from mtml_jax.sharding import PERSONAS, split_specs
@@ -98,16 +99,16 @@ def define_flags() -> None:
     settings.define_device_flags()
     settings.define_data_flags()
     flags.FLAGS.set_default("cpu_devices", 8)
-    flags.DEFINE_enum("preset", "tiny", list(PRESETS), "sizes of the model")
-    flags.DEFINE_enum("strategy", "mtml", list(STRATEGIES), "whose step is compiled")
+    flags.DEFINE_enum("preset", "tiny", list(PRESETS), "preset of model sizes and training settings")
+    flags.DEFINE_enum("strategy", "mtml", list(STRATEGIES), "strategy whose outer step is compiled")
 
 
 def main(argv) -> None:
     given = flags.FLAGS
-    settings.start(argv, "--preset=paper")
+    startup.start(argv, "--preset=paper")
     # Which collectives there are does not depend on it, and compiling takes half as long.
     jax.config.update("jax_disable_most_optimizations", True)
-    with settings.one_sentence("interrupted"):
+    with startup.one_sentence("interrupted"):
         config = dataclasses.replace(PRESETS[given.preset], strategy=given.strategy)
         data = prepare(
             config, given.data, given.data_dir, split_seed=given.split_seed, skip_bad=given.skip_bad

@@ -1,9 +1,8 @@
-"""Scores persona reconstruction against the turns seen: `python -m experiments.reconstruct`."""
+"""Score persona reconstruction by turns seen: `python -m experiments.reconstruct --workdir=W`."""
 
 import functools
 import importlib.util
 import pathlib
-import types
 
 import jax
 import numpy as np
@@ -11,12 +10,15 @@ from absl import app, flags
 from tqdm import tqdm
 
 from experiments import flags as settings
-from experiments.reconstruction_report import draw, sample_text, table
-from experiments.tested import Run, load
+from experiments import startup
+from experiments.reconstruction_plot import draw
+from mtml_jax.config import DataConfig, ReconstructionConfig
 from mtml_jax.data.episodes import EncodedPersona, Encoding
 from mtml_jax.data.records import Persona
-from mtml_jax.data.vocab import START, START_PERSONA, persona_text
+from mtml_jax.data.text import persona_text
+from mtml_jax.data.vocab import START, START_PERSONA
 from mtml_jax.eval.folds import choose_folds
+from mtml_jax.eval.protocol import DECODERS
 from mtml_jax.eval.reconstruction import (
     VARIANTS,
     Scored,
@@ -24,82 +26,74 @@ from mtml_jax.eval.reconstruction import (
     list_cases,
     reconstruct,
     score_cases,
-    summarise_cases,
 )
-from mtml_jax.model import decoding
+from mtml_jax.eval.reconstruction_scores import summarise_cases
+from mtml_jax.eval.run import Run, load_for_test
+from mtml_jax.eval.table import reconstruction_table, sample_text
 from mtml_jax.runs.files import write_json
 from mtml_jax.runs.versions import versions
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
 from mtml_jax.strategies import STRATEGIES
 
-DECODERS = {"greedy": decoding.greedy, "beam": decoding.beam_search}
-_LOADED = ("workdir", "checkpoint", "split", "data", "data_dir", "split_seed", "skip_bad")
-
 
 def define_flags() -> None:
     settings.define_common_flags()
-    settings.define_data_flags()
-    flags.FLAGS.set_default("data", None)  # that of the run
-    flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "whose personas are read")
-    flags.DEFINE_integer(
-        "max_dialogues", None, "read so many dialogues, spread over the personas (default: all)",
-        lower_bound=1,
-    )  # fmt: skip
-    flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "of the run")
+    settings.define_data_flags(data=None)
+    settings.define(ReconstructionConfig)
     flags.DEFINE_string("output", None, "folder of the results (default: WORKDIR/eval)")
-    flags.DEFINE_enum("decoder", "greedy", list(DECODERS), "how personas are found")
-    flags.DEFINE_integer("beams", decoding.BEAMS, "hypotheses of beam search", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "of dialogues, baseline and intervals", lower_bound=0)
-    flags.DEFINE_integer("resamples", 1000, "of the bootstrap intervals", lower_bound=1)
 
 
 def main(argv) -> None:
-    settings.start(argv, "--workdir=runs/x")
-    with settings.one_sentence("interrupted; nothing was written"):
-        score(flags.FLAGS)
+    startup.start(argv, "--workdir=runs/x")
+    with startup.one_sentence("interrupted; nothing was written"):
+        config = settings.read(ReconstructionConfig, source=settings.read(DataConfig))
+        reconstruct_and_print(flags.FLAGS.workdir, config, flags.FLAGS.output)
 
 
-def score(given) -> dict:
-    """Runs the whole command; `given` has the flags as attributes. Returns the report."""
-    if not given.workdir:
-        raise ValueError("got no --workdir, want the folder of a training run")
-    output = pathlib.Path(given.output or pathlib.Path(given.workdir) / "eval")
-    chosen = {name: getattr(given, name) for name in _LOADED}
-    run = load(types.SimpleNamespace(**chosen, persona_at_test=False))
-    output.mkdir(parents=True, exist_ok=True)
+def reconstruct_and_print(
+    workdir: str | None, config: ReconstructionConfig, output: str | None = None
+) -> dict:
+    """Scores a run's reconstructions, writes and prints the report, and returns it."""
+    if not workdir:
+        raise ValueError("expected the folder of a training run, got no --workdir")
+    folder = pathlib.Path(output or pathlib.Path(workdir) / "eval")
+    run = load_for_test(
+        workdir, checkpoint=config.checkpoint, split=config.split, source=config.source
+    )
+    folder.mkdir(parents=True, exist_ok=True)
     drawable = importlib.util.find_spec("matplotlib") is not None
     if not drawable:
-        print("no plot: matplotlib is not installed; pip install -e '.[plot]' brings it")
-    subjects, scored, rows = measure_reconstruction(given, run, describe=True)
+        print("no plot: matplotlib is not installed; pip install -e '.[plot]' installs it")
+    subjects, scored, rows = measure_reconstruction(config, run, describe=True)
     report = {
         "rows": rows,
-        "settings": _settings(given, run),
+        "settings": _settings(config, run),
         "dialogues": len(subjects),
         "personas": len({subject.persona for subject in subjects}),
-        "resamples": given.resamples,
+        "resamples": config.resamples,
         "device": jax.devices()[0].device_kind,
         "versions": versions(),
     }
-    names = [f"{given.split}.reconstruction.json"]
-    write_json(output / names[0], report)
+    names = [f"{config.split}.reconstruction.json"]
+    write_json(folder / names[0], report)
     if drawable:
-        names.append(f"{given.split}.reconstruction.png")
-        draw(report, output / names[1])
-    print(table(report))
+        names.append(f"{config.split}.reconstruction.png")
+        draw(report, folder / names[1])
+    print(reconstruction_table(report))
     print(sample_text(subjects[0].dialogue, [s for s in scored if s.subject == 0]))
-    print(f"\nresults in {output}: {', '.join(names)}")
+    print(f"\nresults in {folder}: {', '.join(names)}")
     return report
 
 
 def measure_reconstruction(
-    given, run: Run, *, describe: bool = False
+    config: ReconstructionConfig, run: Run, *, describe: bool = False
 ) -> tuple[list[Subject], list[Scored], list[dict]]:
-    """Reconstructs and scores; returns the dialogues, what is made of each, and the rows."""
-    subjects = choose_subjects(run, given.split, given.seed, given.max_dialogues)
+    """Reconstructs and scores; returns the dialogues, their reconstructions, and the rows."""
+    subjects = choose_subjects(run, config.split, config.seed, config.max_dialogues)
     if describe:
-        _describe(given, run, subjects)
+        _describe(config, run, subjects)
     encoding = Encoding(run.vocabulary, run.config.shape)
-    groups, program = _compiled(given, run)
+    groups, program = _compiled(config, run)
     scored = list(
         tqdm(
             score_cases(
@@ -116,51 +110,51 @@ def measure_reconstruction(
         )
     )
     rows = summarise_cases(
-        subjects, scored, run.vocabulary, seed=given.seed, resamples=given.resamples
+        subjects, scored, run.vocabulary, seed=config.seed, resamples=config.resamples
     )
     return subjects, scored, rows
 
 
 def choose_subjects(run: Run, split: str, seed: int, count: int | None) -> list[Subject]:
-    """The dialogues that leave-one-out tests with the same seed hold out, as far as told.
+    """The dialogues that leave-one-out tests with the same seed hold out, if they have statements.
 
     Raises:
       ValueError: fewer than two personas have statements.
     """
-    told, encoded = [], []
+    personas, encoded = [], []
     for persona, ids in zip(run.personas, run.encoded):
         places = [n for n, d in enumerate(persona.dialogues) if persona_text(d.statements)]
         if places:
-            told.append(Persona(persona.name, tuple(persona.dialogues[n] for n in places)))
+            personas.append(Persona(persona.name, tuple(persona.dialogues[n] for n in places)))
             encoded.append(EncodedPersona(ids.name, tuple(ids.dialogues[n] for n in places)))
-    if len(told) < 2:
+    if len(personas) < 2:
         raise ValueError(
-            f"found persona statements of {len(told)} personas in the {split} split, want two "
-            "or more: a reconstruction is compared with the speaker's statements and with "
-            "another's; name other dialogues with --data or --split"
+            "expected persona statements of two personas or more, to compare a reconstruction with "
+            f"the speaker's and with another's, got {len(personas)} in the {split} split; name "
+            "other dialogues with --data or --split"
         )
     subjects = []
     for fold in choose_folds(encoded, 0, seed, count):
-        others = told[fold.other].dialogues
+        others = personas[fold.other].dialogues
         subjects.append(
             Subject(
                 fold.persona,
-                told[fold.persona].dialogues[fold.dialogue],
+                personas[fold.persona].dialogues[fold.dialogue],
                 others[fold.dialogue % len(others)],
             )
         )
     return subjects
 
 
-def _compiled(given, run):
+def _compiled(config, run):
     """(groups at once, function of groups of examples)."""
     devices = jax.devices()
     on_cpu = devices[0].platform == "cpu"
     each = 1 if on_cpu else 16
     mesh = persona_mesh(each * len(devices))
-    extra = {"beams": given.beams} if given.decoder == "beam" else {}
+    extra = {"beams": config.beams} if config.decoder == "beam" else {}
     decode = functools.partial(
-        DECODERS[given.decoder],
+        DECODERS[config.decoder],
         start=START_PERSONA if run.config.distinct_start else START,
         max_tokens=run.config.shape.persona,  # as many as the training task has room for
         config=run.config.model,
@@ -175,52 +169,51 @@ def _compiled(given, run):
     return each * mesh.size, lambda groups: program(params, split_personas(groups, mesh))
 
 
-def _settings(given, run):
+def _settings(config, run):
     return {
         "strategy": run.config.strategy,
-        "checkpoint": given.checkpoint,
+        "checkpoint": config.checkpoint,
         "step": run.step,
-        "split": given.split,
-        "max_dialogues": given.max_dialogues,
-        "decoder": given.decoder,
-        "beams": given.beams if given.decoder == "beam" else None,
+        "split": config.split,
+        "max_dialogues": config.max_dialogues,
+        "decoder": config.decoder,
+        "beams": config.beams if config.decoder == "beam" else None,
         "max_tokens": run.config.shape.persona,
         "distinct_start": run.config.distinct_start,
-        "seed": given.seed,
+        "seed": config.seed,
     }
 
 
-def _describe(given, run, subjects):
+def _describe(config, run, subjects):
     for note in run.notes:
         print(note)
-    config = run.config
     dialogues = [d for persona in run.personas for d in persona.dialogues]
-    untold = sum(not persona_text(d.statements) for d in dialogues)
-    if untold:
-        print(f"left out {untold:,} dialogues without statements")
-    personas = {subject.persona for subject in subjects}
+    without = sum(not persona_text(d.statements) for d in dialogues)
+    if without:
+        print(f"left out {without:,} dialogues without statements")
+    speakers = {subject.persona for subject in subjects}
     words = [len(persona_text(subject.dialogue.statements).split()) for subject in subjects]
     print(
-        f"{config.strategy}, {given.checkpoint} checkpoint (step {run.step:,}), not adapted; "
-        f"{len(subjects):,} dialogues of {len(personas):,} personas, "
+        f"{run.config.strategy}, {config.checkpoint} checkpoint (step {run.step:,}), not adapted; "
+        f"{len(subjects):,} dialogues of {len(speakers):,} personas, "
         f"{np.mean(words):.0f} words a persona, {max(words)} at most"
     )
-    if max(words) + 1 > config.shape.persona:
+    if max(words) + 1 > run.config.shape.persona:
         print(
-            f"{sum(n + 1 > config.shape.persona for n in words):,} personas are longer than the "
-            f"{config.shape.persona} tokens of the training task, which PPL counts up to"
+            f"{sum(n + 1 > run.config.shape.persona for n in words):,} personas are longer than the "
+            f"{run.config.shape.persona} tokens of the training task, and PPL counts only those"
         )
-    strategy = STRATEGIES[config.strategy]
-    if not strategy.reconstructs(config.alpha):
+    strategy = STRATEGIES[run.config.strategy]
+    if not strategy.reconstructs(run.config.alpha):
         alpha = " at alpha 1" if strategy.reads_alpha else ""
         print(
-            f"{config.strategy}{alpha} has not trained this task: what follows is what a model "
-            "makes of it that only ever learnt to reply"
+            f"{run.config.strategy}{alpha} has not trained this task: the scores below are those of "
+            "a model that only learnt to reply"
         )
-    elif not config.distinct_start:
+    elif not run.config.distinct_start:
         print(
             "both tasks begin with the same token, so it may write a reply instead of a persona, "
-            "and PPL says more than F1; a run with --distinct_start tells them apart"
+            "and PPL says more than F1; a run with --distinct_start has a token for each"
         )
     print("compiling", flush=True)
 

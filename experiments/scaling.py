@@ -12,6 +12,7 @@ from absl import app, flags
 from tqdm import tqdm
 
 from experiments import flags as settings
+from experiments import startup
 from experiments.benchmark.__main__ import check_among, circumstances, say
 from experiments.benchmark.tables import megabytes, spread, table
 from experiments.scaling_plot import draw
@@ -44,24 +45,24 @@ AXES = {
 
 
 def define_flags() -> None:
-    settings.define_common_flags()
+    settings.define_device_flags()
     settings.define_data_flags()
     # Seconds to compile would be those of a look into the cache.
     flags.FLAGS.set_default("compilation_cache", "")
-    flags.DEFINE_enum("preset", "small", list(PRESETS), "sizes where nothing else is said")
-    flags.DEFINE_enum("gradient", None, GRADIENTS, "of mtml (default: that of the preset)")
-    flags.DEFINE_list("axes", list(AXES), f"what grows, of {', '.join(AXES)}")
-    flags.DEFINE_boolean("compile_only", False, "memory and seconds to compile, no times")
-    flags.DEFINE_integer("repeats", 3, "timed steps a point, after one to warm up", lower_bound=1)
-    flags.DEFINE_string("json", None, "write all numbers to this file")
-    flags.DEFINE_string("plot", None, "draw them as PNG into this file")
+    flags.DEFINE_enum("preset", "small", list(PRESETS), "preset whose sizes do not grow")
+    flags.DEFINE_enum("gradient", None, GRADIENTS, "method of differentiating through the inner step of mtml (default: the preset's)")
+    flags.DEFINE_list("axes", list(AXES), f"comma-separated list of what grows: {', '.join(AXES)}")
+    flags.DEFINE_boolean("compile_only", False, "measure memory and seconds to compile, without timing steps")
+    flags.DEFINE_integer("repeats", 3, "number of timed steps per point, after one to warm up", lower_bound=1)
+    flags.DEFINE_string("json", None, "file for all numbers, as JSON")
+    flags.DEFINE_string("plot", None, "file for a plot of the numbers, as PNG")
     flags.DEFINE_boolean("markdown", False, "print the table as Markdown")
 
 
 def main(argv) -> None:
     given = flags.FLAGS
-    settings.start(argv, "--preset=small")
-    with settings.one_sentence("interrupted; nothing was written"):
+    startup.start(argv, "--preset=small")
+    with startup.one_sentence("interrupted; nothing was written"):
         scale(given)
 
 

@@ -1,130 +1,111 @@
-"""Meta-trains a model: `python -m experiments.train --strategy=amtml`."""
+"""Meta-train a model: `python -m experiments.train --strategy=amtml`."""
 
-import contextlib
-import dataclasses
-import pathlib
 import sys
 
 import jax
 from absl import app, flags
 
 from experiments import flags as settings
-from experiments import summary
-from mtml_jax.data.prepare import CORPORA, prepare
-from mtml_jax.runs.checkpoint import Checkpoints
-from mtml_jax.runs.folder import save_run
-from mtml_jax.runs.lock import WorkdirLock
-from mtml_jax.runs.log import RunLog
+from experiments import startup, summary
+from mtml_jax.checks import check_chunk, config_warnings
+from mtml_jax.config import DataConfig
+from mtml_jax.data.prepare import prepare
 from mtml_jax.sharding import persona_mesh
 from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.loop import train
-
-settings.define_common_flags()
-settings.define_train_flags()
-settings.define_process_flags()
-flags.DEFINE_boolean(
-    "shard_params",
-    False,
-    "split parameters and optimiser over the devices, instead of a copy on each: less memory, "
-    "the same result",
-)
+from mtml_jax.train.run import open_run
 
 INTERRUPTED = 143  # 128 + SIGTERM: tells a scheduler to start the job again
 
 
+def define_flags() -> None:
+    settings.define_common_flags(
+        "folder of the run, for settings, log and checkpoints (default: "
+        "runs/DATA-PRESET-STRATEGY, such as runs/demo-small-amtml)"
+    )
+    settings.define_train_flags()
+    settings.define_process_flags()
+    flags.DEFINE_boolean(
+        "shard_params",
+        False,
+        "split parameters and optimiser state over the devices instead of copying them to each: "
+        "less memory, the same result",
+    )
+    flags.DEFINE_boolean(
+        "debug_nans",
+        False,
+        "stop at the first step without a finite gradient, and find the operation that made the "
+        "NaN by repeating the step one operation at a time",
+    )
+
+
 def main(argv) -> None:
-    settings.start(argv, "--strategy=amtml")
-    settings.join_processes()
-    with settings.all_or_none(), contextlib.ExitStack() as stack:
+    startup.start(argv, "--strategy=amtml")
+    startup.join_processes()
+    with startup.all_or_none():
         try:
-            _train(stack)
+            _train(flags.FLAGS)
         except (ValueError, OSError, FloatingPointError) as error:
             sys.exit(f"error: {error}")
 
 
-def _train(stack) -> None:
-    given = flags.FLAGS
-    first = jax.process_index() == 0  # it writes what is not an array
+def _train(values) -> None:
     config = settings.resolve_config()
+    source = settings.read(DataConfig)
     mesh = persona_mesh(config.meta_batch)
-    settings.check_chunk(config, mesh.size)
+    check_chunk(config, mesh.size)
     data = prepare(
-        config,
-        given.data,
-        given.data_dir,
-        split_seed=given.split_seed,
-        skip_bad=given.skip_bad,
+        config, source.data, source.data_dir, split_seed=source.split_seed, skip_bad=source.skip_bad
     )
-    corpus = given.data if given.data in CORPORA else pathlib.Path(given.data).stem
-    workdir = given.workdir or f"runs/{corpus}-{given.preset}-{given.strategy}"
-    if first:
-        stack.enter_context(WorkdirLock(workdir))
-        save_run(
-            workdir,
-            {**dataclasses.asdict(config), **_source(), "preset": given.preset},
-            data.vocabulary.to_text(),
+    workdir = values.workdir or f"runs/{source.name}-{values.preset}-{config.strategy}"
+    saved = {**source.to_saved(), "preset": values.preset}
+    with open_run(workdir, config, data, saved) as run:
+        _describe(config, source, values.preset, data, mesh, workdir, run.checkpoints.notes)
+        outcome = train(
+            config,
+            data,
+            run.log,
+            run.checkpoints,
+            debug_nans=values.debug_nans,
+            shard_params=values.shard_params,
         )
-    checkpoints = stack.enter_context(Checkpoints(workdir))
-    log = None
-    if first:
-        log = stack.enter_context(RunLog(workdir, checkpoints.latest_step() or 0))
-    _describe(config, data, mesh, workdir, checkpoints.notes)
-    for note in [*data.notes, *checkpoints.notes] if log else ():
-        log.note(0, note)
-    outcome = train(
-        config,
-        data,
-        log,
-        checkpoints,
-        debug_nans=given.debug_nans,
-        shard_params=given.shard_params,
-    )
-    step = int(outcome.state.step)
-    if outcome.reason == "interrupted":
-        print(f"interrupted at step {step:,}; the same command goes on from there", flush=True)
-        sys.exit(INTERRUPTED)
-    counters = outcome.counters
-    if counters["skipped"]:
-        print(f"{counters['skipped']:,} steps were skipped, their gradients not being finite")
-    print(
-        f"{outcome.reason} at step {step:,}; best valid response PPL "
-        f"{counters['best_score']:.1f} at step {counters['best_step']:,}"
-    )
-    summary.show(workdir, config, data)  # in every process, so that none waits for another
-
-
-def _source():
-    """The flags that say which dialogues are read, for the run's settings."""
-    given = flags.FLAGS
-    if given.data in CORPORA:
-        return {"data": given.data}
-    path = str(pathlib.Path(given.data).resolve())
-    return {"data": path, "split_seed": given.split_seed, "skip_bad": given.skip_bad}
-
-
-def _describe(config, data, mesh, workdir, found):
-    given = flags.FLAGS
-    kind = mesh.devices.flat[0].device_kind
-    alpha = f", alpha {config.alpha}" if STRATEGIES[config.strategy].reads_alpha else ""
-    print(f"strategy {config.strategy}{alpha}, preset {given.preset}, data {given.data}")
-    if given.data == "demo":
+        step = int(outcome.state.step)
+        if outcome.reason == "interrupted":
+            print(f"interrupted at step {step:,}; the same command continues from there", flush=True)
+            sys.exit(INTERRUPTED)
+        counters = outcome.counters
+        if counters["skipped"]:
+            print(f"{counters['skipped']:,} steps were skipped because their gradients were not finite")
         print(
-            "the demo corpus: invented speakers, so that this runs offline; for real dialogues "
+            f"{outcome.reason} at step {step:,}; best valid response PPL "
+            f"{counters['best_score']:.1f} at step {counters['best_step']:,}"
+        )
+        summary.show(workdir, config, data)  # in every process, so that none waits for another
+
+
+def _describe(config, source, preset, data, mesh, workdir, repairs):
+    alpha = f", alpha {config.alpha}" if STRATEGIES[config.strategy].reads_alpha else ""
+    print(f"strategy {config.strategy}{alpha}, preset {preset}, data {source.data}")
+    if source.data == "demo":
+        print(
+            "the demo corpus has invented speakers, so that this runs offline; for real dialogues, "
             "--data=personachat --data_dir=FOLDER, or your own: --data=PATH.jsonl"
         )
-    for note in [*data.notes, *found, *settings.odd_settings(config)]:
+    for note in [*data.notes, *repairs, *config_warnings(config)]:
         print(note)
     print(
         f"{len(data.vocabulary):,} words; {config.meta_batch} personas a step on a mesh of "
-        f"{mesh.size} device{'s' if mesh.size > 1 else ''} ({kind}); workdir {workdir}"
+        f"{mesh.size} device{'s' if mesh.size > 1 else ''} ({mesh.devices.flat[0].device_kind}); "
+        f"workdir {workdir}"
     )
     if idle := jax.device_count() - mesh.size:
         print(
-            f"{idle} of {jax.device_count()} devices stay idle, as {config.meta_batch} personas "
-            f"do not divide by more than {mesh.size}; change --meta_batch to use them"
+            f"{idle} of {jax.device_count()} devices stay idle, because {config.meta_batch} "
+            f"personas do not divide by more than {mesh.size}; change --meta_batch to use them"
         )
     print("compiling; the first step takes a minute", flush=True)
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

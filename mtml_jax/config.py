@@ -1,22 +1,51 @@
-"""Settings as frozen dataclasses; the paper's numbers are the defaults, source on the line."""
+"""Declare the settings of training and evaluation; the paper's values are the defaults."""
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, get_type_hints
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from mtml_jax.settings import setting, settings_of
+from mtml_jax.strategies import STRATEGIES
+
+CORPORA = ("demo", "personachat")
+GRADIENTS = ("exact", "mixed", "finite_difference", "first_order")
+SPLITS = ("train", "valid", "test")
+Checkpoint = Literal["best", "latest"]
+REDUCTIONS = ("mean", "sum")
+DECODERS = ("beam", "greedy", "nucleus")
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Sizes of the Transformer."""
 
-    encoder_layers: int = 6  # section 3.2
-    decoder_layers: int = 6  # section 3.2
-    heads: int = 4  # section 3.2
-    width: int = 300  # section 3.2
-    feed_forward: int = 1200  # four times the width, Vaswani et al. section 3.3
-    activation: str = "relu"  # Vaswani et al. section 3.3; or "gelu"
-    dtype: str = "float32"  # of the products; parameters stay float32
-    remat: bool = False  # recompute layers in the backward pass, even where memory is plenty
+    encoder_layers: int = setting(6, "layers of the encoder (section 3.2; paper: 6)", at_least=1)
+    decoder_layers: int = setting(6, "layers of the decoder (section 3.2; paper: 6)", at_least=1)
+    heads: int = setting(4, "attention heads of each layer (section 3.2; paper: 4)", at_least=1)
+    width: int = setting(
+        300, "width of word vectors and hidden states (section 3.2; paper: 300)", at_least=1
+    )
+    feed_forward: int = setting(
+        1200,
+        "width inside the feed-forward layers (four times --width in Vaswani et al., section 3.3)",
+        at_least=1,
+    )
+    activation: str = setting(
+        "relu",
+        "activation of the feed-forward layers (Vaswani et al., section 3.3: relu)",
+        choices=("relu", "gelu"),
+    )
+    dtype: str = setting(
+        "float32",
+        "number format of matrix products; parameters stay float32",
+        choices=("float32", "bfloat16"),
+    )
+    remat: bool = setting(
+        False,
+        "recompute layers in the backward pass, which takes less memory and more time",
+        default_text="only where a step does not fit into memory otherwise",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +73,71 @@ class StepConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TileShape:
-    """Slots of one tile of packed examples; contexts longer than a row keep their end."""
+    """Slots of one tile of packed examples.
 
-    rows: int
-    context: int  # tokens a row
-    response: int  # target tokens a tile, where responses are learnt; also the longest of them
-    persona: int  # the same where personas are reconstructed; a tile with both shares the sum
-    small: "TileShape | None" = None  # a second kind, for what does not fill one of these
+    `small` is the shape of a second kind of tile, for examples that do not fill one of these.
+    """
+
+    rows: int = setting(
+        dataclasses.MISSING,
+        "context rows of a tile; more rows take more memory",
+        flag="tile_rows",
+        at_least=1,
+    )
+    context: int = setting(
+        dataclasses.MISSING,
+        "tokens of a context row; longer contexts keep their end",
+        flag="context_tokens",
+        at_least=1,
+    )
+    response: int = setting(
+        dataclasses.MISSING,
+        "response tokens of a tile; longer responses are cut",
+        flag="response_tokens",
+        at_least=1,
+    )
+    persona: int = setting(
+        dataclasses.MISSING,
+        "persona tokens of a tile; longer personas are cut. A tile with both tasks shares the sum "
+        "of response and persona tokens",
+        flag="persona_tokens",
+        at_least=1,
+    )
+    small: "TileShape | None" = None
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which dialogues are read."""
+
+    data: str | None = setting(
+        "demo",
+        f"corpus: {' or '.join(CORPORA)}; a file PATH.jsonl, which is split by persona; or a "
+        "folder with train.jsonl, valid.jsonl and test.jsonl",
+        default_text="the corpus that the run was trained on",
+    )
+    data_dir: str | None = setting(
+        None, "folder of the PersonaChat text files", default_text="download them"
+    )
+    split_seed: int = setting(
+        0, "random seed of the split by persona, where --data is one file", at_least=0
+    )
+    skip_bad: bool = setting(False, "skip and count malformed conversations instead of stopping")
+
+    @property
+    def name(self) -> str:
+        """Name of the corpus, for a folder's name."""
+        return str(self.data) if self.data in CORPORA else Path(str(self.data)).stem
+
+    def to_saved(self) -> dict[str, Any]:
+        """The settings that a run's config.json keeps; `source_of` reads them."""
+        if self.data in CORPORA:
+            return {"data": self.data}
+        return {
+            "data": str(Path(str(self.data)).resolve()),
+            "split_seed": self.split_seed,
+            "skip_bad": self.skip_bad,
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,43 +148,173 @@ class TrainConfig:
     shape: TileShape = TileShape(
         rows=1, context=256, response=40, persona=96, small=TileShape(1, 160, 32, 72)
     )
-    strategy: str = "amtml"
-    alpha: float = 0.8  # section 3.5 finds it best
-    meta_batch: int = 16  # section 3.2, M
-    inner_lr: float = 0.005  # section 3.2, eta_t
-    inner_steps: int = 1  # section 2.2
-    outer_lr: float = 0.003  # section 3.2, eta_o
-    warmup: int = 100  # outer steps of linear warm-up of outer_lr
-    reduction: str = "mean"  # of a loss over its tokens; or "sum", eqs. 2 and 5 as printed
-    gradient: str = "mixed"  # how the derivative passes the inner step, see `inner`
-    distinct_start: bool = False  # whether the persona task has a start token of its own
-    persona_context: str = "both"  # whose utterances statements are reconstructed from; or "own"
-    glove: str = ""  # file of word vectors; empty: drawn at random
-    min_count: int = 2  # a word of train that is rarer is unknown
-    seed: int = 0
-    iterations: int = 20000
-    validate_every: int = 200  # iterations
-    validation_episodes: int = 96
-    patience: int = 10  # validations without a better score before stopping
-    max_skipped: int = 10  # steps in a row without a finite gradient before stopping
-    persona_chunk: int | None = None  # personas vmapped at a time; None: see `step`, `fitting`
+    strategy: str = setting(
+        "amtml",
+        "training strategy: which tasks adapt a persona, and which tasks judge the adaptation "
+        "(sections 2.2 to 2.4)",
+        choices=tuple(STRATEGIES),
+    )
+    alpha: float = setting(
+        0.8,
+        f"weight of the response loss in {' and '.join(n for n, s in STRATEGIES.items() if s.reads_alpha)}, "
+        "from 0 to 1 (eq. 6; paper: 0.5 to 0.9, section 3.5 finds 0.8 best)",
+        at_least=0.0,
+        at_most=1.0,
+    )
+    meta_batch: int = setting(
+        16, "number of distinct personas in an outer step (M in section 3.2; paper: 16)", at_least=1
+    )
+    inner_lr: float = setting(
+        0.005,
+        "learning rate of SGD in the inner step (eta_t in eq. 11 and section 3.2; paper: 0.005)",
+        at_least=0.0,
+    )
+    inner_steps: int = setting(
+        1, "number of SGD steps of the inner update (section 2.2; paper: 1)", at_least=1
+    )
+    outer_lr: float = setting(
+        0.003,
+        "learning rate of Adam in the outer step (eta_o in eq. 14 and section 3.2; paper: 0.003)",
+        at_least=0.0,
+    )
+    warmup: int = setting(
+        100, "number of outer steps in which --outer_lr rises linearly from zero", at_least=0
+    )
+    reduction: str = setting(
+        "mean",
+        "reduction of a loss over its tokens (eqs. 2 and 5 print sums)",
+        choices=REDUCTIONS,
+    )
+    gradient: str = setting(
+        "mixed",
+        "method of differentiating through the inner step: exact (reverse over reverse), mixed "
+        "(the same number by forward over reverse), finite_difference (the same to 1e-4 for one "
+        "more gradient, the fastest) or first_order (ignores the second derivative)",
+        choices=GRADIENTS,
+    )
+    distinct_start: bool = setting(False, "give the persona task a start token of its own")
+    persona_context: str = setting(
+        "both",
+        "utterances from which the persona task reconstructs statements: of both sides, or only "
+        "the speaker's own",
+        choices=("both", "own"),
+    )
+    glove: str = setting(
+        "",
+        "text file of word vectors in GloVe's format, of any width",
+        default_text="none; word vectors are drawn at random",
+    )
+    min_count: int = setting(
+        2, "minimum count of a word in train; rarer words are unknown", at_least=1
+    )
+    seed: int = setting(
+        0, "random seed for initialisation, episode sampling and validation", at_least=0
+    )
+    iterations: int = setting(20000, "number of outer steps", at_least=1)
+    validate_every: int = setting(
+        200, "number of outer steps between validations; each validation is saved", at_least=1
+    )
+    validation_episodes: int = setting(
+        96, "number of fixed support and query pairs of valid personas", at_least=1
+    )
+    patience: int = setting(
+        10, "number of validations without a better score before training stops", at_least=1
+    )
+    max_skipped: int = setting(
+        10, "number of consecutive steps without a finite gradient before training stops", at_least=1
+    )
+    persona_chunk: int | None = setting(
+        None,
+        "number of personas vmapped at a time on a device; more personas take more memory",
+        default_text="1 on a CPU; on an accelerator, as many as fit into its memory",
+        at_least=1,
+    )
 
     def step(self, platform: str) -> StepConfig:
-        """For the outer step on a platform ("cpu", "gpu", "tpu").
+        """Settings of the outer step on a platform ("cpu", "gpu", "tpu").
 
-        Where no chunk is set, a CPU takes one persona after the other, which is
-        fastest there, and an accelerator all of its share at once.
+        Without a chunk size, a CPU takes one persona after the other, which is the fastest
+        there, and an accelerator takes its whole share at once.
         """
         chunk = self.persona_chunk or (1 if platform == "cpu" else None)
         return StepConfig(self.model, self.reduction, self.gradient, self.inner_steps, chunk)
 
     def loss(self) -> LossConfig:
-        """For losses that are differentiated once."""
+        """Settings of losses that are differentiated once."""
         return LossConfig(self.model, self.reduction)
 
 
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """Everything that decides what an evaluation computes, besides the run.
+
+    `source` names the dialogues to test on; by default those of the run's corpus.
+    """
+
+    source: DataConfig = DataConfig(data=None)
+    shots: tuple[int, ...] = setting(
+        (0, 5, 10), "numbers k of dialogues to adapt to (section 3.4; paper: 0, 5 and 10)", at_least=0
+    )
+    split: str = setting("test", "split whose personas are tested", choices=SPLITS)
+    max_folds: int | None = setting(
+        None,
+        "number of held-out dialogues to test, spread over the personas",
+        default_text="all",
+        at_least=1,
+    )
+    checkpoint: Checkpoint = setting(
+        "best", "checkpoint of the run to test", choices=get_args(Checkpoint)
+    )
+    nli: str | None = setting(
+        None,
+        "folder of an NLI scorer made by experiments.train_nli",
+        default_text="none, and no C-score",
+    )
+    decoder: str = setting("beam", "method of decoding replies", choices=DECODERS)
+    beams: int = setting(5, "number of hypotheses of beam search", at_least=1)
+    top_p: float = setting(
+        0.9, "probability mass of the nucleus, above 0 and up to 1", at_least=1e-6, at_most=1.0
+    )
+    inner_lr: float | None = setting(
+        None, "learning rate of SGD in the adaptation", default_text="the run's", at_least=0.0
+    )
+    persona_at_test: bool = setting(
+        False, "put persona statements in front of test contexts, for a run of std_p"
+    )
+    seed: int = setting(0, "random seed of folds, shuffles and intervals", at_least=0)
+    resamples: int = setting(1000, "number of bootstrap resamples of an interval", at_least=1)
+    folds_at_once: int | None = setting(
+        None,
+        "number of folds that a device tests between two saves; more folds take more memory on an "
+        "accelerator",
+        default_text="2 on a CPU, 16 on an accelerator",
+        at_least=1,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ReconstructionConfig:
+    """Everything that decides what a test of persona reconstruction computes, besides the run."""
+
+    source: DataConfig = DataConfig(data=None)
+    split: str = setting("test", "split whose personas are reconstructed", choices=SPLITS)
+    max_dialogues: int | None = setting(
+        None,
+        "number of dialogues to read, spread over the personas",
+        default_text="all",
+        at_least=1,
+    )
+    checkpoint: Checkpoint = setting(
+        "best", "checkpoint of the run to test", choices=get_args(Checkpoint)
+    )
+    decoder: str = setting("greedy", "method of decoding personas", choices=("greedy", "beam"))
+    beams: int = setting(5, "number of hypotheses of beam search", at_least=1)
+    seed: int = setting(0, "random seed of dialogues, baseline and intervals", at_least=0)
+    resamples: int = setting(1000, "number of bootstrap resamples of an interval", at_least=1)
+
+
 def restored_config(saved: Mapping[str, Any]) -> TrainConfig:
-    """The settings of a run from its config.json; what else the file holds is left aside.
+    """Reads the settings of a run from its config.json; other entries of the file are ignored.
 
     Raises:
       ValueError: a setting is missing, or of another type.
@@ -109,21 +326,31 @@ def restored_config(saved: Mapping[str, Any]) -> TrainConfig:
         values["shape"] = TileShape(**saved["shape"])
         if small := saved["shape"].get("small"):
             values["shape"] = dataclasses.replace(values["shape"], small=TileShape(**small))
-        for part in (TrainConfig(**values), values["model"], values["shape"]):
-            for name, kind in get_type_hints(type(part)).items():
-                _check_type(name, getattr(part, name), kind)
-    except (KeyError, TypeError) as error:
+        config = TrainConfig(**values)
+        for record in (config, config.model, config.shape, *filter(None, [config.shape.small])):
+            for each in settings_of(record):
+                each.check_type(getattr(record, each.name))
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"found a run whose config.json does not fit this version ({error}), want one that "
-            "experiments.train made; train again"
+            "expected the settings of a run of experiments.train, got a config.json that does not "
+            f"fit this version ({error}); train again"
         ) from None
-    return TrainConfig(**values)
+    return config
 
 
-def _check_type(name: str, value: Any, kind: Any) -> None:
-    wanted = kind | int if kind is float else kind  # JSON has no 1.0 where 1 was given
-    if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
-        raise TypeError(f"{name} is {str(value)[:40]!r}")
+def source_of(saved: Mapping[str, Any], source: DataConfig) -> DataConfig:
+    """The dialogues to test a run on: those of `source`, or of the run where it names none.
+
+    The run's own file is split as it was for training; another file is split by `source`.
+    """
+    if source.data:
+        return source
+    return dataclasses.replace(
+        source,
+        data=saved["data"],
+        split_seed=saved.get("split_seed", source.split_seed),
+        skip_bad=source.skip_bad or saved.get("skip_bad", False),
+    )
 
 
 # `paper` is the paper's; the others keep its method and shrink what costs time. Their

@@ -1,13 +1,11 @@
-"""Nothing that a model is judged on is read before, on generated and on real dialogues."""
+"""Test data never leak into training or adaptation, on generated and on real dialogues."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
-from experiments import tested
 from mtml_jax.config import TileShape
 from mtml_jax.data.demo import demo_corpus
 from mtml_jax.data.episodes import Encoding, encode_dialogue, encode_personas, sample_episodes
@@ -15,6 +13,7 @@ from mtml_jax.data.parlai import find_split, read_parlai
 from mtml_jax.data.personas import group_personas, require_conversations
 from mtml_jax.data.vocab import SPECIALS, Vocabulary, build_vocabulary
 from mtml_jax.eval.folds import choose_folds, measure_folds, pack_folds
+from mtml_jax.eval.run import load_for_test
 
 SHAPE = TileShape(rows=2, context=96, response=64, persona=128)
 
@@ -37,7 +36,7 @@ def _said(dialogue):
 
 
 def _words_of_either_side(dialogue):
-    """What stands in a conversation, whoever tells it: both sides have the same."""
+    """The utterances of a conversation, the same for both sides."""
     return tuple(sorted(filter(None, _said(dialogue))))
 
 
@@ -79,7 +78,7 @@ def test_no_test_persona_is_trained_on(corpus):
 
 
 def test_no_gold_reply_is_in_its_own_context(corpus):
-    """Each reply is made a word of its own; then it may stand in later contexts alone."""
+    """Each reply becomes a word of its own, which may then occur in later contexts only."""
     marks = [f"mark{n}" for n in range(40)]
     vocabulary = Vocabulary(SPECIALS + tuple(marks))
     encoding = Encoding(vocabulary, dataclasses.replace(SHAPE, context=10_000))
@@ -100,17 +99,13 @@ def folds_of(save_tiny_run, tmp_path_factory):
         folder = tmp_path_factory.mktemp(strategy)
         save_tiny_run(folder, strategy=strategy)
 
-        def told(split, seed=0):
+        def corpus_of(split, seed=0):
             dialogues = demo_corpus(split)[:160]
             return [dataclasses.replace(d, statements=statements) for d in dialogues]
 
-        given = SimpleNamespace(
-            workdir=folder, checkpoint="best", persona_at_test=persona_at_test, data=None,
-            data_dir=None, split="test", split_seed=0, skip_bad=False,
-        )  # fmt: skip
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("mtml_jax.data.prepare.demo_corpus", told)
-            run = tested.load(given)
+            patch.setattr("mtml_jax.data.prepare.demo_corpus", corpus_of)
+            run = load_for_test(folder, persona_at_test=persona_at_test)
         plans = choose_folds(run.encoded, 5, 0, 4)
         sizes = measure_folds(plans, run.config.shape, epochs=2, seed=0)
         return [

@@ -141,7 +141,7 @@ def test_settings_of_another_type_are_refused(save_tiny_run, tmp_path, monkeypat
     save_tiny_run(tmp_path / "run")
     path = tmp_path / "run" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
-    with pytest.raises(ValueError, match="config.json does not fit this version .*train again"):
+    with pytest.raises(ValueError, match="config.json that does not fit this version .*train again"):
         load_trained(tmp_path / "run")
     assert not (tmp_path / "harm").exists()
 

@@ -14,6 +14,7 @@ import tempfile
 from absl import app, flags
 
 from experiments import flags as settings
+from experiments import startup
 
 UPLOAD = 20 * 2**20  # bytes
 _STRAY = 3600, 3600  # seconds between removals of unread uploads, and their age by then
@@ -28,18 +29,18 @@ _POLICY = (
 
 def define_flags() -> None:
     settings.define_device_flags()
-    flags.DEFINE_string("host", "127.0.0.1", "address to listen on (default: reachable from this machine only)")
-    flags.DEFINE_integer("port", 7860, "port to listen on", lower_bound=1, upper_bound=65535)
+    flags.DEFINE_string("host", "127.0.0.1", "address to listen on; the default is this machine")
+    flags.DEFINE_integer("port", 7860, "TCP port to listen on", lower_bound=1, upper_bound=65535)
     flags.DEFINE_string("runs", "runs", "folder that is searched for training runs")
-    flags.DEFINE_string("ratings", "ratings.sqlite", "file that experiments.ratings wrote")
-    flags.DEFINE_boolean("results", True, "show the tab of results, which reveals the systems")
+    flags.DEFINE_string("ratings", "ratings.sqlite", "file of items and ratings made by experiments.ratings")
+    flags.DEFINE_boolean("results", True, "show the tab of results, which names the systems")
 
 
 def main(argv) -> None:
-    settings.start(argv, "--runs=runs")
+    startup.start(argv, "--runs=runs")
     given = flags.FLAGS
     # A signal ends the page in the same way, and uploads are removed.
-    with settings.one_sentence("stopped; no rating that was saved is lost"):
+    with startup.one_sentence("stopped; no rating that was saved is lost"):
         serve(given.host, given.port, given.runs, given.ratings, given.results)
 
 

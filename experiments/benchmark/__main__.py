@@ -13,10 +13,12 @@ from absl import app, flags
 from tqdm import tqdm
 
 from experiments import flags as settings
+from experiments import startup
 from experiments.benchmark.peers import WAYS, compare_with_peers
 from experiments.benchmark.steps import measure_steps, variants
 from experiments.benchmark.tables import benchmark_tables
 from experiments.checkout import commit
+from mtml_jax.checks import check_chunk
 from mtml_jax.config import PRESETS, TrainConfig
 from mtml_jax.data.episodes import pack_rows
 from mtml_jax.data.prepare import Prepared, prepare
@@ -37,35 +39,35 @@ _CONTEXTS = 16  # decoded side by side
 
 
 def define_flags() -> None:
-    settings.define_common_flags()
+    settings.define_device_flags()
     settings.define_data_flags()
     # Seconds to compile would be those of a look into the cache.
     flags.FLAGS.set_default("compilation_cache", "")
-    flags.DEFINE_enum("preset", "small", list(PRESETS), "sizes of the model")
+    flags.DEFINE_enum("preset", "small", list(PRESETS), "preset of model sizes and training settings")
     flags.DEFINE_list(
-        "rows", ["steps", *CALLS], f"what is measured, of steps, {', '.join(CALLS)}; or none"
+        "rows", ["steps", *CALLS], f"comma-separated list of what is measured: steps, {', '.join(CALLS)}; or none"
     )
-    flags.DEFINE_list("strategies", ["std", "paml", "mtml", "amtml"], "of steps")
-    flags.DEFINE_list("gradients", ["first_order", "finite_difference", "mixed", "exact"], "of steps")
+    flags.DEFINE_list("strategies", ["std", "paml", "mtml", "amtml"], "strategies whose steps are timed")
+    flags.DEFINE_list("gradients", ["first_order", "finite_difference", "mixed", "exact"], "gradient methods whose steps are timed")
     flags.DEFINE_list(
-        "chunks", ["default"], "of steps: personas vmapped at a time on a device, or default"
+        "chunks", ["default"], "numbers of personas vmapped at a time on a device for which steps are timed, or default"
     )
-    flags.DEFINE_list("remat", ["no"], "of steps: whether layers are recomputed; no, yes or both")
-    flags.DEFINE_integer("batches", 2, "of steps: real batches", lower_bound=2)
+    flags.DEFINE_list("remat", ["no"], "whether steps recompute layers in the backward pass: no, yes or no,yes")
+    flags.DEFINE_integer("batches", 2, "number of real batches that steps are timed on", lower_bound=2)
     flags.DEFINE_list(
-        "peers", [], f"compare with PyTorch, of {', '.join(WAYS)}; pip install -e '.[peers]'"
+        "peers", [], f"PyTorch programs to compare with: {', '.join(WAYS)}; pip install -e '.[peers]'"
     )
-    flags.DEFINE_string("peers_python", sys.executable, "interpreter that has PyTorch")
-    flags.DEFINE_integer("peers_chunk", 4, "personas at a time in func", lower_bound=1)
-    flags.DEFINE_integer("repeats", 7, "timings a row; the median is shown", lower_bound=2)
-    flags.DEFINE_string("json", None, "also write all numbers to this file")
+    flags.DEFINE_string("peers_python", sys.executable, "path of a Python interpreter that has PyTorch")
+    flags.DEFINE_integer("peers_chunk", 4, "number of personas vmapped at a time by the peer func", lower_bound=1)
+    flags.DEFINE_integer("repeats", 7, "number of timings per row, of which the median is shown", lower_bound=2)
+    flags.DEFINE_string("json", None, "file for all numbers, as JSON")
     flags.DEFINE_boolean("markdown", False, "print the tables as Markdown")
 
 
 def main(argv) -> None:
     given = flags.FLAGS
-    settings.start(argv, "--preset=small")
-    with settings.one_sentence("interrupted"):
+    startup.start(argv, "--preset=small")
+    with startup.one_sentence("interrupted"):
         benchmark(given)
 
 
@@ -80,7 +82,7 @@ def benchmark(given) -> None:
     chunks = [_chunk(text) for text in given.chunks]
     config = PRESETS[given.preset]
     for chunk in chunks:
-        settings.check_chunk(
+        check_chunk(
             dataclasses.replace(config, persona_chunk=chunk), persona_mesh(config.meta_batch).size
         )
 

@@ -17,6 +17,7 @@ from typing import TextIO
 from absl import app, flags
 
 from experiments import flags as settings
+from experiments import startup
 from experiments.chat.terminal import (
     columns,
     fold,
@@ -64,7 +65,7 @@ def define_flags() -> None:
 
 
 def main(argv) -> None:
-    settings.start(argv, "--workdir=runs/x")
+    startup.start(argv, "--workdir=runs/x")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for stream, errors in ((sys.stdin, "replace"), (sys.stdout, "backslashreplace")):
         stream.reconfigure(errors=errors)

@@ -17,19 +17,19 @@ from mtml_jax.runs.files import write_text
 
 
 def define_flags() -> None:
-    flags.DEFINE_integer("sample", None, "number of turns to draw (paper: 50)")
-    flags.DEFINE_list("from", None, "folders of the evaluated runs whose replies are rated")
-    flags.DEFINE_string("output", "ratings.sqlite", "file for items and ratings")
-    flags.DEFINE_list("shots", ["10"], "numbers k of dialogues that the models were adapted to")
-    flags.DEFINE_integer("epoch", 10, "epoch of the adaptation that replied", lower_bound=1)
-    flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "split that the replies are from")
+    flags.DEFINE_integer("sample", None, "number of turns to draw for rating (paper: 50)")
+    flags.DEFINE_list("from", None, "folders of evaluated runs, whose replies are rated")
+    flags.DEFINE_string("output", "ratings.sqlite", "file of items and ratings")
+    flags.DEFINE_list("shots", ["10"], "numbers k of dialogues that the models adapted to")
+    flags.DEFINE_integer("epoch", 10, "epoch of the adaptation after which replies are rated", lower_bound=1)
+    flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "split whose replies are rated")
     flags.DEFINE_list(
         "also", [], f"further systems: {', '.join(ALSO)} (adapted to another's dialogues)"
     )
-    flags.DEFINE_integer("seed", 0, "random seed for the draw, the raters' orders and the intervals", 0)
+    flags.DEFINE_integer("seed", 0, "random seed of the draw, the raters' orders and the intervals", 0)
     flags.DEFINE_boolean("report", False, "print the tables of the ratings so far")
-    flags.DEFINE_string("csv", None, "write the ratings so far to this file")
-    flags.DEFINE_integer("resamples", 1000, "number of bootstrap samples for the intervals", lower_bound=1)
+    flags.DEFINE_string("csv", None, "file for the ratings so far, as CSV")
+    flags.DEFINE_integer("resamples", 1000, "number of bootstrap resamples of an interval", lower_bound=1)
 
 
 def main(argv) -> None:

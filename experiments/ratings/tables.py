@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments.ratings.store import CRITERIA, RatingStore
-from mtml_jax.eval.metrics import bootstrap_interval
+from mtml_jax.eval.statistics import bootstrap_interval
 
 VALUES = (-1, 0, 1)
 _TABLES = {10: "Table 4", 5: "Table 5"}

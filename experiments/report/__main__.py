@@ -16,8 +16,8 @@ from mtml_jax.runs.files import write_bytes, write_text
 
 
 def define_flags() -> None:
-    flags.DEFINE_integer("seed", 0, "of the intervals", lower_bound=0)
-    flags.DEFINE_integer("resamples", 1000, "of the bootstrap intervals", lower_bound=1)
+    flags.DEFINE_integer("seed", 0, "random seed of the bootstrap intervals", lower_bound=0)
+    flags.DEFINE_integer("resamples", 1000, "number of bootstrap resamples of an interval", lower_bound=1)
 
 
 def main(argv) -> None:

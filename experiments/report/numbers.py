@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.report.cells import Stage, Study
-from mtml_jax.eval.scores import differences_over_seeds, resample_seeds, scorer, summarise_seeds
+from mtml_jax.eval.scores import scorer
+from mtml_jax.eval.statistics import differences_over_seeds, resample_seeds, summarise_seeds
 
 _LEVELS = 5  # of PPL, at which two curves are compared
 

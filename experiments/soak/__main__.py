@@ -16,14 +16,16 @@ from experiments.soak.trials import Trials, counted
 from mtml_jax.runs.files import write_json
 from mtml_jax.runs.versions import versions
 
-flags.DEFINE_list("parts", list(PARTS), "what to do, of " + ", ".join(PARTS))
-flags.DEFINE_string("output", "runs/soak", "folder of results and of the runs that are killed")
-flags.DEFINE_integer("files", 20_000, "fuzzed files", lower_bound=1)
-flags.DEFINE_integer(
-    "kills", 50, "runs to kill: trainings, some of them several times, evaluations and "
-    "preparations; and a tenth as many studies", 1,
-)  # fmt: skip
-flags.DEFINE_integer("seed", 0, "of the moments of the kills and of the files")
+
+def define_flags() -> None:
+    flags.DEFINE_list("parts", list(PARTS), "comma-separated parts to run: " + ", ".join(PARTS))
+    flags.DEFINE_string("output", "runs/soak", "folder of results and of the runs that are killed")
+    flags.DEFINE_integer("files", 20_000, "number of fuzzed files", lower_bound=1)
+    flags.DEFINE_integer(
+        "kills", 50, "number of runs to kill: trainings, some of them several times, evaluations "
+        "and preparations; and a tenth as many studies", 1,
+    )  # fmt: skip
+    flags.DEFINE_integer("seed", 0, "random seed of the moments of the kills and of the files")
 
 
 def main(argv) -> None:
@@ -53,4 +55,5 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

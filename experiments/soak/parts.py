@@ -13,9 +13,9 @@ import sys
 from absl import flags
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from experiments.folds_file import FoldsFile
 from experiments.soak.fuzz import READERS, check
 from experiments.soak.runs import random_moment, run, size_of, state_of
+from mtml_jax.eval.folds_file import FoldsFile
 from mtml_jax.runs.checkpoint import ASIDE
 from mtml_jax.runs.files import write_json
 from mtml_jax.runs.integrity import find_damage

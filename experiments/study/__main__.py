@@ -11,7 +11,7 @@ from typing import Any
 from absl import app, flags
 
 from experiments import flags as settings
-from experiments.fold_rows import EPOCHS, parsed_shots
+from experiments import startup
 from experiments.study import tuning
 from experiments.study.bar import Part, whole_bar
 from experiments.study.cell import TRAINING_COST, make_cell, step_cost
@@ -19,6 +19,7 @@ from experiments.study.rows import chosen_rows, config_of
 from mtml_jax.config import PRESETS, TrainConfig
 from mtml_jax.data.personas import group_personas, require_conversations
 from mtml_jax.data.prepare import CORPORA, Prepared, load_split, prepare
+from mtml_jax.eval.protocol import EPOCHS
 from mtml_jax.nli.scorer import Scorer, load_scorer
 from mtml_jax.runs.files import write_json
 from mtml_jax.runs.lock import InUse
@@ -88,32 +89,32 @@ def define_flags() -> None:
     settings.define_device_flags()
     settings.define_data_flags()
     flags.DEFINE_string("output", None, "folder of the study (default: runs/study-DATA-PRESET)")
-    flags.DEFINE_enum("preset", "tiny", list(PRESETS), "sizes of the model and length of a run")
-    flags.DEFINE_integer("seeds", 3, "of parameters and episodes: 0, 1, ...", lower_bound=1)
+    flags.DEFINE_enum("preset", "tiny", list(PRESETS), "preset of model sizes and training settings")
+    flags.DEFINE_integer("seeds", 3, "number of random seeds of each row, counted from 0", lower_bound=1)
     flags.DEFINE_list(
         "rows", ["main"],
-        "main (std, std_p, paml, mtml-0.8, amtml, multitask), paper (all of its rows), "
-        "ablations, all, or names; what is there already is not made again",
+        "comma-separated rows: main (std, std_p, paml, mtml-0.8, amtml, multitask), paper (all of its rows), "
+        "ablations, all, or names; cells that exist are not made again",
     )  # fmt: skip
-    flags.DEFINE_integer("iterations", None, "outer steps of every run (default: the preset's)", 1)
+    flags.DEFINE_integer("iterations", None, "number of outer steps of every run (default: the preset's)", 1)
     flags.DEFINE_float(
-        "minutes", None, "of steps that a training takes at most; the report tells which it ended", 0.1
+        "minutes", None, "minutes that the steps of a training may take; the report names the runs it ended (default: no limit)", 0.1
     )
-    flags.DEFINE_float("inner_lr", None, "give it, and valid is not searched for it", 0.0)
-    flags.DEFINE_float("outer_lr", None, "the same", 0.0)
-    flags.DEFINE_enum("reduction", None, ["mean", "sum"], "the same")
-    flags.DEFINE_enum("split", "test", ["valid", "test"], "whose personas the rows are tested on")
+    flags.DEFINE_float("inner_lr", None, "learning rate of SGD in the inner step (default: searched on valid personas)", 0.0)
+    flags.DEFINE_float("outer_lr", None, "learning rate of Adam in the outer step (default: searched on valid personas)", 0.0)
+    flags.DEFINE_enum("reduction", None, ["mean", "sum"], "reduction of a loss over its tokens (default: searched on valid personas)")
+    flags.DEFINE_enum("split", "test", ["valid", "test"], "split whose personas the rows are tested on")
     flags.DEFINE_list("shots", ["5", "10"], "numbers k of dialogues to adapt to (section 3.4)")
-    flags.DEFINE_integer("folds_per_persona", 2, "held-out dialogues of each", lower_bound=1)
-    flags.DEFINE_string("nli", None, "folder of an NLI scorer, for C; from experiments.train_nli")
-    flags.DEFINE_string("glove", None, "word vectors for the row mtml-0.8-glove")
+    flags.DEFINE_integer("folds_per_persona", 2, "number of held-out dialogues of each persona", lower_bound=1)
+    flags.DEFINE_string("nli", None, "folder of an NLI scorer made by experiments.train_nli (default: none, and no C-score)")
+    flags.DEFINE_string("glove", None, "text file of word vectors for the row mtml-0.8-glove")
     flags.DEFINE_boolean("tune_only", False, "stop once the rates are fixed in study.json")
 
 
 def main(argv) -> None:
-    settings.start(argv, "--output=runs/study")
+    startup.start(argv, "--output=runs/study")
     interrupted = "interrupted; the same command goes on from there"
-    with settings.one_sentence(interrupted):
+    with startup.one_sentence(interrupted):
         run_study(flags.FLAGS)
 
 
@@ -138,7 +139,7 @@ def run_study(given) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     study = Study(
         folder, given.preset, base, source, given.data_dir, given.split,
-        given.folds_per_persona, parsed_shots(given.shots), given.minutes or math.inf,
+        given.folds_per_persona, settings.whole_numbers("shots", given.shots), given.minutes or math.inf,
     )  # fmt: skip
     _check_shots(study)
     cells = [(row, seed) for seed in range(given.seeds) for row in rows]

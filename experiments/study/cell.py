@@ -3,26 +3,23 @@
 import dataclasses
 import statistics
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import jax
 import numpy as np
 
 from experiments.checkout import commit
-from experiments.fold_rows import run_folds, work_of
-from experiments.fold_scores import effective_shots, statistics_of
-from experiments.folds_file import FoldsFile
 from experiments.operations import count_step
 from experiments.reconstruct import measure_reconstruction
 from experiments.study.rows import Row, config_of
 from experiments.study.training import train_run
-from experiments.tested import fingerprint, load
-from mtml_jax.config import TrainConfig
+from mtml_jax.config import DataConfig, EvalConfig, ReconstructionConfig, TrainConfig
 from mtml_jax.data.episodes import sample_episodes
 from mtml_jax.data.prepare import Prepared, training_batch
 from mtml_jax.eval.folds import choose_folds
-from mtml_jax.model import decoding
+from mtml_jax.eval.folds_file import FoldsFile
+from mtml_jax.eval.protocol import effective_shots, run_folds, statistics_of, systems_of
+from mtml_jax.eval.run import fingerprint, load_for_test
 from mtml_jax.runs.lock import WorkdirLock
 from mtml_jax.runs.log import read_log
 from mtml_jax.runs.versions import versions
@@ -140,14 +137,15 @@ def step_cost(config: TrainConfig, data: Prepared) -> dict[str, float]:
 
 def _test(row, workdir, study, bar):
     begin = time.monotonic()
-    given = SimpleNamespace(
-        workdir=workdir, checkpoint=row.checkpoint, split=study.split, persona_at_test=False,
-        data=None, data_dir=study.data_dir, split_seed=0, skip_bad=False, inner_lr=None, seed=0,
-        decoder="beam", beams=decoding.BEAMS, folds_at_once=None,
-    )  # fmt: skip
-    run = load(given)
+    evaluation = EvalConfig(split=study.split, checkpoint=row.checkpoint)
+    run = load_for_test(
+        workdir,
+        checkpoint=row.checkpoint,
+        split=study.split,
+        source=DataConfig(data=None, data_dir=study.data_dir),
+    )
     count = study.folds_per_persona * len(run.personas)
-    plans = {k: choose_folds(run.encoded, k, given.seed, count) for k in (0, *study.shots)}
+    plans = {k: choose_folds(run.encoded, k, evaluation.seed, count) for k in (0, *study.shots)}
     settings = {
         "checkpoint": row.checkpoint,
         "step": run.step,
@@ -155,10 +153,10 @@ def _test(row, workdir, study, bar):
         "inner_lr": run.config.inner_lr,
         "data": fingerprint(run.personas),
     }
-    bar.stage("testing", 1.0, sum(len(plans[k]) for _, k in work_of(plans)))
+    bar.stage("testing", 1.0, sum(len(plans[k]) for _, k in systems_of(plans)))
     path = workdir / f"test-{row.checkpoint}" / f"{study.split}.folds.jsonl"
     with FoldsFile(path, settings) as done:
-        run_folds(given, run, plans, done, bar)
+        run_folds(evaluation, run, plans, done, bar)
         found = statistics_of(run, plans, done.rows, study.scorer)
         samples = _samples(run, plans, done.rows)
     return {
@@ -172,7 +170,7 @@ def _test(row, workdir, study, bar):
             for (system, k, epoch), statistics in found.items()
         ],
         "samples": samples,
-        "reconstruction": _reconstruction(given, run, len(run.personas)),
+        "reconstruction": _reconstruction(row, run, study.split),
         "test_seconds": time.monotonic() - begin,
     }
 
@@ -200,7 +198,7 @@ def _samples(run, plans, rows):
         said = [(t.context, t.response) for t in dialogue.turns[: turn + 1]]
         utterances = [[who, text] for pair in said for who, text in zip(("other", "self"), pair)]
         replies = {}
-        for system, k in work_of(plans):
+        for system, k in systems_of(plans):
             name = f"{k}-shot, {system}" if k else system
             replies[name] = rows[system, k, plan.persona, plan.dialogue]["replies"][-1][turn]
         samples.append(
@@ -215,9 +213,11 @@ def _samples(run, plans, rows):
     return samples
 
 
-def _reconstruction(given, run, count):
-    """Rows against turns seen, where the persona task was learnt; else None."""
+def _reconstruction(row, run, split):
+    """Scores by turns seen, if the run was trained on the persona task; otherwise None."""
     if not STRATEGIES[run.config.strategy].reconstructs(run.config.alpha):
         return None
-    how = {**vars(given), "decoder": "greedy", "max_dialogues": count, "resamples": 200}
-    return measure_reconstruction(SimpleNamespace(**how), run)[2]
+    config = ReconstructionConfig(
+        split=split, checkpoint=row.checkpoint, max_dialogues=len(run.personas), resamples=200
+    )
+    return measure_reconstruction(config, run)[2]

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import optax
 
 from experiments.study.training import train_run
-from experiments.summary import own_and_other
 from mtml_jax.config import TrainConfig
 from mtml_jax.data.prepare import training_batch, validation_batch
+from mtml_jax.eval.quick import own_and_other
 from mtml_jax.meta.inner import inner_update
 from mtml_jax.meta.objectives import mean_gradient
 from mtml_jax.model import losses
@@ -126,15 +126,15 @@ def run_trial(config: TrainConfig, study, bar) -> dict[str, Any]:
         for row in read_log(workdir / "log.jsonl")
         if row["kind"] == "valid" and row["step"] == best
     )
-    (_, own, other), *_ = own_and_other(params, config, data, _FOLDS)
+    quick = own_and_other(params, config, data, _FOLDS)
     return {
         **told,
         "moved": _moved(params, config, data),
         "second_order_share": _second_order_share(params, config, data),
         "initial_ppl": valid["initial_response_ppl"],
         "adapted_ppl": valid["adapted_response_ppl"],
-        "own_ppl": own,
-        "other_ppl": other,
+        "own_ppl": quick.own,
+        "other_ppl": quick.other,
         "seconds": time.monotonic() - begin,
     }
 

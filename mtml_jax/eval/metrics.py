@@ -1,14 +1,14 @@
-"""Scores: numbers and texts in, numbers out.
+"""Compute the scores of replies: numbers and texts in, numbers out.
 
 Texts are words joined by blanks. Scores over many replies are made from statistics that
 add up, one row per reply: sum them over a persona, over drawn personas or over all, and
-score the sum. That is what `bootstrap_interval` needs.
+score the sum. `statistics.bootstrap_interval` resamples them.
 """
 
 import collections
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -172,65 +172,12 @@ def consistency(statistics_sum: Sequence[int]) -> Consistency:
     )
 
 
-def bootstrap_interval(
-    score: Callable[..., float],
-    groups: int | tuple[int, ...],
-    *,
-    seed: int,
-    resamples: int = 1000,
-    level: float = 0.95,
-) -> tuple[float, float]:
-    """The percentile bootstrap interval of a score (Efron and Tibshirani, 1993, ch. 13).
-
-    Personas are drawn with repetition, as many as there are, and whole: replies of one
-    persona are not independent. With statistics added up per persona,
-    `lambda drawn: corpus_bleu(per_persona[drawn].sum(axis=0))` is a score. The difference of
-    two systems on the same drawn personas is one too, which makes the interval paired:
-    `lambda drawn: score_a(drawn) - score_b(drawn)`.
-
-    Args:
-      score: called with the drawn indices, int64 [groups], one array for each entry of
-        `groups` where that is a tuple.
-      groups: number of personas; or numbers of independent kinds that are drawn together,
-        such as (seeds, personas).
-      seed: of the draws; equal seeds draw equal indices whatever the score.
-      resamples: how many times.
-      level: share of the resamples that the interval holds.
-
-    Returns:
-      (low, high), two scores of the sorted resamples. Resamples whose score is NaN
-      (nothing to count was drawn) are left out. NaN where a single group leaves nothing
-      to vary, or every score is NaN.
-
-    Raises:
-      ValueError: there are no groups or resamples, or level is not inside (0, 1).
-    """
-    sizes = groups if isinstance(groups, tuple) else (groups,)
-    if min(sizes, default=0) < 1 or resamples < 1 or not 0.0 < level < 1.0:
-        raise ValueError(
-            f"found groups {groups}, resamples {resamples} and level {level}, "
-            "want at least 1, at least 1 and a share between 0 and 1"
-        )
-    if min(sizes) == 1:
-        return math.nan, math.nan
-    rng = np.random.default_rng(seed)
-    drawn = ([rng.integers(size, size=size) for size in sizes] for _ in range(resamples))
-    scores = np.array([float(score(*indices)) for indices in drawn])
-    scores = scores[~np.isnan(scores)]
-    if not scores.size:
-        return math.nan, math.nan
-    tail = (1.0 - level) / 2.0
-    # Two of the scores themselves: between infinite ones nothing can be interpolated.
-    low, high = np.quantile(scores, [tail, 1.0 - tail], method="nearest")
-    return float(low), float(high)
-
-
 def repeat_share(replies: Sequence[str], train_statements: Iterable[str]) -> float:
     """The share of replies that are a train persona statement, word for word.
 
     Raw consistency rewards reciting statements, whoever's they are. Full stops are
     dropped and other punctuation marks are words, on both sides, as in
-    `mtml_jax.data.vocab.persona_text`.
+    `mtml_jax.data.text.persona_text`.
 
     Args:
       replies: texts.

@@ -1,4 +1,4 @@
-"""The scores of a system: held-out dialogues and its answers in, numbers with intervals out.
+"""Count and score the answers of a system to held-out dialogues.
 
 A system's statistics are arrays that add up, one row a persona, so that every score of a
 resample of personas is the score of a sum.
@@ -19,13 +19,13 @@ VERDICTS = ("stated", "contradicted", "ignored")
 
 
 class HeldOut(NamedTuple):
-    """What a held-out dialogue is scored against.
+    """A held-out dialogue that answers are scored against.
 
     Attributes:
       persona: index of its persona.
       gold: the human replies.
-      statements: of the speaker, in this dialogue.
-      shuffled: of another persona.
+      statements: the speaker's statements in this dialogue.
+      shuffled: statements of another persona, the control.
       verdict: reply -> one of `VERDICTS`, where the speaker's facts are known; else None.
     """
 
@@ -37,12 +37,13 @@ class HeldOut(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a system makes of a held-out dialogue.
+    """The answer of a system to a held-out dialogue.
 
     Attributes:
-      replies: one a turn.
-      nll: of the gold replies, in nats; None where the system gives no probabilities.
-      tokens: of the gold replies.
+      replies: one reply per turn.
+      nll: negative log-likelihood of the gold replies in nats; None for a system without
+        probabilities.
+      tokens: number of tokens of the gold replies.
     """
 
     replies: tuple[str, ...]
@@ -57,7 +58,7 @@ def count(
     known_statements: Iterable[str] = (),
     labels: Mapping[str, Label] | None = None,
 ) -> Statistics:
-    """Counts what the scores of one system are made of.
+    """Counts the statistics that the scores of one system are computed from.
 
     Args:
       tests: held-out dialogues.
@@ -66,9 +67,9 @@ def count(
       labels: name of a C-score -> what labels its pairs; "c" is the calibrated one.
 
     Returns:
-      Arrays that add up, with a leading axis of personas, those of `tests` in the order of their
-      numbers. What cannot be counted (no probabilities, no statements, no scorer, no known
-      facts) is not in it. Bits of distinct n-grams are joined instead of added.
+      Arrays that add up, with a leading axis of the personas of `tests` in the order of their
+      numbers. Statistics that cannot be counted (no probabilities, no statements, no scorer, no
+      known facts) are left out. Bits of distinct n-grams are joined instead of added.
     """
     places = {p: n for n, p in enumerate(sorted({test.persona for test in tests}))}
     rows = np.array([places[test.persona] for test in tests])
@@ -78,7 +79,7 @@ def count(
     add = functools.partial(_add, len(places))
     bleu = metrics.bleu_statistics(replies, gold)
     known = set(known_statements)
-    found = {
+    counted = {
         "dialogues": add(rows, np.ones(len(rows))),
         "replies": add(turns, np.ones(len(turns))),
         "words": add(turns, bleu[:, -2]),
@@ -87,210 +88,72 @@ def count(
         "repeats": add(turns, [metrics.repeat_share([reply], known) for reply in replies]),
     }
     for n, name in enumerate(("unigrams", "bigrams"), start=1):
-        found[name], found[f"distinct_{name}"] = _ngrams(len(places), turns, replies, n)
+        counted[name], counted[f"distinct_{name}"] = _ngrams(len(places), turns, replies, n)
     if all(answer.nll is not None for answer in answers):
-        found["nll"] = add(rows, [answer.nll for answer in answers])
-        found["tokens"] = add(rows, [answer.tokens for answer in answers])
+        counted["nll"] = add(rows, [answer.nll for answer in answers])
+        counted["tokens"] = add(rows, [answer.tokens for answer in answers])
         ppl = [metrics.perplexity(a.nll, a.tokens) for a in answers if a.nll is not None]
-        found["dialogue_ppl"] = add(rows, ppl)
+        counted["dialogue_ppl"] = add(rows, ppl)
     if all(test.verdict for test in tests):
         judged = [(t.verdict, a) for t, a in zip(tests, answers) if t.verdict]
         verdicts = [verdict(reply) for verdict, a in judged for reply in a.replies]
-        found["facts"] = add(turns, [[v == name for name in VERDICTS] for v in verdicts])
+        counted["facts"] = add(turns, [[v == name for name in VERDICTS] for v in verdicts])
     if all(test.statements and test.shuffled for test in tests):
         for name, label in (labels or {}).items():
             for against, suffix in (("statements", ""), ("shuffled", "_shuffled")):
-                whose = [
+                pairs_of = [
                     [(reply, statement) for statement in getattr(test, against)]
                     for test, answer in zip(tests, answers)
                     for reply in answer.replies
                 ]
-                flat = label([pair for pairs in whose for pair in pairs])
-                cuts = np.cumsum([len(pairs) for pairs in whose])[:-1]
+                flat = label([pair for pairs in pairs_of for pair in pairs])
+                cuts = np.cumsum([len(pairs) for pairs in pairs_of])[:-1]
                 sums = metrics.consistency_statistics(np.split(flat, cuts))
-                found[f"{name}{suffix}"] = add(turns, sums)
-    return found
-
-
-def summarise(statistics: Statistics, *, seed: int, resamples: int = 1000) -> dict[str, dict]:
-    """Every score with its interval over personas.
-
-    Returns:
-      Name -> {"value", "low", "high"}: `bootstrap_interval` at 95 %.
-    """
-    return {
-        name: _with_interval(functools.partial(score, statistics), statistics, seed, resamples)
-        for name, score in _scores(statistics).items()
-    }
-
-
-def differences(
-    one: Statistics, other: Statistics, *, seed: int, resamples: int = 1000
-) -> dict[str, dict]:
-    """Every score of one system minus the other's on the same personas, as `summarise`.
-
-    The same personas are drawn for both, so the interval is paired.
-    """
-
-    def difference(score, drawn):
-        return score(one, drawn) - score(other, drawn)
-
-    return {
-        name: _with_interval(functools.partial(difference, score), one, seed, resamples)
-        for name, score in _scores(one).items()
-        if name in _scores(other)
-    }
-
-
-def summarise_seeds(
-    runs: Sequence[Statistics], names: Iterable[str], *, seed: int, resamples: int = 1000
-) -> dict[str, dict]:
-    """Scores of one system that was trained with several seeds.
-
-    Args:
-      runs: one a seed, of the same personas in the same order.
-      names: of scores; what some run does not allow is left out.
-      seed: of the draws.
-      resamples: how many times seeds and personas are drawn.
-
-    Returns:
-      Name -> {"value", "low", "high", "seeds"}: the mean over seeds with the interval of
-      `resample_seeds`, and the score of every seed.
-
-    Raises:
-      ValueError: there are no runs, or they differ in their number of personas.
-    """
-    return {
-        name: _over_seeds(scored, runs, seed, resamples)
-        for name in names
-        if all(scored := [scorer(run, name) for run in runs])
-    }
-
-
-def differences_over_seeds(
-    ones: Sequence[Statistics],
-    others: Sequence[Statistics],
-    names: Iterable[str],
-    *,
-    seed: int,
-    resamples: int = 1000,
-) -> dict[str, dict]:
-    """Scores of one system minus those of another, seed by seed, as `summarise_seeds`.
-
-    The same seeds and personas are drawn for both, so the interval is paired.
-
-    Raises:
-      ValueError: there are no runs, or they differ in their number of seeds or personas.
-    """
-    if len(ones) != len(others):
-        raise ValueError(
-            f"found runs of {len(ones)} and of {len(others)} seeds, want those of the same seeds"
-        )
-
-    def minus(one, other):
-        return lambda drawn: one(drawn) - other(drawn)
-
-    found = {}
-    for name in names:
-        left, right = ([scorer(run, name) for run in runs] for runs in (ones, others))
-        if all(left) and all(right):
-            gaps = list(map(minus, left, right))
-            found[name] = _over_seeds(gaps, [*ones, *others], seed, resamples)
-    return found
+                counted[f"{name}{suffix}"] = add(turns, sums)
+    return counted
 
 
 def scorer(statistics: Statistics, name: str) -> Callable[[np.ndarray], float] | None:
-    """Makes the function from drawn personas to a score, or to a part of one (`_parts`); None
-    where it cannot be counted."""
-    known = _scores(statistics)
-    found = known.get(name) or _parts(statistics, known).get(name)
-    return functools.partial(found, statistics) if found else None
+    """The function from drawn personas to a score or a part of one; None if it is not counted."""
+    known = score_functions(statistics)
+    function = known.get(name) or part_functions(statistics, known).get(name)
+    return functools.partial(function, statistics) if function else None
 
 
-def resample_seeds(
-    mean: Callable[[Sequence[int], np.ndarray], float],
-    seeds: int,
-    personas: int,
-    *,
-    seed: int,
-    resamples: int = 1000,
-) -> tuple[float, float]:
-    """The interval at 95 % of what is a mean over seeds.
-
-    Args:
-      mean: (drawn seeds, drawn personas) -> number.
-      seeds: drawn together with the personas; a single one is kept, and the interval is
-        over personas alone.
-      personas: of every seed.
-      seed: of the draws.
-      resamples: how many times.
-
-    Returns:
-      (low, high), as `metrics.bootstrap_interval`.
-    """
-    draw = functools.partial(metrics.bootstrap_interval, seed=seed, resamples=resamples)
-    if seeds == 1:
-        return draw(lambda drawn: mean((0,), drawn), personas)
-    return draw(mean, (seeds, personas))
-
-
-def _over_seeds(scored, runs, seed, resamples):
-    """`scored` holds, for each seed, a function of the drawn personas."""
-    if len(sizes := {len(run["dialogues"]) for run in runs}) != 1:
-        raise ValueError(
-            f"found runs of {' and '.join(map(str, sorted(sizes))) or 'no'} personas, want at "
-            "least one run, and all of the same personas"
-        )
-    (personas,) = sizes
-
-    def mean(seeds, drawn):
-        return sum(scored[n](drawn) for n in seeds) / len(seeds)
-
-    low, high = resample_seeds(mean, len(scored), personas, seed=seed, resamples=resamples)
-    each = [float(one(np.arange(personas))) for one in scored]
-    return {"value": sum(each) / len(each), "low": low, "high": high, "seeds": each}
-
-
-def _with_interval(score, statistics, seed, resamples):
-    personas = len(statistics["dialogues"])
-    low, high = metrics.bootstrap_interval(score, personas, seed=seed, resamples=resamples)
-    return {"value": float(score(np.arange(personas))), "low": low, "high": high}
-
-
-def _scores(statistics: Statistics) -> dict[str, Callable[[Statistics, np.ndarray], float]]:
-    """Name -> (statistics, drawn personas) -> score, for what the statistics allow."""
+def score_functions(statistics: Statistics) -> dict[str, Callable[[Statistics, np.ndarray], float]]:
+    """Name -> (statistics, drawn personas) -> score, for all scores that the statistics allow."""
 
     def total(name):
-        return lambda found, drawn: found[name][drawn].sum(axis=0)
+        return lambda sums, drawn: sums[name][drawn].sum(axis=0)
 
     def ratio(part, whole, index=()):
-        return lambda found, drawn: float(
-            total(part)(found, drawn)[index] / max(total(whole)(found, drawn), 1)
+        return lambda sums, drawn: float(
+            total(part)(sums, drawn)[index] / max(total(whole)(sums, drawn), 1)
         )
 
     def distinct(name):
-        def score(found, drawn):
-            present = np.bitwise_or.reduce(found[f"distinct_{name}"][drawn], axis=0)
-            return np.bitwise_count(present).sum() / max(total(name)(found, drawn), 1)
+        def score(sums, drawn):
+            present = np.bitwise_or.reduce(sums[f"distinct_{name}"][drawn], axis=0)
+            return np.bitwise_count(present).sum() / max(total(name)(sums, drawn), 1)
 
         return score
 
     def consistency(name, field):
-        return lambda found, drawn: getattr(
-            metrics.consistency(total(name)(found, drawn)), field
+        return lambda sums, drawn: getattr(
+            metrics.consistency(total(name)(sums, drawn)), field
         )
 
     def own_minus_shuffled(name):
         own, shuffled = consistency(name, "c"), consistency(f"{name}_shuffled", "c")
-        return lambda found, drawn: own(found, drawn) - shuffled(found, drawn)
+        return lambda sums, drawn: own(sums, drawn) - shuffled(sums, drawn)
 
     scores: dict[str, Callable] = {}
     if "nll" in statistics:
-        scores["ppl"] = lambda found, drawn: metrics.perplexity(
-            total("nll")(found, drawn), total("tokens")(found, drawn)
+        scores["ppl"] = lambda sums, drawn: metrics.perplexity(
+            total("nll")(sums, drawn), total("tokens")(sums, drawn)
         )
         scores["ppl_macro"] = ratio("dialogue_ppl", "dialogues")
-    scores["bleu"] = lambda found, drawn: metrics.corpus_bleu(total("bleu")(found, drawn))
+    scores["bleu"] = lambda sums, drawn: metrics.corpus_bleu(total("bleu")(sums, drawn))
     scores["bleu_dialogue"] = ratio("dialogue_bleu", "dialogues")
     for n, name in enumerate(("unigrams", "bigrams"), start=1):
         if f"distinct_{name}" in statistics:  # they are large, and not kept everywhere
@@ -308,28 +171,28 @@ def _scores(statistics: Statistics) -> dict[str, Callable[[Statistics, np.ndarra
         for index, verdict in enumerate(VERDICTS):
             scores[verdict] = ratio("facts", "replies", index)
         stated, denied = (scores[verdict] for verdict in ("stated", "contradicted"))
-        scores["facts"] = lambda found, drawn: stated(found, drawn) - denied(found, drawn)
+        scores["facts"] = lambda sums, drawn: stated(sums, drawn) - denied(sums, drawn)
     return scores
 
 
-def _parts(statistics: Statistics, scores: Mapping[str, Callable]) -> dict[str, Callable]:
-    """What `_scores` are made of: the nats a token of PPL; of persona scores the rates of what is
-    right and wrong, their sum, and the share of the right in it, which is NaN where nothing is
-    said."""
+def part_functions(statistics: Statistics, scores: Mapping[str, Callable]) -> dict[str, Callable]:
+    """The parts of scores, by name: nats per token of PPL; for persona scores, the rates of right
+    and of wrong statements, their sum, and the share of right ones, NaN if there are none of both.
+    """
 
-    def nats(found, drawn):
-        return float(found["nll"][drawn].sum() / max(found["tokens"][drawn].sum(), 1))
+    def nats(sums, drawn):
+        return float(sums["nll"][drawn].sum() / max(sums["tokens"][drawn].sum(), 1))
 
     def pairs(name, field):
-        return lambda found, drawn: getattr(metrics.consistency(found[name][drawn].sum(axis=0)), field)
+        return lambda sums, drawn: getattr(metrics.consistency(sums[name][drawn].sum(axis=0)), field)
 
     def both(right, wrong):
-        return lambda found, drawn: right(found, drawn) + wrong(found, drawn)
+        return lambda sums, drawn: right(sums, drawn) + wrong(sums, drawn)
 
     def share(right, wrong):
         whole = both(right, wrong)
-        return lambda found, drawn: (
-            right(found, drawn) / whole(found, drawn) if whole(found, drawn) else math.nan
+        return lambda sums, drawn: (
+            right(sums, drawn) / whole(sums, drawn) if whole(sums, drawn) else math.nan
         )
 
     parts: dict[str, Callable] = {"nats": nats} if "nll" in statistics else {}

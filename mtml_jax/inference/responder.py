@@ -9,15 +9,14 @@ Programs are compiled once for the model's sizes and take its parameters as an a
 that replies of the initial and the adapted parameters cost the same.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
 
 from mtml_jax.data.episodes import Encoding, encode_dialogue, pack_rows
-from mtml_jax.data.jsonl import tokenize
 from mtml_jax.data.records import Dialogue, Turn
+from mtml_jax.data.text import detokenize, tokenize
 from mtml_jax.data.vocab import END, START, START_PERSONA, UNK
 from mtml_jax.model import decoding
 from mtml_jax.runs.trained import Trained
@@ -27,11 +26,6 @@ from mtml_jax.types import Params, Tokens
 DECODERS = ("beam", "greedy", "nucleus")
 MAX_PERSONA = 60  # tokens; personas of PersonaChat have 28 at the median, 54 at 99 %
 MAX_CHARACTERS = 4000  # of a longer utterance, only the end is read
-
-_NO_BLANK_BEFORE = re.compile(r" (n't\b|'\w+|[.,!?;:%)\]}]+)")
-_NO_BLANK_AFTER = re.compile(r"([(\[{$#]) ")
-_BEGINNING = re.compile(r"(^|[.!?]\s+)(\w)")
-_I = re.compile(r"\bi\b")
 
 
 class Responder:
@@ -179,24 +173,6 @@ def persona_caveat(model: Trained) -> str:
 
 def _reconstructs(model: Trained) -> bool:
     return STRATEGIES[model.config.strategy].reconstructs(model.config.alpha)
-
-
-def detokenize(text: str) -> str:
-    """Joins tokens into text for display; it does not invert `tokenize`.
-
-    Punctuation joins the word before it, an opening bracket the word behind it; i and the
-    beginnings of sentences become capitals. The unknown word is shown as (?).
-
-    Args:
-      text: blank-separated tokens.
-
-    Returns:
-      The text.
-    """
-    words = ["(?)" if word == "<unk>" else word for word in text.split()]
-    joined = _NO_BLANK_AFTER.sub(r"\1", _NO_BLANK_BEFORE.sub(r"\1", " ".join(words)))
-    capital = _BEGINNING.sub(lambda match: match[1] + match[2].upper(), joined)
-    return _I.sub("I", capital)
 
 
 def unknown_share(model: Trained, dialogues: Sequence[Dialogue]) -> float:

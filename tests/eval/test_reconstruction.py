@@ -5,16 +5,24 @@ import functools
 import json
 import math
 import sys
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
+from experiments import flags as settings
 from experiments import reconstruct as command
-from experiments import reconstruction_report
-from mtml_jax.config import LossConfig, ModelConfig, TileShape, TrainConfig
+from mtml_jax.config import (
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    ReconstructionConfig,
+    TileShape,
+    TrainConfig,
+)
 from mtml_jax.data.demo import demo_corpus
 from mtml_jax.data.episodes import Encoding, encode_dialogue, pack_rows
 from mtml_jax.data.records import Dialogue, Turn
@@ -30,8 +38,9 @@ from mtml_jax.eval.reconstruction import (
     Subject,
     list_cases,
     score_cases,
-    summarise_cases,
 )
+from mtml_jax.eval.reconstruction_scores import summarise_cases
+from mtml_jax.eval.table import reconstruction_table
 from mtml_jax.meta.outer import init_state
 from mtml_jax.model import decoding, transformer
 from mtml_jax.runs.checkpoint import Checkpoints
@@ -279,17 +288,11 @@ def workdir(tmp_path_factory, draw_params):
     return folder
 
 
-def flags(workdir, **changed):
-    given = {
-        "workdir": str(workdir), "data": None, "data_dir": None, "split_seed": 0,
-        "skip_bad": False, "split": "test", "max_dialogues": 3, "checkpoint": "best",
-        "output": None, "decoder": "greedy", "beams": 2, "seed": 5, "resamples": 20,
-    }  # fmt: skip
-    return types.SimpleNamespace(**(given | changed))
+CHOSEN = ReconstructionConfig(max_dialogues=3, beams=2, seed=5, resamples=20)
 
 
 def test_the_command_writes_scores_and_a_plot(workdir, capsys, quick_compile):
-    report = command.score(flags(workdir))
+    report = command.reconstruct_and_print(workdir, CHOSEN)
     written = json.loads((workdir / "eval" / "test.reconstruction.json").read_text())
     assert written["settings"] == report["settings"] and written["settings"]["seed"] == 5
     assert written["settings"]["step"] == 3 and "jax" in written["versions"]
@@ -318,13 +321,13 @@ def test_without_matplotlib_there_are_the_scores(workdir, tmp_path, capsys, monk
     for name in [name for name in sys.modules if name.startswith("matplotlib")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    command.score(flags(workdir, output=str(tmp_path / "out")))
+    command.reconstruct_and_print(workdir, CHOSEN, str(tmp_path / "out"))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["test.reconstruction.json"]
     assert "pip install -e '.[plot]'" in capsys.readouterr().out
 
 
 def test_the_dialogues_are_a_function_of_the_seed(workdir):
-    run = command.load(types.SimpleNamespace(**vars(flags(workdir)), persona_at_test=False))
+    run = command.load_for_test(workdir)
     subjects = command.choose_subjects(run, "test", 5, 30)
     assert subjects == command.choose_subjects(run, "test", 5, None)[:30]
     assert subjects != command.choose_subjects(run, "test", 6, 30)
@@ -336,60 +339,64 @@ def test_the_dialogues_are_a_function_of_the_seed(workdir):
 
 
 def test_dialogues_without_statements_are_left_out(workdir, tmp_path, capsys):
-    run = command.load(types.SimpleNamespace(**vars(flags(workdir)), persona_at_test=False))
+    run = command.load_for_test(workdir)
     first = run.personas[0]
-    untold = dataclasses.replace(
+    without = dataclasses.replace(
         first, dialogues=tuple(dataclasses.replace(d, statements=()) for d in first.dialogues)
     )
-    half = run._replace(personas=[untold, *run.personas[1:]])
+    half = run._replace(personas=[without, *run.personas[1:]])
     subjects = command.choose_subjects(half, "test", 0, None)
     assert len(subjects) == sum(len(p.dialogues) for p in run.personas[1:])
     assert {t.dialogue.speaker for t in subjects} == {p.name for p in run.personas[1:]}
-    command._describe(flags(workdir), half, subjects)
+    command._describe(CHOSEN, half, subjects)
     assert f"left out {len(first.dialogues)} dialogues" in capsys.readouterr().out
 
 
-def refusal(monkeypatch, given):
-    monkeypatch.setattr(command.settings, "start_jax", lambda: None)
-    monkeypatch.setattr(command.flags, "FLAGS", given)
-    with pytest.raises(SystemExit) as ended:
-        command.main(["reconstruct"])
-    message = str(ended.value)
-    assert message.startswith("error: ") and "\n" not in message
-    return message
+@pytest.fixture
+def refusal(monkeypatch):
+    """(flags) -> the one sentence that the command ends with."""
+    monkeypatch.setattr(command.startup, "start_jax", lambda: None)
+
+    def run(*arguments):
+        with flagsaver.flagsaver():
+            command.define_flags()
+            flags.FLAGS(["reconstruct", *arguments])
+            with pytest.raises(SystemExit) as ended:
+                command.main(["reconstruct"])
+        message = str(ended.value)
+        assert message.startswith("error: ") and "\n" not in message
+        return message
+
+    return run
 
 
-def test_wrong_inputs_get_one_sentence(workdir, tmp_path, monkeypatch):
-    assert "got no --workdir" in refusal(monkeypatch, flags(""))
-    assert "no config.json" in refusal(monkeypatch, flags(tmp_path))
-    untold = tmp_path / "untold"
-    untold.mkdir()
+def test_wrong_inputs_get_one_sentence(workdir, tmp_path, refusal):
+    assert "got no --workdir" in refusal()
+    assert "no config.json" in refusal(f"--workdir={tmp_path}")
+    assert "1 or more, got --beams=0" in refusal(f"--workdir={workdir}", "--beams=0")
+    without = tmp_path / "without"
+    without.mkdir()
     said = [{"speaker": "s0", "text": "hi"}, {"speaker": "s1", "text": "hello"}]
     lines = [{"conversation": f"c{n}", "utterances": said} for n in range(2)]
     for split in ("train", "test"):
-        (untold / f"{split}.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
-    message = refusal(monkeypatch, flags(workdir, data=str(untold)))
-    assert "persona statements of 0 personas in the test split" in message
+        (without / f"{split}.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    message = refusal(f"--workdir={workdir}", f"--data={without}")
+    assert "persona statements of two personas" in message and "got 0 in the test" in message
     assert not (tmp_path / "eval").exists()
     with pytest.raises(SystemExit, match="flags only"):
         command.main(["reconstruct", "runs/x"])
 
 
-def test_the_command_has_its_flags(monkeypatch):
-    values = command.flags.FlagValues()
-    monkeypatch.setattr(command.flags, "FLAGS", values)
-    for name in ("string", "integer", "enum", "boolean"):
-        define = getattr(command.flags, f"DEFINE_{name}")
-        monkeypatch.setattr(
-            command.flags, f"DEFINE_{name}", functools.partial(define, flag_values=values)
-        )
-    command.define_flags()
-    values(["reconstruct", "--workdir=w"])
-    assert values.data is None and values.decoder == "greedy"
-    assert set(vars(flags(""))) <= set(values.flag_values_dict())
+def test_the_command_has_its_flags():
+    with flagsaver.flagsaver():
+        command.define_flags()
+        flags.FLAGS(["reconstruct", "--workdir=w"])
+        config = settings.read(ReconstructionConfig, source=settings.read(DataConfig))
+        assert config == ReconstructionConfig()
+        assert flags.FLAGS.workdir == "w" and flags.FLAGS.output is None
 
 
 def test_intervals_stand_at_turns_that_half_the_dialogues_have(scored):
     rows = summarise_cases(SUBJECTS, scored, VOCABULARY, seed=0, resamples=20)
-    text = reconstruction_report.table({"rows": rows, "dialogues": 5})
+    text = reconstruction_table({"rows": rows, "dialogues": 5})
     assert text.count("own minus shuffled after 3 turns: F1 ") == 2

@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 
 from mtml_jax.eval import metrics, scores
-from mtml_jax.eval.scores import (
-    Answer,
-    HeldOut,
-    count,
+from mtml_jax.eval.scores import Answer, HeldOut, count
+from mtml_jax.eval.statistics import (
     differences,
     differences_over_seeds,
     summarise,
@@ -69,7 +67,7 @@ def test_consistency_by_hand():
 
 def parts(statistics):
     everyone = np.arange(len(statistics["dialogues"]))
-    names = scores._parts(statistics, scores._scores(statistics))
+    names = scores.part_functions(statistics, scores.score_functions(statistics))
     return {name: scores.scorer(statistics, name)(everyone) for name in names}
 
 
@@ -190,9 +188,9 @@ def test_differences_over_seeds_are_paired():
 
 @pytest.mark.parametrize("ones, others", [([], []), ([words_of(1)] * 2, [words_of(1)])])
 def test_runs_that_cannot_be_compared(ones, others):
-    with pytest.raises(ValueError, match="found runs of .*want"):
+    with pytest.raises(ValueError, match="expected .*got runs of"):
         differences_over_seeds(ones, others, ["length"], seed=0)
-    with pytest.raises(ValueError, match="found runs of 1 and 2 personas, want"):
+    with pytest.raises(ValueError, match="expected .*got runs of 1 and 2 personas"):
         summarise_seeds([words_of(1), words_of(1, 2)], ["length"], seed=0)
 
 

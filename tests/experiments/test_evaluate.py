@@ -1,17 +1,21 @@
-"""The command that tests a run: rows, going on after an interruption, wrong inputs."""
+"""Evaluation of a run: rows, a restart after an interruption, wrong inputs, the command."""
 
 import dataclasses
 import json
-from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
-from experiments import evaluate as command
-from experiments import fold_rows, fold_scores, tested
-from mtml_jax.config import ModelConfig, TileShape, TrainConfig
+from experiments import evaluate as script
+from experiments import flags as settings
+from mtml_jax.config import DataConfig, EvalConfig, ModelConfig, TileShape, TrainConfig
 from mtml_jax.data.prepare import prepare
+from mtml_jax.eval import evaluate as command
+from mtml_jax.eval import protocol
+from mtml_jax.eval import run as tested
 from mtml_jax.eval.scores import VERDICTS
 from mtml_jax.runs.checkpoint import Checkpoints
 from mtml_jax.runs.folder import save_run
@@ -49,22 +53,20 @@ def workdir(data, tmp_path_factory):
     return folder
 
 
-def flags(workdir, output, **changes):
-    defaults = {
-        "workdir": str(workdir), "output": str(output), "shots": ["0", "1", "2"],
-        "split": "test", "max_folds": 3, "checkpoint": "best", "nli": None, "decoder": "greedy",
-        "beams": 2, "top_p": 0.9, "inner_lr": None, "persona_at_test": False, "seed": 0,
-        "resamples": 20, "folds_at_once": 1, "data": None, "data_dir": None, "split_seed": 0,
-        "skip_bad": False,
-    }  # fmt: skip
-    return SimpleNamespace(**defaults | changes)
+CHOSEN = EvalConfig(
+    shots=(0, 1, 2), max_folds=3, decoder="greedy", beams=2, resamples=20, folds_at_once=1
+)
+
+
+def evaluated(workdir, output, **changes):
+    return command.evaluate(workdir, dataclasses.replace(CHOSEN, **changes), output)
 
 
 @pytest.fixture(scope="module")
 def first(workdir, tmp_path_factory):
     """A whole evaluation: (folder, report)."""
     output = tmp_path_factory.mktemp("eval")
-    return output, command.evaluate(flags(workdir, output))
+    return output, evaluated(workdir, output)
 
 
 def test_every_row_is_there(first):
@@ -116,17 +118,17 @@ def test_finished_folds_are_not_done_again(first, workdir, tmp_path, monkeypatch
     half = "\n".join(rows[:-1]) + "\n" + rows[-1][:50]
     (tmp_path / "test.folds.jsonl").write_text(half)
     ran = []
-    original = fold_rows._compiled
+    original = protocol._compiled
 
     def counting(*args):
-        mesh, at_once, run = original(*args)
-        return mesh, at_once, lambda folds: ran.append(1) or run(folds)
+        at_once, run = original(*args)
+        return at_once, lambda folds: ran.append(1) or run(folds)
 
-    monkeypatch.setattr(fold_rows, "_compiled", counting)
-    again = command.evaluate(flags(workdir, tmp_path))
+    monkeypatch.setattr(protocol, "_compiled", counting)
+    again = evaluated(workdir, tmp_path)
     assert len(ran) == 1
     assert json.dumps(again["rows"]) == json.dumps(report["rows"])
-    command.evaluate(flags(workdir, tmp_path, shots=["1"]))  # what is there serves others
+    evaluated(workdir, tmp_path, shots=(1,))  # what is there serves others
     assert len(ran) == 1
 
 
@@ -142,22 +144,22 @@ def test_consistency_stands_in_the_report_when_there_is_a_scorer(first, workdir,
         def labels(self, pairs, progress=None, *, calibrated=True):
             return np.full(len(pairs), 1 if calibrated else -1, np.int8)
 
-    run = tested.load(flags(workdir, output))
-    given = flags(workdir, output)
+    run = tested.load_for_test(workdir)
     plans = {0: command.choose_folds(run.encoded, 0, 0, 3)}
-    with command.FoldsFile(output / "test.folds.jsonl", command._settings(given, run)) as done:
-        report = command.score(given, run, plans, done.rows, Scorer())
+    settings = command.fold_settings(CHOSEN, run)
+    with command.FoldsFile(output / "test.folds.jsonl", settings) as done:
+        report = command.make_report(CHOSEN, run, plans, done.rows, Scorer())
     found = report["rows"][1]["scores"]
-    statements = [len(t.statements) for p in plans[0] for t in [fold_scores._held_out(run, p)]]
+    statements = [len(t.statements) for p in plans[0] for t in [protocol._held_out(run, p)]]
     assert report["nli"] == "0123"
     assert found["c"]["value"] == pytest.approx(np.mean(statements), abs=0.5)
     assert found["c_uncalibrated"]["value"] == -found["c"]["value"]
     assert found["c_entailment"]["value"] == 1
 
 
-def refusal(**changes):
+def refusal(workdir, output, **changes):
     with pytest.raises((ValueError, OSError)) as caught:
-        command.evaluate(flags(**changes))
+        evaluated(workdir, output, **changes)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -167,9 +169,9 @@ def test_wrong_inputs_get_one_sentence(first, workdir, data, tmp_path):
     output, _ = first
     new = tmp_path / "out"
     assert "no config.json" in refusal(workdir=tmp_path / "none", output=new)
-    assert "want whole numbers" in refusal(workdir=workdir, output=new, shots=["five"])
-    assert "lower --shots" in refusal(workdir=workdir, output=new, shots=["99"])
-    assert "want a run of std_p" in refusal(workdir=workdir, output=new, persona_at_test=True)
+    assert "got --shots=-1" in refusal(workdir=workdir, output=new, shots=(-1,))
+    assert "lower --shots" in refusal(workdir=workdir, output=new, shots=(99,))
+    assert "expected a run of std_p" in refusal(workdir=workdir, output=new, persona_at_test=True)
     assert "another seed (saved 0, now 1)" in refusal(workdir=workdir, output=output, seed=1)
     assert not new.exists()
     other = tmp_path / "other"
@@ -186,7 +188,7 @@ def test_statements_stand_in_the_context_where_asked(data, tmp_path):
     workdir = tmp_path / "run"
     save(workdir, data, dataclasses.replace(CONFIG, strategy="std_p"))
     with_, without = (
-        tested.load(flags(workdir, tmp_path, persona_at_test=told)) for told in (True, False)
+        tested.load_for_test(workdir, persona_at_test=asked) for asked in (True, False)
     )
     statements = with_.personas[0].dialogues[0].statements
     front = with_.vocabulary.encode(statements[0].rstrip(" ."))
@@ -209,6 +211,34 @@ def test_another_file_is_split_by_the_flags(data, tmp_path, monkeypatch):
         return dialogues
 
     monkeypatch.setattr(tested, "load_split", read)
-    tested.load(flags(workdir, tmp_path, split_seed=3))
-    tested.load(flags(workdir, tmp_path, data="other.jsonl", split_seed=3))
+    tested.load_for_test(workdir, source=DataConfig(data=None, split_seed=3))
+    tested.load_for_test(workdir, source=DataConfig(data="other.jsonl", split_seed=3))
     assert asked == {("own.jsonl", 5, True), ("other.jsonl", 3, False)}
+
+
+def test_the_command_reads_its_settings_from_flags():
+    with flagsaver.flagsaver():
+        script.define_flags()
+        flags.FLAGS(["evaluate", "--workdir=w", "--shots=5,0", "--data=own.jsonl", "--split=valid"])
+        source = settings.read(DataConfig)
+        config = settings.read(EvalConfig, source=source)
+        assert config == EvalConfig(
+            shots=(0, 5), split="valid", source=DataConfig(data="own.jsonl")
+        )
+        flags.FLAGS(["evaluate", "--shots=five"])
+        with pytest.raises(ValueError, match="expected whole numbers .*got --shots=five"):
+            settings.read(EvalConfig)
+        flags.FLAGS(["evaluate", "--shots=5", "--max_folds=0"])
+        with pytest.raises(ValueError, match="1 or more, got --max_folds=0"):
+            settings.read(EvalConfig)
+
+
+def test_the_command_prints_the_table_and_the_files(first, workdir, capsys):
+    output, _ = first
+    script.evaluate_and_print(str(workdir), CHOSEN, str(output))
+    printed = capsys.readouterr().out
+    for part in ("best checkpoint (step 3); 3 held-out", "2-shot, own, epoch 10", "no C-score"):
+        assert part in printed
+    assert f"results in {output}: test.json, test.generations.jsonl" in printed
+    with pytest.raises(ValueError, match="got no --workdir"):
+        script.evaluate_and_print(None, CHOSEN, None)

@@ -17,6 +17,7 @@ from absl.testing import flagsaver
 from jax.sharding import PartitionSpec
 
 from experiments import flags as settings
+from experiments import startup
 from experiments import train as command
 from experiments.communication import traffic
 from mtml_jax import sharding
@@ -42,6 +43,7 @@ from experiments import train
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_default_matmul_precision", "highest")
 train.summary.show = lambda *arguments: None
+train.define_flags()
 app.run(train.main)
 """
 
@@ -147,6 +149,7 @@ def test_processes_whose_devices_would_stay_idle_are_refused(of_two):
 def settled(tmp_path_factory):
     """The settings of `SIZES`, and their data."""
     with flagsaver.flagsaver():
+        command.define_flags()
         flags.FLAGS(["train", *SIZES])
         config = settings.resolve_config()
     return config, prepare(config, "demo")
@@ -188,23 +191,24 @@ def test_padded_validation_counts_what_there_is(settled):
     ],
 )
 def test_the_launcher_tells_of_other_processes(environment, several):
-    assert settings._launched_with_others(environment) == several
+    assert startup._launched_with_others(environment) == several
 
 
 @pytest.mark.parametrize(
     "arguments, wanted",
     [
         (["--coordinator=here:1"], "HOST:PORT and two numbers, or only --coordinator=auto"),
-        (["--process_id=1"], "--process_id=1, want HOST:PORT"),
+        (["--process_id=1"], "HOST:PORT and two numbers, or only --coordinator=auto, got --coordinator=None, --num_processes=None and --process_id=1"),
         (["--coordinator=auto", "--num_processes=2"], "only --coordinator=auto"),
         (["--coordinator=here:1", "--num_processes=2", "--process_id=2"], "from 0 to 1"),
     ],
 )
 def test_half_told_places_are_refused(arguments, wanted):
     with flagsaver.flagsaver():
+        command.define_flags()
         flags.FLAGS(["train", *arguments])
         with pytest.raises(SystemExit) as ended:
-            settings.join_processes()
+            startup.join_processes()
     assert str(ended.value).startswith("error: ") and wanted in str(ended.value)
 
 

@@ -218,7 +218,7 @@ def test_a_study_of_two_rows_from_the_search_to_the_cells(tmp_path, monkeypatch)
     assert cells["multitask.0.json"]["reconstruction"][0]["turns_seen"] == 1
 
     (tmp_path / "cells" / "paml.0.json").unlink()
-    monkeypatch.setattr("experiments.fold_rows._compiled", None)  # no fold is done again
+    monkeypatch.setattr("mtml_jax.eval.protocol._compiled", None)  # no fold is done again
     monkeypatch.setattr("mtml_jax.train.loop.training_batch", lambda *_, **__: {"w": np.zeros(4)})
     study.run_study(flags)
     again = json.loads((tmp_path / "cells" / "paml.0.json").read_text())

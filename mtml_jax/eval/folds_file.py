@@ -1,4 +1,4 @@
-"""What an evaluation has done so far, a line a fold: work that is never done twice."""
+"""Keep the finished folds of an evaluation in a file, one line per fold."""
 
 import json
 import os
@@ -11,27 +11,27 @@ from mtml_jax.runs.journal import read_journal
 
 
 class FoldsFile:
-    """Rows of finished folds in a file that survives its writer.
+    """Finished folds, which a later start of the same evaluation reads instead of testing again.
 
     Args:
-      path: `NAME.folds.jsonl`; the settings stand beside it in `NAME.settings.json`.
-      settings: all that the rows depend on.
+      path: `NAME.folds.jsonl`; the settings are next to it in `NAME.settings.json`.
+      settings: everything that the rows depend on.
 
     Raises:
-      ValueError: the file is there with other settings, or a line is no row.
+      ValueError: the file belongs to other settings, or a line is no row.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]):
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(path.name.removesuffix(".folds.jsonl") + ".settings.json")
-        if beside.exists():
-            if differing := differing_settings(json.loads(beside.read_bytes()), settings):
+        settings_path = path.with_name(path.name.removesuffix(".folds.jsonl") + ".settings.json")
+        if settings_path.exists():
+            if differing := differing_settings(json.loads(settings_path.read_bytes()), settings):
                 raise ValueError(
-                    f"{path.parent}: found an evaluation with another {differing}; name another "
-                    "folder with --output, or remove this one"
+                    f"{path.parent}: expected an evaluation with the same settings, got another "
+                    f"{differing}; name another folder with --output, or remove this one"
                 )
         else:
-            write_json(beside, settings)
+            write_json(settings_path, settings)
         self.rows: dict[tuple, dict[str, Any]] = {}
         read_journal(
             path, self._keep, expected="a finished fold", remedy="remove the line", mend=True
@@ -42,7 +42,7 @@ class FoldsFile:
         self.rows[key(row)] = row
 
     def add(self, rows: list[dict[str, Any]]) -> None:
-        """Adds finished folds and hands them to the disk."""
+        """Adds finished folds and writes them to the disk."""
         for row in rows:
             self._keep(row)
             self._file.write(json.dumps(row) + "\n")
@@ -60,5 +60,5 @@ class FoldsFile:
 
 
 def key(row: dict[str, Any]) -> tuple[str, int, int, int]:
-    """What names a fold: (system, shots, persona, dialogue)."""
+    """The key of a fold: (system, shots, persona, dialogue)."""
     return row["system"], row["shots"], row["persona"], row["dialogue"]

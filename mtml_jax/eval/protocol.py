@@ -1,0 +1,256 @@
+"""Test a model as in section 3.4: adapt to each fold, score and decode it, count its statistics."""
+
+import contextlib
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from mtml_jax.config import EvalConfig
+from mtml_jax.data.demo_judge import judge_reply
+from mtml_jax.data.vocab import START
+from mtml_jax.eval.adaptation import score_stages
+from mtml_jax.eval.folds import FoldPlan, measure_folds, pack_folds
+from mtml_jax.eval.folds_file import FoldsFile
+from mtml_jax.eval.run import Run
+from mtml_jax.eval.scores import Answer, HeldOut, Statistics, count
+from mtml_jax.model import decoding
+from mtml_jax.nli.scorer import Scorer
+from mtml_jax.sharding import (
+    fetch,
+    from_first,
+    own_share,
+    persona_mesh,
+    replicate,
+    split_personas,
+)
+
+EPOCHS = (1, 3, 5, 7, 10)  # after which an adapted model is scored; 0 is the unadapted model
+_UNADAPTED = (0,)
+DECODERS = {
+    "beam": decoding.beam_search,
+    "greedy": decoding.greedy,
+    "nucleus": decoding.sample,
+}
+
+
+def systems_of(plans: dict[int, list[FoldPlan]]) -> list[tuple[str, int]]:
+    """The systems that every fold is tested with: (system, shots)."""
+    return [("unadapted", 0), *((s, k) for k in plans if k for s in ("own", "other"))]
+
+
+def run_folds(
+    config: EvalConfig,
+    run: Run,
+    plans: dict[int, list[FoldPlan]],
+    done: FoldsFile | None,
+    bar: tqdm | None = None,
+) -> None:
+    """Adapts to, scores and decodes every fold that is not done yet.
+
+    All processes share every group of folds. The first one keeps the results, and continues
+    alone when this function returns.
+
+    Args:
+      config: settings of the evaluation.
+      run: the model, and the personas of the folds.
+      plans: the folds of each k.
+      done: file of finished folds; None in processes other than the first.
+      bar: progress bar of several evaluations, which each fold advances; None for a bar of
+        this evaluation.
+    """
+    systems = systems_of(plans)
+    rows = done.rows if done else {}
+    waiting = {}
+    for system, k in systems:
+        missing = [(system, k, p.persona, p.dialogue) not in rows for p in plans[k]]
+        waiting[system, k] = [plans[k][i] for i in np.flatnonzero(from_first(np.array(missing)))]
+    shape, longest = run.config.shape, max(plans)
+    total = sum(len(plans[k]) for _, k in systems)
+    left = sum(map(len, waiting.values()))
+    with contextlib.ExitStack() as stack:
+        bar = bar or stack.enter_context(
+            tqdm(total=total, initial=total - left, unit="fold", disable=None)
+        )
+        for adapts in (False, True):  # one program for all that adapt, whatever their k
+            pending = [pair for pair in systems if bool(pair[1]) == adapts and waiting[pair]]
+            if not pending:
+                continue
+            bar.set_description("measuring")
+            stages = EPOCHS if adapts else _UNADAPTED
+            epochs = max(1, *stages)
+            sizes = measure_folds(
+                plans[longest if adapts else 0], shape, epochs=epochs, seed=config.seed
+            )
+            at_once, score_folds = _compiled(config, run, stages)
+            for system, k in pending:
+                bar.set_description(f"{system}, {k}-shot" if k else system)
+                folds = waiting[system, k]
+                for begin in range(0, len(folds), at_once):
+                    group = folds[begin : begin + at_once]
+                    packed = pack_folds(
+                        [group[i % len(group)] for i in range(at_once)][own_share(at_once)],
+                        shape,
+                        sizes,
+                        control=system == "other",
+                        epochs=epochs,
+                        seed=config.seed,
+                    )
+                    results = score_folds(packed)
+                    if done:
+                        done.add(_rows(run, system, k, group, results))
+                    bar.update(len(group))
+    if jax.process_count() > 1:
+        jax.distributed.shutdown()
+
+
+def _compiled(config, run, stages):
+    """(folds at once, function of packed folds to whole numpy arrays)."""
+    devices = jax.devices()
+    on_cpu = devices[0].platform == "cpu"
+    each = config.folds_at_once or (2 if on_cpu else 16)
+    mesh = persona_mesh(each * len(devices))
+    params = replicate(run.params, mesh)
+    inner_lr = replicate(jnp.float32(inner_lr_of(config, run)), mesh)
+    options: dict = {"beams": config.beams} if config.decoder == "beam" else {}
+    if config.decoder == "nucleus":
+        options = {"top_p": config.top_p, "seed": config.seed}
+    program = functools.partial(
+        _score_folds,
+        stages=stages,
+        config=run.config.loss(),
+        mesh=mesh,
+        chunk=1 if on_cpu else each,
+        decoder=config.decoder,
+        options=tuple(options.items()),
+    )
+    return each * mesh.size, lambda folds: fetch(
+        program(params, split_personas(folds, mesh), inner_lr)
+    )
+
+
+@functools.partial(
+    jax.jit, static_argnames=("stages", "config", "mesh", "chunk", "decoder", "options")
+)
+def _score_folds(params, folds, inner_lr, *, stages, config, mesh, chunk, decoder, options):
+    how = dict(options)
+    if decoder == "nucleus":
+        how["key"] = jax.random.key(how.pop("seed"))
+    decode = functools.partial(DECODERS[decoder], start=START, config=config.model, **how)
+    return score_stages(
+        params,
+        folds,
+        inner_lr,
+        stages=stages,
+        config=config,
+        mesh=mesh,
+        chunk=chunk,
+        decode=decode,
+    )
+
+
+def _rows(run, system, shots, plans, results):
+    """One row for each fold, as `FoldsFile` keeps it."""
+    epochs = EPOCHS if shots else _UNADAPTED
+    rows = []
+    for n, plan in enumerate(plans):
+        turns = len(plan.held_out.examples)
+        texts = [
+            [run.vocabulary.decode(ids) for ids in results.replies.ids[n, stage, :turns]]
+            for stage in range(len(epochs))
+        ]
+        rows.append(
+            {
+                "system": system,
+                "shots": shots,
+                "persona": plan.persona,
+                "dialogue": plan.dialogue,
+                "effective_shots": len(plan.others if system == "other" else plan.own),
+                "epochs": list(epochs),
+                "nll": [float(x) for x in results.response.nll[n]],
+                "tokens": int(results.response.tokens[n, 0]),
+                "replies": texts,
+                "log_prob": np.round(results.replies.log_prob[n, :, :turns], 4).tolist(),
+            }
+        )
+    return rows
+
+
+def inner_lr_of(config: EvalConfig, run: Run) -> float:
+    """The learning rate of the adaptation."""
+    return run.config.inner_lr if config.inner_lr is None else config.inner_lr
+
+
+def statistics_of(
+    run: Run, plans: dict[int, list[FoldPlan]], rows: dict, scorer: Scorer | None
+) -> dict[tuple[str, int, int], Statistics]:
+    """Counts the statistics of the replies and likelihoods of every system, shot and epoch.
+
+    Args:
+      run: the model, and the personas of the folds.
+      plans: the folds of each k.
+      rows: rows of `FoldsFile`, one for every fold of every system.
+      scorer: for C-scores; None for none.
+
+    Returns:
+      (system, shots, epoch) -> Statistics; ("human", 0, 0) first.
+    """
+    tests = {k: [_held_out(run, plan) for plan in plans[k]] for k in plans}
+    systems = {("human", 0, 0): [Answer(test.gold) for test in tests[0]]}
+    for system, k in systems_of(plans):
+        own_rows = [rows[system, k, p.persona, p.dialogue] for p in plans[k]]
+        for stage, epoch in enumerate(own_rows[0]["epochs"]):
+            systems[system, k, epoch] = [
+                Answer(tuple(r["replies"][stage]), r["nll"][stage], r["tokens"]) for r in own_rows
+            ]
+    labels = {}
+    if scorer:
+        _label_all(scorer, tests, systems)
+        labels["c"] = scorer.labels
+        labels["c_uncalibrated"] = functools.partial(scorer.labels, calibrated=False)
+    bar = tqdm(systems.items(), desc="scoring", unit="row", disable=None, leave=False)
+    return {
+        (system, k, epoch): count(
+            tests[k], answers, known_statements=run.known_statements, labels=labels
+        )
+        for (system, k, epoch), answers in bar
+    }
+
+
+def effective_shots(plans: dict[int, list[FoldPlan]]) -> dict[str, float]:
+    """Mean number of dialogues that a fold adapts to, by k."""
+    return {str(k): float(np.mean([len(plan.own) for plan in plans[k]])) for k in plans}
+
+
+def _label_all(scorer, tests, systems):
+    """Scores all pairs at once, with a progress bar; later calls find them in the cache."""
+    pairs = {
+        (reply, statement)
+        for (_, k, _), answers in systems.items()
+        for test, answer in zip(tests[k], answers)
+        for reply in answer.replies
+        for statement in (*test.statements, *test.shuffled)
+    }
+    with tqdm(total=len(pairs), desc="NLI", unit="pair", disable=None) as bar:
+        scorer.scores(sorted(pairs), bar.update)
+
+
+def _held_out(run: Run, plan: FoldPlan) -> HeldOut:
+    persona = run.personas[plan.persona]
+    dialogue = persona.dialogues[plan.dialogue]
+    others = run.personas[plan.other].dialogues
+    facts = run.facts.get(persona.name)
+
+    def verdict(reply):
+        verdicts = judge_reply(reply, facts).values()
+        return next((v for v in ("contradicted", "stated") if v in verdicts), "ignored")
+
+    return HeldOut(
+        plan.persona,
+        tuple(turn.response for turn in dialogue.turns),
+        dialogue.statements,
+        others[plan.dialogue % len(others)].statements,
+        verdict if facts else None,
+    )

@@ -1,0 +1,77 @@
+"""Score a model quickly: PPL of a few valid folds, adapted to own and to another's dialogues."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtml_jax.config import TrainConfig
+from mtml_jax.data.prepare import Prepared
+from mtml_jax.eval.adaptation import score_stages
+from mtml_jax.eval.folds import Fold, FoldPlan, choose_folds, measure_folds, pack_folds
+from mtml_jax.eval.metrics import perplexity
+from mtml_jax.sharding import local_mesh, replicate, split_personas
+
+SHOTS, EPOCHS = 5, 10  # section 3.4
+_SEED = 0
+
+
+class QuickScores(NamedTuple):
+    """Response PPL of a few folds, before and after the adaptation of the test protocol.
+
+    Attributes:
+      initial: PPL of the unadapted model.
+      own: PPL after adapting to the persona's own dialogues.
+      other: PPL after adapting to another persona's, the control.
+      plans: the folds.
+      folds: the folds that adapt to own dialogues, packed.
+    """
+
+    initial: float
+    own: float
+    other: float
+    plans: list[FoldPlan]
+    folds: Fold
+
+
+def own_and_other(params, config: TrainConfig, data: Prepared, count: int) -> QuickScores:
+    """Scores a model on folds of valid personas.
+
+    Args:
+      params: the initial parameters phi.
+      config: settings of the run.
+      data: from `prepare`; needs two valid personas.
+      count: number of folds.
+    """
+    most = max(len({d.conversation for d in p.dialogues}) for p in data.valid) - 1
+    plans = choose_folds(data.valid, min(SHOTS, most), _SEED, count)
+    sizes = measure_folds(plans, config.shape, epochs=EPOCHS, seed=_SEED)
+    own, other = (
+        pack_folds(plans, config.shape, sizes, control=control, epochs=EPOCHS, seed=_SEED)
+        for control in (False, True)
+    )
+    folds = jax.tree.map(lambda *both: np.concatenate(both), own, other)
+    mesh = local_mesh(2 * len(plans))
+    sums = jax.device_get(
+        _before_and_after(
+            replicate(params, mesh),
+            split_personas(folds, mesh),
+            replicate(jnp.float32(config.inner_lr), mesh),
+            config=config.loss(),
+            mesh=mesh,
+        )
+    ).response
+    half = len(plans)
+
+    def ppl(rows, stage):
+        return perplexity(sums.nll[rows, stage].sum(), sums.tokens[rows, stage].sum())
+
+    first, second = slice(0, half), slice(half, None)
+    return QuickScores(ppl(first, 0), ppl(first, 1), ppl(second, 1), plans, own)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "mesh"))
+def _before_and_after(params, folds, inner_lr, *, config, mesh):
+    return score_stages(params, folds, inner_lr, stages=(0, EPOCHS), config=config, mesh=mesh)

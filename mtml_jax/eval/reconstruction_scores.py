@@ -1,0 +1,118 @@
+"""Score reconstructed personas against the number of turns seen."""
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from mtml_jax.data.text import persona_text
+from mtml_jax.data.vocab import Vocabulary
+from mtml_jax.eval import metrics
+from mtml_jax.eval.reconstruction import VARIANTS, Scored, Subject
+from mtml_jax.eval.statistics import with_interval
+
+
+def summarise_cases(
+    subjects: Sequence[Subject],
+    scored: Iterable[Scored],
+    vocabulary: Vocabulary,
+    *,
+    seed: int,
+    resamples: int = 1000,
+) -> list[dict]:
+    """Scores by number of turns seen, each with its interval over personas.
+
+    True statements are compared as the vocabulary reads them: an unknown word is `<unk>` on
+    both sides. A row counts the dialogues that have that many turns, and no others.
+
+    Args:
+      subjects: the dialogues.
+      scored: the reconstructions of their cases.
+      vocabulary: the model's words.
+      seed: random seed of the resamples.
+      resamples: number of resamples of personas, for intervals at 95 %.
+
+    Returns:
+      A row for each variant and number of turns: "variant", "turns_seen", "dialogues",
+      "personas", "tokens", and "scores", a table of name -> {"value", "low", "high"}:
+      token_f1 and statement_recall (means over dialogues) and ppl (over all tokens). In scores
+      that end in "_shuffled", the first two compare the same text with another persona's
+      statements, and ppl is that of the same true persona after another persona's dialogue, so
+      that the tokens are the same; "_own_minus_shuffled" is paired.
+    """
+
+    @functools.cache
+    def read(statements):
+        """The persona and its statements as the vocabulary reads them."""
+
+        def as_read(some):
+            return vocabulary.decode(vocabulary.encode(persona_text(some)))
+
+        return as_read(statements), tuple(as_read([statement]) for statement in statements)
+
+    kept: dict[tuple[str, int], list[tuple[int, list[float]]]] = {}
+    for case in scored:
+        subject = subjects[case.subject]
+        numbers = [1.0, *case.nll, case.tokens]
+        for statements in (subject.dialogue.statements, subject.other.statements):
+            whole, single = read(statements)
+            numbers.append(metrics.token_f1(case.text, whole))
+            numbers.append(metrics.statement_recall(case.text, single))
+        kept.setdefault((case.variant, case.turns_seen), []).append((subject.persona, numbers))
+    rows = []
+    for variant, seen in sorted(kept, key=lambda place: (VARIANTS.index(place[0]), place[1])):
+        sums = _by_persona(kept[variant, seen])
+        total = sums.sum(axis=0)
+        rows.append(
+            {
+                "variant": variant,
+                "turns_seen": seen,
+                "dialogues": int(total[0]),
+                "personas": len(sums),
+                "tokens": int(total[3]),
+                "scores": {
+                    name: with_interval(
+                        lambda drawn: score(sums[drawn].sum(axis=0)),
+                        len(sums),
+                        seed=seed,
+                        resamples=resamples,
+                    )
+                    for name, score in _score_functions().items()
+                },
+            }
+        )
+    return rows
+
+
+def _score_functions() -> dict[str, Callable[[np.ndarray], float]]:
+    """Name -> function from the sums of `summarise_cases` to a score.
+
+    Sums: dialogues; nll, own and shuffled; tokens; F1 and recall, own; F1 and recall, shuffled.
+    """
+    own = {
+        "token_f1": lambda s: s[4] / s[0],
+        "statement_recall": lambda s: s[5] / s[0],
+        "ppl": lambda s: metrics.perplexity(s[1], s[3]),
+    }
+    shuffled = {
+        "token_f1": lambda s: s[6] / s[0],
+        "statement_recall": lambda s: s[7] / s[0],
+        "ppl": lambda s: metrics.perplexity(s[2], s[3]),
+    }
+    table = {}
+    for name in own:
+        table[name] = own[name]
+        table[f"{name}_shuffled"] = shuffled[name]
+        table[f"{name}_own_minus_shuffled"] = functools.partial(
+            lambda name, s: own[name](s) - shuffled[name](s), name
+        )
+    return table
+
+
+def _by_persona(numbered):
+    """Sums of each persona's rows, [personas, numbers]."""
+    places = {p: n for n, p in enumerate(sorted({persona for persona, _ in numbered}))}
+    sums = np.zeros((len(places), len(numbered[0][1])))
+    for persona, numbers in numbered:
+        sums[places[persona]] += numbers
+    return sums

@@ -1,0 +1,114 @@
+"""Load a trained model and the personas that it is tested on."""
+
+import functools
+import hashlib
+import json
+import os
+from typing import NamedTuple
+
+from mtml_jax.config import Checkpoint, DataConfig, TrainConfig, source_of
+from mtml_jax.data.demo import demo_facts
+from mtml_jax.data.episodes import EncodedPersona, Encoding, encode_personas
+from mtml_jax.data.personas import group_personas, require_conversations
+from mtml_jax.data.prepare import load_split
+from mtml_jax.data.records import Persona
+from mtml_jax.data.vocab import Vocabulary
+from mtml_jax.runs.folder import load_run
+from mtml_jax.runs.trained import load_trained
+from mtml_jax.strategies import STRATEGIES
+
+
+class Run(NamedTuple):
+    """A trained model and the personas that it is tested on.
+
+    Attributes:
+      config: settings of the run.
+      vocabulary: words of the run.
+      params: parameters of the checkpoint.
+      step: outer step of the checkpoint.
+      personas: personas of the split, as text.
+      encoded: the same personas as ids.
+      known_statements: all statements of the train split.
+      facts: speaker -> facts, for the demo corpus; otherwise empty.
+      notes: sentences on the data.
+    """
+
+    config: TrainConfig
+    vocabulary: Vocabulary
+    params: dict
+    step: int
+    personas: list[Persona]
+    encoded: list[EncodedPersona]
+    known_statements: set[str]
+    facts: dict[str, dict[str, str]]
+    notes: list[str]
+
+
+def load_for_test(
+    workdir: str | os.PathLike,
+    *,
+    checkpoint: Checkpoint = "best",
+    split: str = "test",
+    persona_at_test: bool = False,
+    source: DataConfig = DataConfig(data=None),
+) -> Run:
+    """Loads a run and the personas of a split.
+
+    Args:
+      workdir: folder of the run.
+      checkpoint: which of its checkpoints.
+      split: split whose personas are tested.
+      persona_at_test: whether persona statements stand in front of contexts.
+      source: the corpus; without a name, the one that the run was trained on.
+
+    Raises:
+      FileNotFoundError: there is no run, checkpoint or split.
+      ValueError: they do not fit together, or the data cannot be read.
+    """
+    config, vocabulary, params, step, _ = load_trained(workdir, checkpoint)
+    saved, _ = load_run(workdir)
+    if persona_at_test and not STRATEGIES[config.strategy].persona_in_context:
+        raise ValueError(
+            f"expected a run of std_p for --persona_at_test, got a run of {config.strategy}: it "
+            "never saw statements in a context"
+        )
+    source = source_of(saved, source)
+    read = functools.partial(
+        load_split,
+        str(source.data),
+        source.data_dir,
+        split_seed=source.split_seed,
+        skip_bad=source.skip_bad,
+    )
+    dialogues, notes = read(split)
+    train, _ = read("train")
+    personas, single = require_conversations(group_personas(dialogues))
+    encoding = Encoding(vocabulary, config.shape, persona_at_test)
+    encoded, counts = encode_personas(personas, encoding)
+    notes = notes + [
+        f"{split}: {len(personas):,} personas, {counts['examples']:,} turns; left out "
+        f"{len(single):,} personas with a single conversation; cut to their slots "
+        f"{counts['contexts']:,} contexts, {counts['responses']:,} responses"
+    ]
+    return Run(
+        config,
+        vocabulary,
+        params,
+        step,
+        personas,
+        encoded,
+        {statement for dialogue in train for statement in dialogue.statements},
+        demo_facts(split) if source.data == "demo" else {},
+        notes,
+    )
+
+
+def fingerprint(personas: list[Persona]) -> str:
+    """A digest of the personas and dialogues that are tested on."""
+    digest = hashlib.sha256()
+    for persona in personas:
+        for dialogue in persona.dialogues:
+            said = [text for turn in dialogue.turns for text in (turn.context, turn.response)]
+            whole = [persona.name, dialogue.conversation, *dialogue.statements, *said]
+            digest.update(json.dumps(whole).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,142 @@
+"""Format the reports of evaluation and reconstruction as tables of text."""
+
+from collections.abc import Sequence
+
+from mtml_jax.data.records import Dialogue
+from mtml_jax.eval.reconstruction import BOTH_SIDES, VARIANTS, Scored
+
+COLUMNS = {  # score -> (heading, digits)
+    "ppl": ("PPL", 2),
+    "ppl_macro": ("macro", 2),
+    "bleu": ("BLEU", 2),
+    "bleu_dialogue": ("by dlg", 2),
+    "distinct_1": ("dist-1", 3),
+    "distinct_2": ("dist-2", 3),
+    "length": ("words", 1),
+    "repeats": ("repeat", 3),
+    "c": ("C own", 3),
+    "c_shuffled": ("C shuf", 3),
+    "c_own_minus_shuffled": ("differ", 3),
+    "c_entailment": ("entail", 3),
+    "c_contradiction": ("contra", 3),
+    "stated": ("stated", 3),
+    "contradicted": ("denied", 3),
+    "facts": ("facts", 3),
+}
+VARIANT_TITLES = {"both_sides": "both sides", "own_only": "own utterances only"}
+_RECONSTRUCTION = {"token_f1": "F1", "statement_recall": "recall", "ppl": "PPL"}
+_WIDTH = 36
+_LEGEND = {
+    "ppl": "PPL over all tokens, macro: mean over dialogues",
+    "bleu": "BLEU of the corpus, by dlg: mean over dialogues, unsmoothed",
+    "repeats": "repeat: share of replies that are a train statement word for word",
+    "c": "C: entailed minus contradicted statements a reply; own persona's, a shuffled one's",
+    "stated": "stated, denied: share of replies with a fact of the speaker, with a wrong one; "
+    "facts: stated minus denied",
+}
+
+
+def score_table(report: dict) -> str:
+    """The table of a report of `experiments.evaluate`; intervals of own minus other below."""
+    rows = report["rows"]
+    shown = [name for name in COLUMNS if any(name in row["scores"] for row in rows)]
+    lines = [f"{'':<{_WIDTH}}" + "".join(f"{COLUMNS[name][0]:>8}" for name in shown)]
+    last = max(row["epoch"] for row in rows)
+    for row in rows:
+        if row["system"] != "own minus other" or row["epoch"] == last:
+            lines.append(f"{_label(row):<{_WIDTH}}" + "".join(_cell(row, name) for name in shown))
+    personas = report["personas"]
+    lines += ["", f"95 % intervals over {personas} personas of own minus other, epoch {last}"]
+    lines += [
+        f"  {row['shots']}-shot  "
+        + "  ".join(
+            f"{COLUMNS[name][0]} {_number(score['low'], name)} to {_number(score['high'], name)}"
+            for name in ("ppl", "bleu", "c", "c_own_minus_shuffled", "stated", "facts")
+            if (score := row["scores"].get(name))
+        )
+        for row in rows
+        if row["system"] == "own minus other" and row["epoch"] == last
+    ]
+    if lines[-1].startswith("95"):
+        del lines[-2:]
+    lines += ["", *(text for name, text in _LEGEND.items() if name in shown)]
+    lines += [f"sacreBLEU {report['bleu_signature']}"]
+    return "\n".join(lines)
+
+
+def _label(row):
+    if not row["shots"]:
+        return row["system"]
+    return f"{row['shots']}-shot, {row['system']}, epoch {row['epoch']}"
+
+
+def _cell(row, name):
+    score = row["scores"].get(name)
+    return f"{_number(score['value'], name) if score else '-':>8}"
+
+
+def _number(value, name):
+    return f"{value:.{COLUMNS[name][1]}f}"
+
+
+def reconstruction_table(report: dict) -> str:
+    """The table of a report of `experiments.reconstruct`, with intervals of own minus shuffled."""
+    heading = f"{'turns':>5}{'dialogues':>11}" + "".join(
+        f"{title:>9}{'shuffled':>10}" for title in _RECONSTRUCTION.values()
+    )
+    lines = []
+    for variant in VARIANTS:
+        rows = common_rows(report, variant)
+        lines += ["", f"context: {VARIANT_TITLES[variant]}", heading]
+        lines += [
+            f"{row['turns_seen']:>5}{row['dialogues']:>11,}"
+            + "".join(
+                f"{_part(row, name):>9}{_part(row, f'{name}_shuffled'):>10}"
+                for name in _RECONSTRUCTION
+            )
+            for row in rows
+        ]
+        last = [row for row in rows if 2 * row["dialogues"] >= report["dialogues"]][-1]
+        differences = ", ".join(
+            f"{title} {_interval(last, f'{name}_own_minus_shuffled')}"
+            for name, title in _RECONSTRUCTION.items()
+        )
+        lines.append(f"own minus shuffled after {last['turns_seen']} turns: {differences}")
+    lines += [
+        "",
+        "turns: turns up to the current one; own utterances are those of earlier turns",
+        "shuffled: F1 and recall against another persona's statements, PPL of the true persona "
+        + "after another persona's dialogue",
+        "95 % intervals resample personas",
+    ]
+    if len(common_rows(report, VARIANTS[0])) * len(VARIANTS) < len(report["rows"]):
+        lines.append("rows that fewer than 5 % of the dialogues reach are only in the JSON file")
+    return "\n".join(lines)
+
+
+def common_rows(report, variant):
+    """The rows of a variant that at least 5 % of the dialogues reach."""
+    return [
+        row
+        for row in report["rows"]
+        if row["variant"] == variant and 20 * row["dialogues"] >= report["dialogues"]
+    ]
+
+
+def _part(row, name, part="value"):
+    return f"{row['scores'][name][part]:.{2 if name.startswith('ppl') else 3}f}"
+
+
+def _interval(row, name):
+    value, low, high = (_part(row, name, part) for part in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
+
+
+def sample_text(dialogue: Dialogue, scored: Sequence[Scored]) -> str:
+    """A true persona, and its reconstruction after one turn, half of the turns and all of them."""
+    texts = {s.turns_seen: s.text for s in scored if s.variant == BOTH_SIDES}
+    every = len(texts)
+    lines = ["", "true persona", *(f"  {statement}" for statement in sorted(dialogue.statements))]
+    for seen in sorted({1, (every + 1) // 2, every}):
+        lines += [f"reconstructed after {seen} of {every} turns", f"  {texts[seen]}"]
+    return "\n".join(lines)

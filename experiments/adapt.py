@@ -1,4 +1,4 @@
-"""Learns a speaker from a handful of dialogues.
+"""Adapt a trained model to a speaker from a handful of dialogues.
 
     python -m experiments.adapt --workdir=W --dialogues=mine.jsonl --output=adapted/
 """
@@ -31,7 +31,7 @@ _UNKNOWN = 0.1  # a larger share of unknown words is worth a warning
 
 def define_flags() -> None:
     settings.define_common_flags()
-    flags.FLAGS.set_default("cpu_devices", 1)  # one speaker is not shared among devices
+    flags.FLAGS.set_default("cpu_devices", 1)  # adapting to one speaker runs on one device
     flags.DEFINE_string(
         "dialogues", None, "file of the speaker's dialogues: JSON lines, WhatsApp's text export or "
         "Telegram Desktop's result.json"
@@ -59,16 +59,16 @@ def main(argv) -> None:
 
 
 def adapt(given) -> Adapted:
-    """Runs the whole command; `given` has the flags as attributes."""
-    for flag, want in (
+    """Runs the command; `given` has the flags as attributes."""
+    for flag, expected in (
         ("workdir", "the folder of a training run"),
         ("dialogues", "a file of dialogues, such as experiments/examples/five_dialogues.jsonl"),
-        ("output", "a folder to keep in what is learnt"),
+        ("output", "a folder for the adaptation"),
     ):
         if not getattr(given, flag):
-            raise ValueError(f"got no --{flag}, want {want}")
+            raise ValueError(f"expected {expected}, got no --{flag}")
     if pathlib.Path(given.output).exists() and not pathlib.Path(given.output).is_dir():
-        raise ValueError(f"got --output={given.output}, which is a file, want a folder")
+        raise ValueError(f"expected a folder, got --output={given.output}, which is a file; choose another")
     read, report = read_chat(
         given.dialogues, pause_hours=given.pause_hours, max_turns=given.max_turns
     )
@@ -80,11 +80,11 @@ def adapt(given) -> Adapted:
     model = load_trained(given.workdir, given.checkpoint)
     _describe(model, name, mine)
 
-    adapted = _adapted(given, model, mine, f"learning {name}")
+    adapted = _adapted(given, model, mine, f"adapting to {name}")
     print()
     control = None
     if adapted.held_out is None:
-        _print("one dialogue leaves none to hold out: no perplexity, no sign of how well it went")
+        _print("perplexity is not measured, because a single dialogue leaves none to hold out")
     else:
         control = _control(given, model, mine, others)
         _print_perplexities(name, adapted, control)
@@ -114,11 +114,11 @@ def adapt(given) -> Adapted:
 
 
 def _latest(dialogues: Sequence[Dialogue], shots: int | None) -> Sequence[Dialogue]:
-    """The dialogue to hold out, and so many before it."""
+    """Returns the dialogue to hold out and `shots` before it."""
     most = max(len(dialogues) - 1, 1)
     if shots is not None and shots > most:
         raise ValueError(
-            f"got --shots={shots}, want {most} or less: {dialogues[0].speaker} has "
+            f"expected --shots of {most} or less, got {shots}: {dialogues[0].speaker} has "
             f"{len(dialogues):,} dialogue{'s' * (len(dialogues) > 1)}"
             f"{', of which the last is held out' * (len(dialogues) > 1)}"
         )
@@ -135,8 +135,8 @@ def _describe(model: Trained, name: str, dialogues: Sequence[Dialogue]) -> None:
     )
     if share > _UNKNOWN:
         _print(
-            "that is much: a model can neither learn nor say a word that its training data did "
-            "not have; train on more, or on dialogues like these"
+            "that is a large share: the model can neither learn nor say words that its training "
+            "data lacked; train on more data, or on dialogues like these"
         )
 
 
@@ -153,12 +153,12 @@ def _adapted(given, model: Trained, dialogues: Sequence[Dialogue], what: str) ->
 
 
 def _control(given, model, mine, others) -> float | None:
-    """PPL of the speaker's held-out dialogue after learning who they talk to in the others."""
+    """Returns the held-out dialogue's PPL after adapting to the speaker's partners instead."""
     shots = {d.conversation for d in mine[:-1]}
     theirs = [d for d in others if d.conversation in shots]
     if not theirs:
         return None
-    return _adapted(given, model, [*theirs, mine[-1]], "learning another").ppl_after
+    return _adapted(given, model, [*theirs, mine[-1]], "adapting to the partners (control)").ppl_after
 
 
 def _print_perplexities(name: str, adapted: Adapted, control: float | None) -> None:
@@ -168,30 +168,30 @@ def _print_perplexities(name: str, adapted: Adapted, control: float | None) -> N
         (f"adapted to {number:,} dialogue{'s' * (number > 1)} of {name}", adapted.ppl_after),
     ]
     if control is not None:
-        rows.append(("adapted as long to whom they talk to (the control)", control))
+        rows.append(("adapted to their partners instead (the control)", control))
     wide = max(len(label) for label, _ in rows)
     replies = len(adapted.held_out.turns)
-    _print(f"perplexity of the {replies:,} replies of the last dialogue, held out:")
+    _print(f"perplexity of the {replies:,} replies of the last dialogue, which was held out:")
     for label, value in rows:
         print(f"  {label:<{wide}} {value:10.2f}")
     if control is None:
-        print("  (no control: the other side says nothing in these dialogues)")
+        print("  (no control, because the other side says nothing in these dialogues)")
     elif not adapted.ppl_after < min(adapted.ppl_before, control):
         _print(
-            f"so nothing shows that {name} was learnt: want more dialogues, or another --inner_lr "
-            f"than {adapted.inner_lr}"
+            f"the numbers do not show that {name} was learned; add dialogues, or change --inner_lr "
+            f"from {adapted.inner_lr}"
         )
 
 
 def _print_replies(model: Trained, adapted: Adapted, dialogue: Dialogue) -> None:
-    """Two places of a dialogue, each with the reply before and after adapting."""
+    """Prints the replies before and after adapting at two places of a dialogue."""
     responder = Responder(model)
     turns = dialogue.turns
     for index in sorted({len(turns) // 2, len(turns) - 1}):
         said = [text for turn in turns[:index] for text in (turn.context, turn.response)]
         history = [text for text in (*said, turns[index].context) if text]
         print()
-        _print(f"... {detokenize(history[-1])}" if history else "(to begin with)")
+        _print(f"... {detokenize(history[-1])}" if history else "(the dialogue begins)")
         for label, text in (
             ("true", detokenize(turns[index].response)),
             ("initial", responder.reply(model.params, history)),
@@ -205,7 +205,7 @@ def _print_persona(model: Trained, adapted: Adapted, dialogue: Dialogue) -> None
     try:
         believed = believed_persona(model, adapted.params, dialogue)
     except ValueError:
-        _print(f"\nno reconstructed persona: {caveat}")
+        _print(f"\nthe persona is not reconstructed: {caveat}")
         return
     print()
     _print(detokenize(believed), "reconstructed persona: ")
@@ -214,7 +214,7 @@ def _print_persona(model: Trained, adapted: Adapted, dialogue: Dialogue) -> None
 
 
 def _print(text: str, label: str = "") -> None:
-    """Prints a line, folded at the terminal's width, with nothing invisible in it."""
+    """Prints a text within the terminal's width; characters that it cannot show become spaces."""
     width = max(shutil.get_terminal_size((96, 24)).columns, 20)
     begins = "\n" * (text[:1] == "\n")
     shown = "".join(c if c.isprintable() else " " for c in text.strip("\n"))

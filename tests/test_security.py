@@ -1,4 +1,4 @@
-"""Nothing that a user can supply is executed: no such call is in the code, no such file works."""
+"""Test that nothing a user supplies is executed: neither by a call in the code nor by a file."""
 
 import ast
 import dataclasses

@@ -1,6 +1,6 @@
-"""The page to chat, to rate and to see results on: `python -m experiments.app`.
+"""Serve a local page to chat, to rate replies and to see results: `python -m experiments.app`.
 
-It is for this machine alone unless --host says otherwise, and asks nothing of any other.
+Only this machine can reach it, unless --host says otherwise, and it contacts no other machine.
 """
 
 import contextlib
@@ -17,8 +17,8 @@ from experiments import flags as settings
 from experiments import startup
 
 UPLOAD = 20 * 2**20  # bytes
-_STRAY = 3600, 3600  # seconds: how often uploads that nobody read are removed, and from what age
-_WAITING = 32  # requests in the queue
+_STRAY = 3600, 3600  # seconds between removals of unread uploads, and their age by then
+_WAITING = 32  # maximum number of requests in the queue
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
@@ -39,7 +39,7 @@ def define_flags() -> None:
 def main(argv) -> None:
     startup.start(argv, "--runs=runs")
     given = flags.FLAGS
-    # A signal ends it so, too: uploads are removed then.
+    # A signal ends the page in the same way, and uploads are removed.
     with startup.one_sentence("stopped; no rating that was saved is lost"):
         serve(given.host, given.port, given.runs, given.ratings, given.results)
 
@@ -49,7 +49,7 @@ def serve(host: str, port: int, runs: str, ratings: str, results: bool) -> None:
 
     Raises:
       ImportError: the optional extra is not installed.
-      ValueError: the address is not to be had.
+      ValueError: the address cannot be used.
     """
     with contextlib.ExitStack() as stack:
         uploads = stack.enter_context(tempfile.TemporaryDirectory(prefix="mtml_jax-"))
@@ -62,24 +62,24 @@ def serve(host: str, port: int, runs: str, ratings: str, results: bool) -> None:
         print(f"http://{shown}:{port}", flush=True)
         if not _is_loopback(host):
             print(
-                "whoever reaches this address can chat and rate under any name, and what they "
-                "send is not encrypted",
+                "anyone who reaches this address can chat and rate under any name, and nothing that "
+                "they send is encrypted",
                 flush=True,
             )
 
         class Server(uvicorn.Server):
             async def shutdown(self, sockets=None):
-                # Of the connections that are cut; each one would get a traceback.
+                # Otherwise each connection that is cut logs a traceback.
                 logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
                 await super().shutdown(sockets)
 
-        # Open pages hold connections, which would be waited for without a limit.
+        # Open pages hold connections, which uvicorn would wait for without a limit.
         config = uvicorn.Config(server, log_level="warning", timeout_graceful_shutdown=2)
         Server(config).run(sockets=[listening])
 
 
 def prepare_environment(uploads: str) -> None:
-    """Before the first import of Gradio: no telemetry, uploads where they are removed."""
+    """Turns telemetry off and sets the folder of uploads, before the first import of Gradio."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -87,13 +87,13 @@ def prepare_environment(uploads: str) -> None:
 
 
 def make_app(runs: pathlib.Path, ratings: pathlib.Path, *, host: str, results: bool = True):
-    """The page as an ASGI application.
+    """Builds the page as an ASGI application.
 
     Args:
       runs: folder of training runs.
-      ratings: file of ratings; it may come later.
-      host: that is listened on; on a loopback address other host names are refused.
-      results: whether there is a tab of results.
+      ratings: file of ratings; it may be written later.
+      host: address to listen on; on a loopback address, other host names are refused.
+      results: whether to add a tab of results.
 
     Raises:
       ImportError: the optional extra is not installed.
@@ -103,7 +103,7 @@ def make_app(runs: pathlib.Path, ratings: pathlib.Path, *, host: str, results: b
         import gradio as gr
     except ImportError:
         raise ImportError(
-            "found no gradio, which the page is made of; get it with pip install -e '.[app]'"
+            "expected gradio, which draws the page, got no such package; run pip install -e '.[app]'"
         ) from None
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -163,7 +163,7 @@ def make_app(runs: pathlib.Path, ratings: pathlib.Path, *, host: str, results: b
 
 
 class _Guard:
-    """Limits what is sent, and what the page may load: nothing from anywhere else."""
+    """Limits the size of requests, and lets the page load nothing from other hosts."""
 
     def __init__(self, inner):
         self._inner = inner
@@ -174,8 +174,8 @@ class _Guard:
             return
         headers = dict(scope["headers"])
         size = headers.get(b"content-length", b"0")
-        if b"transfer-encoding" in headers:  # of unknown size; browsers never send that
-            await _refuse(send, 411, "the size has to be said beforehand")
+        if b"transfer-encoding" in headers:  # its size is unknown; browsers never send it
+            await _refuse(send, 411, "the size must be declared in the header")
             return
         if not size.isdigit() or int(size) > UPLOAD + 2**20:
             await _refuse(send, 413, f"more than {UPLOAD // 2**20} MB are not taken")
@@ -213,7 +213,7 @@ def _listen(host, port):
             raise
     except OSError as error:
         raise ValueError(
-            f"cannot listen on {host}:{port} ({error.strerror}), want another --host or --port"
+            f"cannot listen on {host}:{port} ({error.strerror}); choose another --host or --port"
         ) from None
     return listening
 

@@ -1,4 +1,4 @@
-"""The tab in which a model learns a speaker from dialogues and answers beside the initial one."""
+"""Build the tab that adapts a model to a speaker and shows its replies next to the initial ones."""
 
 import collections
 import functools
@@ -17,8 +17,8 @@ from mtml_jax.inference.adapt import Adapted, adapt_to_dialogues
 from mtml_jax.inference.responder import Responder, believed_persona, persona_caveat, unknown_share
 from mtml_jax.runs.trained import Trained, load_trained
 
-_DEPTH = 3  # folders below --runs in which runs are looked for
-_VISITORS = 8  # whose adapted parameters are held at once; the oldest ones go
+_DEPTH = 3  # levels below --runs that are searched for runs
+_VISITORS = 8  # visits whose adapted parameters are held at once; the oldest are dropped
 _PASTED = 2_000_000  # characters
 _MESSAGE = 2_000  # characters
 _EXCHANGES = 100  # of a chat
@@ -27,10 +27,10 @@ _EXAMPLE = '{"conversation": "c1", "utterances": [{"speaker": "ann", "text": "Hi
 
 
 class Visit:
-    """What one open page has read, adapted and said.
+    """The dialogues, the adaptation and the chat of one open page.
 
-    There is no lock: what runs a model waits its turn in the queue, and the rest sets one
-    attribute.
+    It needs no lock: handlers that run a model wait in the queue, and each of the others sets
+    one attribute.
     """
 
     def __init__(self):
@@ -42,14 +42,14 @@ class Visit:
 
 
 class Visits:
-    """The last few visits by a key that only their page knows."""
+    """The latest visits, by a key that only their page knows."""
 
     def __init__(self):
         self._lock = threading.Lock()
         self._visits: collections.OrderedDict[str, Visit] = collections.OrderedDict()
 
     def of(self, key: str | None) -> tuple[str, Visit]:
-        """The visit of a key, a new one where there is none any more."""
+        """Returns the key and its visit; both are new if the visit no longer exists."""
         with self._lock:
             if key not in self._visits:
                 key = secrets.token_hex(16)
@@ -61,7 +61,7 @@ class Visits:
 
 
 def find_runs(folder: pathlib.Path) -> list[str]:
-    """Training runs in a folder and a few levels below, as relative paths, sorted."""
+    """Returns the training runs in a folder and a few levels below, as sorted relative paths."""
     found = []
     for path, folders, files in os.walk(folder):
         depth = len(pathlib.Path(path).relative_to(folder).parts)
@@ -98,7 +98,7 @@ def chat_tab(runs: pathlib.Path, page: gr.Blocks) -> None:
         epochs = gr.Number(10, label="Epochs", precision=0, elem_id="epochs", scale=1)
         rate = gr.Textbox(label="Inner rate", placeholder="the run's", elem_id="rate", scale=1)
         adapt = gr.Button("Adapt", variant="primary", elem_id="adapt", scale=1)
-    learnt = gr.HTML(elem_id="learnt", min_height=60)
+    learned = gr.HTML(elem_id="learnt", min_height=60)
     with gr.Column(visible=False) as chatting:
         shown = gr.HTML(elem_id="chats")
         with gr.Row(elem_classes="low"):
@@ -108,11 +108,11 @@ def chat_tab(runs: pathlib.Path, page: gr.Blocks) -> None:
             send = gr.Button("Send", variant="primary", elem_id="send", scale=1)
         with gr.Row():
             over = gr.Button("Start the chat over", elem_id="over", size="md")
-            ask = gr.Button("Whom does it take itself for?", elem_id="ask", size="md")
+            ask = gr.Button("Reconstruct the persona", elem_id="ask", size="md")
         belief = gr.HTML(elem_id="belief")
 
     def take(key, path, name):
-        """Reads dialogues; the file's own name stands in the place of where it lies."""
+        """Reads dialogues; messages show the file's name instead of its path here."""
         key, visit = visits.of(key)
         try:
             dialogues, report = read_chat(path)
@@ -161,15 +161,15 @@ def chat_tab(runs: pathlib.Path, page: gr.Blocks) -> None:
             model = _model(str(runs / run), checkpoint)
             mine, _ = choose_speaker(visit.dialogues, speaker)
 
-            def tell(done, total):
+            def report(done, total):
                 what = f"epoch {done} of {total}" if done else "compiling, up to a minute"
                 progress((done, total), desc=what, unit="epochs")
 
             visit.adapted = adapt_to_dialogues(
-                model, mine, inner_lr=_rate(rate), epochs=int(epochs), progress=tell
+                model, mine, inner_lr=_rate(rate), epochs=int(epochs), progress=report
             )
             visit.model, visit.speaker, visit.said = model, speaker, ([], [])
-            note = _told(visit, mine)
+            note = _summary(visit, mine)
         except (ValueError, OSError) as error:
             note = str(error).replace("--inner_lr=", "an inner rate of ")
             return key, wrong(note.replace("--inner_lr", "inner rate")), *[gr.skip()] * 3
@@ -180,7 +180,7 @@ def chat_tab(runs: pathlib.Path, page: gr.Blocks) -> None:
         if visit.adapted is None:
             yield key, app_html.message("adapt a model first", wrong=True), gr.skip()
             return
-        chat = visit.said  # starting over sets another one
+        chat = visit.said  # starting over replaces it
         if len(chat[0]) >= 2 * _EXCHANGES:
             note = f"found a chat of {_EXCHANGES} exchanges, want it to be started over"
             yield key, app_html.message(note, wrong=True) + _chats(visit), gr.skip()
@@ -213,12 +213,12 @@ def chat_tab(runs: pathlib.Path, page: gr.Blocks) -> None:
                 believed_persona(visit.model, some, said[: len(said) - 1 + len(said) % 2])
                 for some, said in zip(params, visit.said)
             ]
-        except ValueError:  # the caveat says why
+        except ValueError:  # the caveat gives the reason
             return key, app_html.message(caveat)
         return key, app_html.beliefs(*texts) + app_html.message(caveat)
 
     def look():
-        """At every load of the page: the runs that there are now."""
+        """Lists the current runs, at every load of the page."""
         found = find_runs(runs)
         if not found:
             note = (
@@ -237,8 +237,8 @@ def chat_tab(runs: pathlib.Path, page: gr.Blocks) -> None:
     adapt.click(
         learn,
         [key, run, checkpoint, speaker, epochs, rate],
-        [key, learnt, chatting, shown, belief],
-        show_progress_on=learnt,
+        [key, learned, chatting, shown, belief],
+        show_progress_on=learned,
         **busy,
     )
     gr.on(
@@ -270,17 +270,17 @@ def _cached_model(workdir, checkpoint, changed):
     return load_trained(workdir, checkpoint)
 
 
-def _told(visit: Visit, mine: list[Dialogue]) -> str:
-    """What has been learnt, as sentences."""
-    found = visit.adapted
+def _summary(visit: Visit, mine: list[Dialogue]) -> str:
+    """Returns what was adapted to, and how well, in a sentence."""
+    adapted = visit.adapted
     text = (
-        f"{visit.speaker}: adapted to {found.dialogues} dialogues, {found.turns} turns, "
-        f"{found.epochs} epochs at {found.inner_lr:g}"
+        f"{visit.speaker}: adapted to {adapted.dialogues} dialogues, {adapted.turns} turns, "
+        f"{adapted.epochs} epochs at {adapted.inner_lr:g}"
     )
-    if found.ppl_before is not None:
+    if adapted.ppl_before is not None:
         text += (
-            f"; perplexity of the last dialogue, which was held out: {found.ppl_before:.2f} "
-            f"before, {found.ppl_after:.2f} after"
+            f"; perplexity of the last dialogue, which was held out: {adapted.ppl_before:.2f} "
+            f"before, {adapted.ppl_after:.2f} after"
         )
     unknown = unknown_share(visit.model, mine)
     if unknown > 0.1:

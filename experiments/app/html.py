@@ -1,4 +1,4 @@
-"""What the page shows, as HTML in which nothing that somebody wrote is markup."""
+"""Write what the page shows as HTML, in which no text of users or models is markup."""
 
 import html
 import unicodedata
@@ -30,20 +30,20 @@ DEFINITIONS = {
     ),
 }
 PRIVACY = (
-    '<p class="place">Give dialogues of the one to be learnt: JSON lines, WhatsApp\'s text or '
-    "Telegram's JSON, best five or more. They are read on the machine that serves this page, kept "
-    "in its memory only and sent nowhere else.</p>"
+    '<p class="place">Give dialogues of the speaker to adapt to: JSON lines, WhatsApp\'s text or '
+    "Telegram's JSON, ideally five or more. They are read on the machine that serves this page, "
+    "stay in its memory, and are sent nowhere else.</p>"
 )
 DOWNLOAD = (
     '<p class="after"><a class="download" href="ratings.csv" download>Download as CSV</a></p>'
 )
-_SHOWN = 8  # utterances, before older ones are folded away
-# The page's own templates read these; entities are text to them.
+_SHOWN = 8  # utterances; earlier ones are folded away
+# Templates of the page act on these characters, but not on their entities.
 _TEMPLATE = str.maketrans({c: f"&#{ord(c)};" for c in "{}$`"})
 
 
 def escape(text: str) -> str:
-    """Text as HTML: no markup, no template, no characters that hide or turn others round."""
+    """Escapes markup, templates, and characters that hide or reverse others."""
     kept = "".join(
         c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co") else "\ufffd"
         for c in str(text).replace("\r\n", "\n")
@@ -52,7 +52,7 @@ def escape(text: str) -> str:
 
 
 def message(text: str, *, wrong: bool = False) -> str:
-    """A line on what happened; empty for none."""
+    """Returns a message as a paragraph; empty if there is none."""
     if not text:
         return ""
     kind, role = ("wrong", "alert") if wrong else ("note", "status")
@@ -60,7 +60,7 @@ def message(text: str, *, wrong: bool = False) -> str:
 
 
 def said(utterances: Sequence[tuple[str, str]]) -> str:
-    """Utterances in order, who is "self" on the right and "other" on the left."""
+    """Shows utterances in order, those of "self" on the right and of "other" on the left."""
     bubbles = [
         f'<li class="{"self" if who == "self" else "other"}">'
         f'<span class="who">{"speaker" if who == "self" else "other"}</span> {escape(text)}</li>'
@@ -78,7 +78,7 @@ def said(utterances: Sequence[tuple[str, str]]) -> str:
 
 
 def chats(said_to: tuple[Sequence[str], Sequence[str]], speaker: str, *, waiting: bool) -> str:
-    """The chat with the initial model beside that with the adapted one."""
+    """Shows the chats with the initial and the adapted model next to each other."""
     parts = []
     for title, texts in zip(("Initial", f"Adapted to {speaker}"), said_to):
         bubbles = [
@@ -95,7 +95,7 @@ def chats(said_to: tuple[Sequence[str], Sequence[str]], speaker: str, *, waiting
 
 
 def beliefs(initial: str, adapted: str) -> str:
-    """The persona that the model reconstructs, before and after."""
+    """Shows the reconstructed personas before and after adapting."""
     cells = "".join(
         f"<div><h3>{title}</h3><p>{escape(text) or '(nothing)'}</p></div>"
         for title, text in (("Initial", initial), ("Adapted", adapted))
@@ -104,7 +104,7 @@ def beliefs(initial: str, adapted: str) -> str:
 
 
 def task(found: Task) -> str:
-    """What a rater reads before the answer."""
+    """Shows a reply to rate, with the persona and the dialogue before it."""
     statements = "".join(f"<li>{escape(text)}</li>" for text in found.statements)
     if found.utterances:
         before = said(found.utterances)
@@ -123,7 +123,7 @@ def task(found: Task) -> str:
 
 
 def progress(rater: str, found: Task) -> str:
-    """How far a rater is."""
+    """Shows a rater's progress."""
     share = 100 * found.rated / found.count
     again = " · you have rated this one; saving changes it" if found.scores else ""
     return (
@@ -135,7 +135,7 @@ def progress(rater: str, found: Task) -> str:
 
 
 def criteria() -> str:
-    """The paper's definitions."""
+    """Shows the paper's definitions of the criteria, and the keys."""
     rows = "".join(
         f"<p><b>{name.capitalize()}</b>: {text}.</p>" for name, (_, _, text) in DEFINITIONS.items()
     )
@@ -148,7 +148,7 @@ def criteria() -> str:
 
 
 def results(report: dict[str, Any]) -> str:
-    """The tables of `rating_tables.summarise`."""
+    """Shows the tables of `ratings.tables.summarise`."""
     parts = []
     for note in report["notes"]:
         if note.startswith("GENERATED"):

@@ -1,4 +1,4 @@
-"""The tab in which people rate replies without knowing whose they are."""
+"""Build the tab in which people rate replies without knowing which system wrote them."""
 
 import functools
 import pathlib
@@ -13,9 +13,9 @@ _NOBODY = {"rater": "", "reply": None, "place": None}
 
 
 def keep_rater() -> gr.BrowserState:
-    """Who rates and where they are, kept by the browser over reloads and a new start here.
+    """Keeps the rater and their place in the browser, across reloads and restarts of the server.
 
-    It has to stand outside of tabs: what is inside one is read when the tab is first opened.
+    It must be created outside the tabs: contents of a tab are read when it is first opened.
     """
     return gr.BrowserState(dict(_NOBODY), storage_key="mtml_rating", secret="unused")
 
@@ -71,7 +71,7 @@ def rate_tab(path: pathlib.Path, page: gr.Blocks, kept: gr.BrowserState) -> None
         return [dict(_NOBODY), app_html.message(note, wrong=wrong), *rows]
 
     def telling(handler):
-        """What is wrong stands on the page, and whatever was chosen stays."""
+        """Shows errors on the page and leaves all choices as they are."""
 
         @functools.wraps(handler)
         def handle(*given):
@@ -91,7 +91,7 @@ def rate_tab(path: pathlib.Path, page: gr.Blocks, kept: gr.BrowserState) -> None
 
     @telling
     def load(state):
-        """At every load of the page: goes on for the name that the browser kept."""
+        """Continues for the name that the browser kept, at every load of the page."""
         store = RatingStore(path)
         if not state or state.get("rater") not in store.raters():
             return ask()
@@ -126,7 +126,7 @@ def rate_tab(path: pathlib.Path, page: gr.Blocks, kept: gr.BrowserState) -> None
 
 
 def results_tab(path: pathlib.Path, page: gr.Blocks, tab: gr.Tab) -> None:
-    """Adds the tables; they are read anew whenever the tab is opened."""
+    """Adds the tables, which are read again whenever the tab is opened."""
     shown = gr.HTML(elem_id="results")
 
     def read():

@@ -1,4 +1,4 @@
-"""Looks and keys of the page; colours are those of the theme, light or dark."""
+"""Define the page's style sheet and keys; colours follow the theme, light or dark."""
 
 CSS = """
 .gradio-container { --quiet: color-mix(in srgb, var(--body-text-color) 72%, transparent);

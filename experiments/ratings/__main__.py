@@ -1,6 +1,8 @@
-"""Human evaluation: `python -m experiments.ratings --sample=50 --from=RUN,RUN`, then `--report`.
+"""Run the human evaluation: draw replies to rate, then report the ratings.
 
-Between the two, `python -m experiments.app` asks the raters.
+    python -m experiments.ratings --sample=50 --from=RUN,RUN
+    python -m experiments.app                # asks the raters
+    python -m experiments.ratings --report
 """
 
 import pathlib
@@ -40,10 +42,10 @@ def main(argv) -> None:
 
 
 def ratings(given) -> None:
-    """Runs the whole command; `given` has the flags by name."""
+    """Runs the command; `given` maps flags to values."""
     if given["sample"] is None and not given["report"] and not given["csv"]:
         raise ValueError(
-            "got nothing to do, want --sample=50 --from=RUN,RUN, --report or --csv=FILE"
+            "expected --sample=50 --from=RUN,RUN, --report or --csv=FILE, got nothing to do"
         )
     if given["sample"] is not None:
         sample(given)
@@ -57,7 +59,7 @@ def ratings(given) -> None:
 
 
 def sample(given) -> RatingStore:
-    """Draws the items and writes them."""
+    """Draws the items and writes them to the file."""
     shots = _shots(given["shots"])
     settings = {
         "from": given["from"] or [],
@@ -93,7 +95,7 @@ def _shots(given):
     except ValueError:
         shots = []
     if not shots or shots[-1] < 1:
-        raise ValueError(f"got --shots={','.join(given)}, want whole numbers such as 10 or 10,5")
+        raise ValueError(f"expected whole numbers such as --shots=10 or --shots=10,5, got {','.join(given)}")
     return shots
 
 

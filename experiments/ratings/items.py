@@ -1,4 +1,4 @@
-"""What human raters are shown: replies of several systems to the same drawn contexts."""
+"""Draw what human raters see: replies of several systems to the same contexts."""
 
 import dataclasses
 import json
@@ -14,12 +14,12 @@ ALSO = ("human", "unadapted", "other")
 
 
 class System(NamedTuple):
-    """Who replied.
+    """A system that replied.
 
     Attributes:
-      name: as the tables show it.
-      shots: k, how many dialogues it adapted to; 0 for what does not adapt and so stands
-        in the table of every k.
+      name: its name in the tables.
+      shots: k, the number of dialogues that it was adapted to; 0 if it does not adapt, which
+        puts it into the table of every k.
     """
 
     name: str
@@ -28,17 +28,17 @@ class System(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """A turn and what every system replied.
+    """A turn with the replies of all systems.
 
     Attributes:
       persona: name of the speaker.
-      statements: the speaker's.
-      conversation: id.
+      statements: the speaker's persona statements.
+      conversation: id of the conversation.
       turn: counts from 1.
-      utterances: (who, text) before the reply, who is "self" or "other"; empty where the
-        generations are without.
-      context: the same as one string, its end where it was cut.
-      replies: one of every system.
+      utterances: (who, text) before the reply; who is "self" or "other". Empty if the
+        generations have none.
+      context: the same as one string, of which the end is kept.
+      replies: system -> reply.
     """
 
     persona: str
@@ -60,16 +60,16 @@ def draw_items(
     count: int,
     seed: int,
 ) -> list[Item]:
-    """Draws turns that all evaluations have, as evenly over the personas as they allow.
+    """Draws turns that all evaluations share, spread over the personas as evenly as possible.
 
     Args:
-      workdirs: of runs that `experiments.evaluate` has tested.
-      split: whose generations are read.
-      shots: numbers k of dialogues that the models adapted to.
-      epoch: after which epoch of adapting.
-      also: further systems, of `ALSO`.
-      count: how many turns.
-      seed: of the draw; a smaller count is the beginning of a larger one.
+      workdirs: folders of runs that `experiments.evaluate` has tested.
+      split: split whose generations are read.
+      shots: numbers k of dialogues that the models were adapted to.
+      epoch: epoch of the adaptation that replied.
+      also: further systems, from `ALSO`.
+      count: number of turns.
+      seed: random seed of the draw; a smaller count draws the beginning of a larger one.
 
     Returns:
       Items, one persona after the other in turn, so that any beginning is balanced too.

@@ -1,51 +1,23 @@
-"""Items and ratings in one SQLite file, which several raters write at once."""
+"""Store items and ratings in one SQLite file that several raters write to at once."""
 
-import contextlib
 import datetime
 import json
 import pathlib
 import random
 import sqlite3
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from experiments.ratings.database import APPLICATION, FORMAT, SCHEMA, connect, transaction
 from experiments.ratings.items import Item
 
 CRITERIA = ("consistency", "fluency", "coherence")
-_FORMAT = 1
-_APPLICATION = 0x6D746D6C  # "mtml", in the file's header
 _LONGEST_NAME = 40
-_SCHEMA = """
-CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-CREATE TABLE item (
-  id INTEGER PRIMARY KEY, persona TEXT NOT NULL, statements TEXT NOT NULL,
-  conversation TEXT NOT NULL, turn INTEGER NOT NULL, utterances TEXT NOT NULL,
-  context TEXT NOT NULL
-) STRICT;
-CREATE TABLE reply (
-  id INTEGER PRIMARY KEY, item INTEGER NOT NULL REFERENCES item, system TEXT NOT NULL,
-  shots INTEGER NOT NULL, text TEXT NOT NULL, UNIQUE (item, system, shots)
-) STRICT;
-CREATE TABLE rater (
-  id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, generated INTEGER NOT NULL, at TEXT NOT NULL
-) STRICT;
-CREATE TABLE rating (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, rater INTEGER NOT NULL REFERENCES rater,
-  reply INTEGER NOT NULL REFERENCES reply,
-  consistency INTEGER NOT NULL CHECK (consistency IN (-1, 0, 1)),
-  fluency INTEGER NOT NULL CHECK (fluency IN (-1, 0, 1)),
-  coherence INTEGER NOT NULL CHECK (coherence IN (-1, 0, 1)),
-  at TEXT NOT NULL
-) STRICT;
-CREATE INDEX rating_of ON rating (rater, reply, id);
-CREATE VIEW counted AS
-  SELECT * FROM rating WHERE id IN (SELECT max(id) FROM rating GROUP BY rater, reply);
-"""
 
 
 class Scores(NamedTuple):
-    """One answer: -1, 0 or 1 for each of the paper's criteria (section 3.3)."""
+    """One answer: -1, 0 or 1 for each criterion of the paper (section 3.3)."""
 
     consistency: int
     fluency: int
@@ -53,16 +25,16 @@ class Scores(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What a rater sees at one place of the list; not whose reply it is.
+    """What a rater sees at one place of the list, without the system that replied.
 
     Attributes:
-      reply: id.
+      reply: id of the reply.
       place: counts from 0.
-      count: of places.
-      rated: how many of them have an answer of this rater.
+      count: number of places.
+      rated: number of places that this rater has answered.
       statements, utterances, context: of the item.
       text: the reply.
-      scores: the rater's last answer, None before the first.
+      scores: the rater's last answer; None before the first.
     """
 
     reply: int
@@ -79,24 +51,24 @@ class Task(NamedTuple):
 class RatingStore:
     """The ratings of one drawn sample.
 
-    Every call has a connection of its own, so threads and processes may share the file.
-    An answer is one transaction, on the disk before `answer` returns. Answers are only
-    ever added: a rater's last one on a reply counts, and the others stay as history.
+    Every call opens its own connection, so threads and processes may share the file. An
+    answer is one transaction, on the disk before `answer` returns. Answers are only added:
+    the last one of a rater on a reply counts, and earlier ones remain as history.
 
     Args:
-      path: of a file that `create` made.
+      path: file that `create` wrote.
 
     Raises:
-      FileNotFoundError: there is none.
-      ValueError: it is not such a file.
+      FileNotFoundError: there is no such file.
+      ValueError: `create` did not write it.
     """
 
     def __init__(self, path: str | pathlib.Path):
         self.path = pathlib.Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(
-                f"{path}: found no file, want one that python -m experiments.ratings --sample=50 "
-                f"--from=RUN,RUN --output={path} makes"
+                f"{path}: expected a file of ratings, got no file; make one by python -m "
+                f"experiments.ratings --sample=50 --from=RUN,RUN --output={path}"
             )
         try:
             with self._connection() as db:
@@ -104,9 +76,10 @@ class RatingStore:
                 version = db.execute("PRAGMA user_version").fetchone()[0]
         except sqlite3.DatabaseError:
             found = version = None
-        if (found, version) != (_APPLICATION, _FORMAT):
+        if (found, version) != (APPLICATION, FORMAT):
             raise ValueError(
-                f"{path}: found something else, want a file that experiments.ratings --sample made"
+                f"{path}: expected a file that experiments.ratings --sample made, got another file; "
+                "check the path"
             )
 
     @classmethod
@@ -116,26 +89,27 @@ class RatingStore:
         """Writes the items into a new file, all or nothing.
 
         Args:
-          path: of the file.
+          path: the new file.
           items: all with replies of the same systems.
-          settings: how they were drawn; "seed" is that of the raters' orders too.
+          settings: how they were drawn; "seed" also seeds the raters' orders.
 
         Raises:
-          ValueError: there are no items, or the file is there.
+          ValueError: there are no items, or the file exists.
         """
         if not items:
-            raise ValueError("found no items to rate, want one or more")
+            raise ValueError("expected one or more items to rate, got no items")
         path = pathlib.Path(path)
         if path.exists() and path.stat().st_size:
             raise ValueError(
-                f"{path}: found a file, and ratings are not thrown away; name another --output"
+                f"{path}: expected a new file, got one that exists; ratings are never overwritten, "
+                "choose another --output"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _connect(path) as db, _transaction(db):
-            for statement in _SCHEMA.split(";\n"):
+        with connect(path) as db, transaction(db):
+            for statement in SCHEMA.split(";\n"):
                 db.execute(statement)
-            db.execute(f"PRAGMA application_id = {_APPLICATION}")
-            db.execute(f"PRAGMA user_version = {_FORMAT}")
+            db.execute(f"PRAGMA application_id = {APPLICATION}")
+            db.execute(f"PRAGMA user_version = {FORMAT}")
             for name, value in settings.items():
                 db.execute("INSERT INTO settings VALUES (?, ?)", (name, json.dumps(value)))
             for item in items:
@@ -159,22 +133,22 @@ class RatingStore:
             return {name: json.loads(v) for name, v in db.execute("SELECT * FROM settings")}
 
     def rater(self, name: str, *, generated: bool = False) -> str:
-        """Makes a rater known, or goes on with one.
+        """Adds a rater, or returns to one.
 
         Args:
-          name: up to 40 characters; capitals and blanks around it do not matter.
-          generated: whether a program answers in the place of a person. It stands beside
-            the answers wherever they are shown.
+          name: up to 40 characters; case and surrounding spaces are ignored.
+          generated: whether a program answers in place of a person. Wherever its answers
+            are shown, they are marked.
 
         Returns:
-          The name as it is kept.
+          The name as stored.
 
         Raises:
-          ValueError: the name is empty, too long or unprintable, or a person's is used by
-            a program or the other way round.
+          ValueError: the name is empty, too long or unprintable, or a person and a program
+            use the same name.
         """
         name = _rater_name(name)
-        with self._connection() as db, _transaction(db):
+        with self._connection() as db, transaction(db):
             row = db.execute("SELECT generated FROM rater WHERE name = ?", (name,)).fetchone()
             if row is None:
                 row = (int(generated),)
@@ -185,14 +159,14 @@ class RatingStore:
         return name
 
     def raters(self) -> dict[str, bool]:
-        """Returns names -> whether a program answers, in order of arrival."""
+        """Returns name -> whether a program answers, in order of arrival."""
         with self._connection() as db:
             return {
                 n: bool(g) for n, g in db.execute("SELECT name, generated FROM rater ORDER BY id")
             }
 
     def order(self, rater: str) -> list[int]:
-        """The replies in the order in which a rater sees them, the same every time.
+        """Returns the replies in the order in which a rater sees them, the same every time.
 
         Items come in the order of the draw, so that raters who stop early share their
         items; the systems of an item are shuffled by (seed, rater, item).
@@ -207,12 +181,12 @@ class RatingStore:
         return [reply for replies in by_item.values() for reply in replies]
 
     def task(self, rater: str, place: int | None = None) -> Task:
-        """What a rater sees.
+        """Returns what a rater sees.
 
         Args:
           rater: name as `rater` returned it.
           place: in the rater's order; None for the first without an answer, or the last
-            place where all have one.
+            place if all have one.
         """
         order, answers = self.order(rater), self.answers(rater)
         if place is None:
@@ -237,15 +211,15 @@ class RatingStore:
         )
 
     def answer(self, rater: str, reply: int, scores: Scores) -> None:
-        """Adds an answer; it is on the disk when this returns.
+        """Adds an answer, which is on the disk when this returns.
 
         Raises:
           ValueError: a score is not -1, 0 or 1, or there is no such rater or reply.
         """
         if len(scores) != len(CRITERIA) or any(s not in (-1, 0, 1) for s in scores):
-            raise ValueError(f"found scores {tuple(scores)}, want -1, 0 or 1 for each criterion")
+            raise ValueError(f"expected -1, 0 or 1 for each criterion, got {tuple(scores)}")
         row = (*(int(s) for s in scores), _now(), rater, reply)
-        with self._connection() as db, _transaction(db):
+        with self._connection() as db, transaction(db):
             added = db.execute(
                 "INSERT INTO rating (rater, reply, consistency, fluency, coherence, at) "
                 "SELECT rater.id, reply.id, ?, ?, ?, ? FROM rater, reply "
@@ -254,7 +228,7 @@ class RatingStore:
             ).rowcount
         if added != 1:
             raise ValueError(
-                f"found no rater {rater!r} or no reply {reply}, want ones of this file"
+                f"expected a rater and a reply of this file, got no rater {rater!r} or no reply {reply}"
             )
 
     def answers(self, rater: str) -> dict[int, Scores]:
@@ -262,7 +236,7 @@ class RatingStore:
         return {row["reply"]: row["scores"] for row in self.rows(rater)}
 
     def history(self, rater: str, reply: int) -> list[Scores]:
-        """Returns all answers of a rater on a reply, the first one first."""
+        """Returns all answers of a rater on a reply, oldest first."""
         with self._connection() as db:
             found = db.execute(
                 "SELECT consistency, fluency, coherence FROM rating "
@@ -273,7 +247,7 @@ class RatingStore:
             return [Scores(*row) for row in found]
 
     def rows(self, rater: str | None = None) -> list[dict[str, Any]]:
-        """Every answer that counts with all it belongs to, of one rater or of all."""
+        """Returns every answer that counts with its item, reply and rater; of one rater or all."""
         names = (
             "rater generated item persona conversation turn reply system shots text "
             "consistency fluency coherence at"
@@ -305,37 +279,14 @@ class RatingStore:
             return db.execute("SELECT count(*) FROM reply").fetchone()[0]
 
     def _connection(self):
-        return _connect(self.path)
-
-
-@contextlib.contextmanager
-def _connect(path) -> Iterator[sqlite3.Connection]:
-    db = sqlite3.connect(path, timeout=30, isolation_level=None)
-    try:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA foreign_keys = ON")
-        yield db
-    finally:
-        db.close()
-
-
-@contextlib.contextmanager
-def _transaction(db) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")  # waits here for other writers, not at the first write
-    try:
-        yield
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
-    db.execute("COMMIT")
+        return connect(self.path)
 
 
 def _rater_name(name):
     name = " ".join(unicodedata.normalize("NFKC", str(name)).split()).casefold()
     if not 1 <= len(name) <= _LONGEST_NAME or not name.isprintable():
         raise ValueError(
-            f"found a name of {len(name)} characters, want 1 to {_LONGEST_NAME}, all printable"
+            f"expected a name of 1 to {_LONGEST_NAME} printable characters, got {len(name)} characters"
         )
     return name
 

@@ -1,4 +1,4 @@
-"""Tables 4 and 5 of the paper from human ratings: means, intervals, agreement."""
+"""Compute tables 4 and 5 of the paper from human ratings: means, intervals, agreement."""
 
 import csv
 import io
@@ -19,14 +19,14 @@ _COLUMNS = (
 
 
 def alpha(counts: Sequence[Sequence[int]]) -> float:
-    """Krippendorff's alpha for ordinal data (Krippendorff, 2018, ch. 12).
+    """Computes Krippendorff's alpha for ordinal data (Krippendorff, 2018, ch. 12).
 
     Args:
-      counts: [units, values], how many raters gave a unit each of the ordered values.
+      counts: [units, values], the number of raters that gave a unit each ordered value.
 
     Returns:
-      1 for perfect agreement, 0 for that of chance; NaN where no unit has two raters, or
-      all their ratings are one and the same value.
+      1 for perfect agreement, 0 for chance agreement; NaN if no unit has two raters, or all
+      ratings are equal.
 
     Raises:
       ImportError: the library is not installed.
@@ -35,8 +35,8 @@ def alpha(counts: Sequence[Sequence[int]]) -> float:
         import krippendorff
     except ImportError:
         raise ImportError(
-            "found no krippendorff, which computes the raters' agreement; get it with "
-            "pip install -e '.[app]'"
+            "expected krippendorff, which computes the raters' agreement, got no such package; "
+            "run pip install -e '.[app]'"
         ) from None
     counts = np.array([unit for unit in counts if sum(unit) > 1], np.int64)
     if not counts.size or np.count_nonzero(counts.sum(axis=0)) < 2:
@@ -45,18 +45,18 @@ def alpha(counts: Sequence[Sequence[int]]) -> float:
 
 
 def summarise(store: RatingStore, *, seed: int = 0, resamples: int = 1000) -> dict[str, Any]:
-    """All that the tables show.
+    """Computes everything that the tables show.
 
     Args:
       store: the ratings.
-      seed: of the bootstrap intervals.
-      resamples: of the same.
+      seed: random seed of the bootstrap intervals.
+      resamples: number of bootstrap samples.
 
     Returns:
       tables: for every number of shots, the rows of the systems, with ratings, and for
         every criterion value, low and high; alpha: the same for every criterion, with
         the units that two or more rated; raters: name, generated, ratings; replies: how
-        many there are to rate; notes: sentences that have to stand beside the numbers.
+        many there are to rate; notes: sentences to be shown with the numbers.
 
     Raises:
       ImportError: see `alpha`.
@@ -168,7 +168,7 @@ def _notes(raters, generated, personas, rows, store):
 
 
 def as_text(report: dict[str, Any]) -> str:
-    """The tables for a terminal."""
+    """Formats the tables for a terminal."""
     width = max(
         [len(row["system"]) for table in report["tables"] for row in table["rows"]], default=0
     )
@@ -193,7 +193,7 @@ def as_text(report: dict[str, Any]) -> str:
 
 
 def cell(score: dict[str, float]) -> str:
-    """A number with its interval, or a dash where there is none."""
+    """Formats a number with its interval; a dash if there is none."""
     if math.isnan(score["value"]):
         return "-"
     text = f"{score['value']:.2f}"
@@ -203,9 +203,9 @@ def cell(score: dict[str, float]) -> str:
 
 
 def as_csv(store: RatingStore) -> str:
-    """Every answer that counts, a line each.
+    """Formats every answer that counts as a line of CSV.
 
-    Texts that a spreadsheet would take for a formula get an apostrophe in front.
+    Texts that a spreadsheet would take for a formula are preceded by an apostrophe.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""The states that a run can be continued from, saved and restored by Orbax."""
+"""Save and restore the states that a run can be resumed from, by Orbax."""
 
 import contextlib
 import json
@@ -16,18 +16,28 @@ import orbax.checkpoint as ocp
 
 from mtml_jax.runs.folder import not_found
 from mtml_jax.runs.integrity import find_damage, write_manifest
+from mtml_jax.runs.manager import (
+    ASIDE,
+    Damaged,
+    best_step,
+    check_from,
+    open_manager,
+    placed,
+    rank,
+    require_same_arrays,
+    step_folders,
+)
 from mtml_jax.sharding import wait_for_all
 from mtml_jax.types import MetaState, Params
 
-_ABSENT = "nothing"
+_policies = ocp.checkpoint_managers
 _A_CENTURY = 3_155_760_000  # seconds
-_REMOVED = "removed"  # in the folder of checkpoints; what is in it is about to be deleted
-_DAMAGED = "damaged"  # in the run's folder; never deleted here
-ASIDE = ("_CHECKPOINT_METADATA", "commit_success.txt")  # Orbax writes them last and never reads them
+_REMOVED = "removed"  # in the folder of checkpoints; its contents are about to be deleted
+_DAMAGED = "damaged"  # in the run's folder; its contents are never deleted here
 
 
 class Saved(NamedTuple):
-    """Parameters of a checkpoint, the step they were saved at and its counters."""
+    """The parameters, step and counters of a checkpoint."""
 
     params: Params
     step: int
@@ -35,53 +45,55 @@ class Saved(NamedTuple):
 
 
 class Checkpoints:
-    """The states of a run in `workdir/checkpoints`, a folder a step.
+    """The states of a run in `workdir/checkpoints`, one folder per step.
 
-    The two latest are kept and the two that were the best last, so that there is a whole
-    one before any that is lost. Saves go on in the background; an error of one is raised
-    by the next call that waits for it. A folder gets its name when it is complete, with a
-    manifest of its files in it, so a save that was cut off does not count; its remains
-    are removed here, and the folder must therefore be this process's own
-    (`runlog.WorkdirLock`). `restore_params` needs no lock.
+    The two latest and the last two that were the best are kept, so that an intact one remains
+    if any one is lost. Saving continues in the background; its error is raised by the next
+    call that waits for it. A folder gets its name when it is complete and holds a manifest of
+    its files, so an interrupted save does not count. Opening removes its remains; the caller
+    must therefore hold the run's folder (`lock.WorkdirLock`). `restore_params` needs no lock.
 
-    On opening, a checkpoint that is not as it was written is moved to `workdir/damaged`,
-    and with it later ones that were judged by it, so that the run goes on from a whole one
-    and writes them anew.
+    Opening also moves damaged checkpoints to `workdir/damaged`, together with later ones that
+    were compared with them as the best. The run resumes from an intact one and saves the
+    later steps again.
 
     Args:
-      workdir: folder of the run; made if it is not there.
+      workdir: folder of the run; it is created if it does not exist.
 
     Attributes:
-      notes: sentences on what was moved away.
+      notes: one sentence for each damaged checkpoint.
     """
 
     def __init__(self, workdir: str | os.PathLike):
         self._workdir = Path(workdir)
         self._folder = self._workdir / "checkpoints"
         self._saving = 0
-        self._first = jax.process_index() == 0  # it alone moves and removes
+        self._first = jax.process_index() == 0  # only this process moves and removes folders
         self._clean()
-        found = _step_folders(self._folder) if self._first else []
-        damaged = {n: harm for n in found if (harm := find_damage(self._folder / str(n), ASIDE))}
-        moved = {step: self._move_away(step) for step in damaged}
+
+        # Move damaged checkpoints away before Orbax looks at the folder.
+        steps = step_folders(self._folder) if self._first else []
+        damaged = {n: harm for n in steps if (harm := find_damage(self._folder / str(n), ASIDE))}
+        places = {step: self._move_away(step) for step in damaged}
         wait_for_all("damaged checkpoints are moved away")
-        policies = ocp.checkpoint_managers
-        self._manager = _open(
+        self._manager = open_manager(
             self._workdir,
             ocp.StandardCheckpointHandler(),
             (ocp.args.StandardSave, ocp.args.StandardRestore),
-            preservation_policy=policies.AnyPreservationPolicy(
-                [policies.LatestN(2), policies.BestN(get_metric_fn=_rank, n=2)]
+            preservation_policy=_policies.AnyPreservationPolicy(
+                [_policies.LatestN(2), _policies.BestN(get_metric_fn=rank, n=2)]
             ),
             cleanup_tmp_directories=True,
-            todelete_subdir=_REMOVED,  # a name is gone at once: nothing is half-deleted
+            todelete_subdir=_REMOVED,  # renaming is atomic: no checkpoint is half deleted
             async_options=ocp.options.AsyncOptions(
                 post_finalization_callback=self._seal,
-                # Orbax measures both waits by a clock that may jump, within the save too.
+                # Orbax measures both waits by a clock that may jump, even during a save.
                 timeout_secs=_A_CENTURY,
                 create_directories_asynchronously=False,
             ),
         )
+
+        # Move away later checkpoints whose best one is lost.
         later = self._judged_by_lost()
         wait_for_all("all checkpoints are judged")
         for step in later if self._first else []:
@@ -89,44 +101,42 @@ class Checkpoints:
         wait_for_all("later checkpoints are moved away")
         if later:
             self._manager.reload()
-        self._best = _best_step(self._manager)
+        self._best = best_step(self._manager)
+        also = f", with the later ones of {', '.join(map(str, later))}" if later else ""
         self.notes = [
-            f"{self._workdir}: found a damaged checkpoint of step {step:,} ({damaged[step]}), want "
-            f"it as it was written; it is in {moved[step]} now"
-            + (f", the later ones of {', '.join(map(str, later))} beside it" if later else "")
-            + f", and the run goes on from step {self.latest_step() or 0:,}"
+            f"{self._workdir}: moved the damaged checkpoint of step {step:,} ({damaged[step]}) to "
+            f"{places[step]}{also}; the run continues from step {self.latest_step() or 0:,}"
             for step in damaged
         ]
 
     def save(self, step: int, state: MetaState, counters: dict[str, Any], best: bool) -> None:
-        """Starts a save, after the one before it is done.
+        """Waits for the save before, then starts this one in the background.
 
-        The arrays and counters are the caller's again when this returns. What is not
-        kept any more is removed once the save is complete. A step that is there already
-        stays as it is, since a state is a function of its step; it is written anew only
-        to become the best.
+        The caller may change arrays and counters when this returns. Checkpoints that are no
+        longer kept are removed once the save is complete. A state is a function of its step,
+        so a step that is saved already is written again only to mark it as the best.
 
         Args:
           step: finished outer updates.
           state: MetaState of that step.
-          counters: what the loop needs beside it; anything that JSON can hold.
-          best: whether the step is the best from now on; until then an earlier one is.
+          counters: further state of the training loop; any JSON value.
+          best: whether this step is the best so far.
 
         Raises:
           ValueError: the folder holds a later step.
-          OSError: this save or the one before it failed; what was saved earlier is whole.
+          OSError: this save or the one before failed; earlier checkpoints are intact.
         """
         step = int(step)
         latest = self.latest_step()
         if latest is not None and step < latest:
             raise ValueError(
-                f"{self._workdir}: found a checkpoint of step {latest}, want none after step "
-                f"{step} that is saved now; continue from the latest or choose another --workdir"
+                f"{self._workdir}: expected no checkpoint after step {step}, which is saved now, got "
+                f"one of step {latest}; resume from the latest or choose another --workdir"
             )
         if step == latest and (not best or step == self._best):
             return
         self.wait()
-        with self._told():
+        with self._errors():
             if step == latest:
                 self._manager.delete(step)
             self._saving = step
@@ -134,7 +144,7 @@ class Checkpoints:
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(state),
-                    # A copy: another thread writes it, and the caller may change its own.
+                    # A copy, because another thread writes it and the caller may change the original.
                     counters=ocp.args.JsonSave(json.loads(json.dumps(counters))),
                 ),
                 metrics={"best": step if best else -1, "judged_by": self._best or 0},
@@ -144,54 +154,54 @@ class Checkpoints:
             self._best = step
 
     def latest_step(self) -> int | None:
-        """Returns the last step saved, or being saved; None if there is none."""
+        """Returns the last step that is saved or being saved; None if there is none."""
         return self._manager.latest_step()
 
     def best_step(self) -> int | None:
-        """Returns the last step saved as the best; None if there is none."""
+        """Returns the last step that was saved as the best; None if there is none."""
         return self._best
 
     def restore(self, step: int, template: MetaState) -> tuple[MetaState, dict[str, Any]]:
-        """Reads a state back, bit for bit.
+        """Reads a state, bit for bit.
 
         Args:
           step: `latest_step()` or `best_step()`.
           template: MetaState of arrays or `jax.ShapeDtypeStruct`. Arrays come back
-            committed to the template's shardings; without one, to the first device.
+            committed to the template's shardings, or to the first device without one.
 
         Returns:
           (state, counters).
 
         Raises:
-          FileNotFoundError: the step is not there.
-          ValueError: the checkpoint's arrays are not those of the template.
+          FileNotFoundError: there is no checkpoint of the step.
+          ValueError: the checkpoint's arrays differ from the template's.
         """
         self.wait()
         if step not in self._manager.all_steps():
             raise not_found(self._workdir, f"checkpoint of step {step}")
         stored = self._manager.item_metadata(step)["state"].tree
-        _require_same_arrays(stored, template, f"{self._workdir}, step {step}")
+        require_same_arrays(stored, template, f"{self._workdir}, step {step}")
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(jax.tree.map(_placed, template)),
+                state=ocp.args.StandardRestore(jax.tree.map(placed, template)),
                 counters=ocp.args.JsonRestore(),
             ),
         )
         return restored["state"], restored["counters"]
 
     def wait(self) -> None:
-        """Returns when the save under way is complete.
+        """Waits until the save in the background is complete.
 
         Raises:
-          OSError: it failed; what was saved earlier is whole.
+          OSError: it failed; earlier checkpoints are intact.
         """
-        with self._told():
+        with self._errors():
             self._manager.wait_until_finished()
             self._clean()
 
     def close(self) -> None:
-        """Waits, then ends the threads."""
+        """Waits for the save, then ends the threads."""
         try:
             self.wait()
         finally:
@@ -201,12 +211,12 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        # What ends the block already matters more than a save that fails at its end.
+        # An error that already ends the block matters more than one of the last save.
         with contextlib.suppress(*() if kind is None else (OSError,)):
             self.close()
 
     def _seal(self) -> None:
-        """Writes the manifest into the folder of a save, before that gets its name."""
+        """Writes the manifest into a saved folder before it gets its final name."""
         if not self._first:
             return
         for folder in self._folder.glob(f"{self._saving}.*"):
@@ -223,37 +233,37 @@ class Checkpoints:
         return place
 
     def _judged_by_lost(self) -> list[int]:
-        """Steps after the last one whose best, at the time it was saved, is still there."""
+        """Returns the steps after the last one whose best step, when it was saved, still exists."""
         steps = sorted(self._manager.all_steps())
-        fits = [n for n in steps if self._manager.metrics(n)["judged_by"] in (0, *steps)]
-        return [n for n in steps if n > max(fits, default=0)]
+        intact = [n for n in steps if self._manager.metrics(n)["judged_by"] in (0, *steps)]
+        return [n for n in steps if n > max(intact, default=0)]
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        """Tells in one sentence of a save that failed, whatever Orbax raised."""
+    def _errors(self) -> Iterator[None]:
+        """Turns any error of a save into one OSError of one sentence."""
         try:
             yield
         except Exception as error:
             reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-            reason = reason.rsplit(": ", 1)[-1]  # TensorStore ends with what the system said
+            reason = reason.rsplit(": ", 1)[-1]  # TensorStore ends with the system's message
             raise OSError(
                 f"{self._workdir}: the checkpoint of step {self._saving:,} could not be saved "
-                f"({reason}), want a folder that can be written to and a disk with room; "
-                "the earlier ones are whole: free some and give the same command again"
+                f"({reason}), earlier ones are intact; free disk space, check the folder's "
+                "permissions and run the same command again"
             ) from error
 
 
 def restore_params(workdir: str | os.PathLike, which: Literal["best", "latest"]) -> Saved:
-    """Reads the parameters of a run, and nothing of its optimiser.
+    """Reads the parameters of a run without its optimiser's state.
 
-    Writes nothing, so the run may go on meanwhile.
+    Nothing is written, so the run may continue at the same time.
 
     Args:
       workdir: folder of the run.
       which: "best" or "latest".
 
     Returns:
-      Saved; the arrays, uncommitted, on the default device. Tuples come back as lists.
+      Saved; its arrays are on the default device, uncommitted. Tuples come back as lists.
 
     Raises:
       FileNotFoundError: there is no such checkpoint.
@@ -261,121 +271,32 @@ def restore_params(workdir: str | os.PathLike, which: Literal["best", "latest"])
     """
     workdir = Path(workdir)
     try:
-        return _restore_params(workdir, which)
-    except (_Damaged, FileNotFoundError):
+        with open_manager(
+            workdir, ocp.PyTreeCheckpointHandler(), (ocp.args.PyTreeRestore,), create=False
+        ) as manager:
+            return _restore_params(manager, workdir, which)
+    except (Damaged, FileNotFoundError):
         raise
     except Exception:
-        _check_from(workdir, 0)  # Orbax reads more than what is asked for
+        check_from(workdir, 0)  # Orbax also reads checkpoints that were not asked for
         raise
 
 
-class _Damaged(ValueError):
-    """A checkpoint is not as it was written."""
-
-
-def _check_from(workdir: Path, first: int) -> None:
-    folder = workdir / "checkpoints"
-    for step in _step_folders(folder):
-        if step < first or not (harm := find_damage(folder / str(step), ASIDE)):
-            continue
-        if (folder / str(step)).is_dir():  # else the run, going on, has just removed it
-            raise _Damaged(
-                f"{workdir}: found a damaged checkpoint of step {step:,} ({harm}), want it as it "
-                "was written; the command that trained the run moves it away and goes on from "
-                "the one before it"
-            )
-
-
-def _restore_params(workdir: Path, which: str) -> Saved:
-    with _open(
-        workdir, ocp.PyTreeCheckpointHandler(), (ocp.args.PyTreeRestore,), create=False
-    ) as manager:
-        step = _best_step(manager) if which == "best" else manager.latest_step()
-        if step is None:
-            raise not_found(workdir, f"{which} checkpoint")
-        _check_from(workdir, step)  # and the later ones: any of them may be the best
-        params = manager.item_metadata(step)["state"].tree["params"]
-        restored = manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.PyTreeRestore(
-                    {"params": params},
-                    restore_args={
-                        "params": jax.tree.map(
-                            lambda _: ocp.RestoreArgs(restore_type=np.ndarray), params
-                        )
-                    },
-                    partial_restore=True,
-                ),
-                counters=ocp.args.JsonRestore(),
+def _restore_params(manager: ocp.CheckpointManager, workdir: Path, which: str) -> Saved:
+    step = best_step(manager) if which == "best" else manager.latest_step()
+    if step is None:
+        raise not_found(workdir, f"{which} checkpoint")
+    check_from(workdir, step)  # later ones, too: any of them may be the best
+    params = manager.item_metadata(step)["state"].tree["params"]
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), params)
+    restored = manager.restore(
+        step,
+        args=ocp.args.Composite(
+            state=ocp.args.PyTreeRestore(
+                {"params": params}, restore_args={"params": as_numpy}, partial_restore=True
             ),
-        )
+            counters=ocp.args.JsonRestore(),
+        ),
+    )
     params = jax.tree.map(jnp.asarray, restored["state"]["params"])
     return Saved(params, step, restored["counters"])
-
-
-def _step_folders(folder: Path) -> list[int]:
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted(int(name) for name in names if name.isascii() and name.isdigit())
-
-
-def _open(
-    workdir: Path, handler: Any, arguments: tuple[type, ...], **options: Any
-) -> ocp.CheckpointManager:
-    registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
-    for argument in arguments:
-        registry.add("state", argument, handler)
-    for argument in (ocp.args.JsonSave, ocp.args.JsonRestore):
-        registry.add("counters", argument, ocp.JsonCheckpointHandler())
-    return ocp.CheckpointManager(
-        (workdir / "checkpoints").absolute(),
-        options=ocp.CheckpointManagerOptions(best_fn=_rank, **options),
-        handler_registry=registry,
-    )
-
-
-def _rank(metrics: dict[str, int]) -> int:
-    # Orbax keeps its metrics within the folder of the step, so that mark and state
-    # appear at once. The rank is the step for one marked as the best, else -1.
-    return metrics["best"]
-
-
-def _best_step(manager: ocp.CheckpointManager) -> int | None:
-    step = manager.best_step()
-    return None if step is None or _rank(manager.metrics(step)) < 0 else step
-
-
-def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
-    sharding = getattr(leaf, "sharding", None)
-    if sharding is None:
-        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _require_same_arrays(stored: Any, template: MetaState, where: str) -> None:
-    found, wanted = _described(stored), _described(template)
-    differing = [
-        f"{name} ({found.get(name, _ABSENT)}, want {wanted.get(name, _ABSENT)})"
-        for name in sorted(found.keys() | wanted.keys(), key=_params_first)
-        if found.get(name) != wanted.get(name)
-    ]
-    if differing:
-        rest = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
-        raise ValueError(
-            f"{where}: found other arrays than this model's, {', '.join(differing[:3])}{rest}; "
-            "continue with the settings of the run or choose another --workdir"
-        )
-
-
-def _params_first(name: str) -> tuple[bool, str]:
-    return not name.startswith("params"), name
-
-
-def _described(tree: Any) -> dict[str, str]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="."): (
-            f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"
-        )
-        for path, leaf in leaves
-    }

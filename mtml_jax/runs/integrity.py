@@ -1,4 +1,4 @@
-"""Whether a folder is as it was written, by the SHA-256 of its files in sha256sum's format."""
+"""Detect damaged files of a folder by a manifest of their SHA-256, in the format of sha256sum."""
 
 import hashlib
 import os
@@ -11,11 +11,11 @@ _LINE = re.compile(r"([0-9a-f]{64})  (.+)\n")
 
 
 def write_manifest(folder: str | os.PathLike, aside: Collection[str] = ()) -> None:
-    """Writes what `find_damage` compares; `sha256sum -c manifest.sha256` reads it, too.
+    """Writes the manifest of a folder, which `sha256sum -c manifest.sha256` reads, too.
 
     Args:
-      folder: whose files are complete.
-      aside: names of files in it, not below it, that do not matter.
+      folder: its files must be complete.
+      aside: names of files directly in the folder that are left out.
     """
     folder = Path(folder)
     lines = [f"{_digest(folder / name)}  {name}\n" for name in _files(folder, aside)]
@@ -29,25 +29,25 @@ def find_damage(folder: str | os.PathLike, aside: Collection[str] = ()) -> str |
     """Compares a folder with its manifest.
 
     Args:
-      folder: of `write_manifest`.
-      aside: as it was given there.
+      folder: as for `write_manifest`.
+      aside: as for `write_manifest`.
 
     Returns:
-      What is wrong first, such as "state/d/1 is not there"; None where nothing is.
+      The first damage, such as "state/d/1 is not there"; None if there is none.
     """
     folder = Path(folder)
     try:
         text = (folder / NAME).read_text(encoding="utf-8", errors="replace")
-        there = _files(folder, aside)
+        names = _files(folder, aside)
         wanted = {}
         for line in text.splitlines(keepends=True):
             if not (match := _LINE.fullmatch(line)):
                 return f"{NAME} is cut off or changed"
             wanted[match[2]] = match[1]
-        if unlisted := sorted(set(there) - wanted.keys()):  # first: a changed name is both
+        if unlisted := sorted(set(names) - wanted.keys()):  # first, because a changed name is also missing
             return f"{NAME} does not list {unlisted[0]}"
         for name in sorted(wanted):
-            if name not in there:
+            if name not in names:
                 return f"{name} is not there"
             if _digest(folder / name) != wanted[name]:
                 return f"{name} is not what was written"

@@ -1,4 +1,4 @@
-"""The page: what it shows of hostile text, and in a browser from the first click to the last.
+"""Test the page: what it shows of hostile text, and in a browser from the first click to the last.
 
 The tests with a browser run by `pytest -m browser` and need `pip install -e '.[app,browser]'`
 and Chromium.
@@ -86,11 +86,49 @@ def test_an_address_that_is_taken_is_told():
     from experiments.app import __main__ as app
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        with pytest.raises(ValueError, match="want another --host or --port"):
+        with pytest.raises(ValueError, match="choose another --host or --port"):
             app._listen("127.0.0.1", taken.getsockname()[1])
     assert [app._is_loopback(h) for h in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "x.y")] == [
         True, True, True, False, False
     ]  # fmt: skip
+
+
+# What the buttons of the tab do, without a browser.
+HANDLERS = """
+import json, pathlib, sys
+import gradio
+from experiments.app.chat import chat_tab
+with gradio.Blocks(analytics_enabled=False) as page:
+    chat_tab(pathlib.Path(sys.argv[1]), page)
+handlers = {handler.name: handler.fn for handler in page.fns.values()}
+for name in sys.argv[3:]:
+    key, status, *_ = handlers["take_text"](None, sys.argv[2])
+    key, learned, *_ = handlers["learn"](key, name, "best", "ann", 1, "")
+    *_, (key, chats, _) = handlers["reply"](key, "hi")
+    key, beliefs = handlers["believe"](key)
+    print(json.dumps([status, learned, chats, beliefs]))
+"""
+
+
+def test_personas_are_reconstructed_by_runs_that_trained_it(save_tiny_run, tmp_path):
+    pytest.importorskip("gradio")
+    runs = {"multitask": True, "std": False}
+    for strategy in runs:
+        save_tiny_run(tmp_path / strategy, strategy=strategy, distinct_start=True)
+    # In a process of its own, because Gradio leaves an event loop open.
+    done = subprocess.run(
+        [sys.executable, "-c", HANDLERS, str(tmp_path), dialogues("ann"), *runs],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "GRADIO_ANALYTICS_ENABLED": "False",
+             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for reconstructs, line in zip(runs.values(), done.stdout.splitlines(), strict=True):
+        status, learned, chats, beliefs = json.loads(line)
+        assert "3 conversations" in status and "ann: adapted to 2 dialogues" in learned
+        assert chats.count("<li") == 4
+        assert ("never learned to reconstruct" in beliefs) != reconstructs
+        assert (beliefs.count("<h3>") == 2) == reconstructs
 
 
 def chromium():

@@ -165,6 +165,13 @@ def test_a_run_without_the_task_says_so(model, monkeypatch, save_tiny_run, tmp_p
     assert "never learned to reconstruct personas" in shown and "persona: " not in shown
 
 
+def test_a_multitask_run_reconstructs_a_persona(model, monkeypatch, save_tiny_run, tmp_path):
+    run_of_both = load_trained(save_tiny_run(tmp_path / "run", strategy="multitask"))
+    shown = unfolded(run(run_of_both, ["hi", "/persona"], monkeypatch))
+    assert "never learned" not in shown and "persona: " in shown
+    assert "train with --distinct_start" in shown  # the run has one start token for both tasks
+
+
 def test_control_c_ends_a_reply_and_keeps_the_conversation(model, monkeypatch):
     out = io.StringIO()
     talk = command.Conversation(model, None, Responder(model, "greedy"), "model", out)

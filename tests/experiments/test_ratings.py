@@ -187,29 +187,29 @@ def test_the_last_answer_counts_and_the_others_are_kept(store):
 def test_wrong_answers_and_files_are_refused(store, tmp_path):
     ann = store.rater("ann")
     for wrong in ((2, 0, 0), (None, 0, 0), (0, 0), ("1", 0, 0)):
-        with pytest.raises(ValueError, match="want -1, 0 or 1"):
+        with pytest.raises(ValueError, match="expected -1, 0 or 1"):
             store.answer(ann, 1, wrong)
     with pytest.raises(ValueError, match="no reply 99"):
         store.answer(ann, 99, Scores(0, 0, 0))
     with pytest.raises(ValueError, match="no rater 'nobody'"):
         store.answer("nobody", 1, Scores(0, 0, 0))
     for name in ("", " \n", "x" * 41, "a\u202eb", "a\x00b"):
-        with pytest.raises(ValueError, match="want 1 to 40"):
+        with pytest.raises(ValueError, match="name of 1 to 40"):
             store.rater(name)
     store.rater("robot", generated=True)
     with pytest.raises(ValueError, match="name of a program"):
         store.rater("robot")
     assert store.rows() == []
-    with pytest.raises(ValueError, match="not thrown away"):
+    with pytest.raises(ValueError, match="never overwritten"):
         RatingStore.create(store.path, items_of(["p"], SYSTEMS), {})
     with pytest.raises(ValueError, match="no items"):
         RatingStore.create(tmp_path / "new", [], {})
-    with pytest.raises(FileNotFoundError, match="found no file"):
+    with pytest.raises(FileNotFoundError, match="got no file"):
         RatingStore(tmp_path / "none")
     (tmp_path / "text").write_text("no database at all, but long enough to look at" * 30)
     sqlite3.connect(tmp_path / "empty").close()
     for name in ("text", "empty"):
-        with pytest.raises(ValueError, match="found something else"):
+        with pytest.raises(ValueError, match="got another file"):
             RatingStore(tmp_path / name)
 
 
@@ -403,7 +403,7 @@ def test_the_command_draws_and_reports(runs, tmp_path, capsys):
     }  # fmt: skip
     command.ratings(given)
     assert "4 turns of 3 personas, 28 replies of 7 systems" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="not thrown away"):
+    with pytest.raises(ValueError, match="never overwritten"):
         command.ratings(given)
     store = RatingStore(given["output"])
     assert store.settings()["shots"] == [10, 5]
@@ -419,5 +419,5 @@ def test_the_command_draws_and_reports(runs, tmp_path, capsys):
     with pytest.raises(ValueError, match="got nothing to do"):
         command.ratings({**given, "sample": None})
     for wrong in (["ten"], ["0"], []):
-        with pytest.raises(ValueError, match="want whole numbers"):
+        with pytest.raises(ValueError, match="expected whole numbers"):
             command.ratings({**given, "shots": wrong})

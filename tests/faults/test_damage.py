@@ -1,4 +1,4 @@
-"""A checkpoint that is not as it was written is named, kept, and never gone on from."""
+"""Test that a damaged checkpoint is named, kept, and never resumed from."""
 
 import os
 import shutil
@@ -114,8 +114,8 @@ def test_the_run_goes_on_from_the_step_before(run, tmp_path, harm):
     remains = sorted(p.name for p in (workdir / "checkpoints" / "5").rglob("*"))
     step, value, counted, (note,) = _restored(workdir)
     assert (step, value, counted) == (3, 3.0, 3)
-    assert f"{workdir}: found a damaged checkpoint of step 5 (state/d/{bad.name} is " in note
-    assert note.endswith("and the run goes on from step 3") and "\n" not in note
+    assert f"{workdir}: moved the damaged checkpoint of step 5 (state/d/{bad.name} is " in note
+    assert note.endswith("the run continues from step 3") and "\n" not in note
     (kept,) = (workdir / "damaged").iterdir()
     assert str(kept) in note and sorted(p.name for p in kept.rglob("*")) == remains
     _saved(workdir, [(5, False)])
@@ -140,7 +140,7 @@ def test_a_lost_best_is_trained_again(run, tmp_path):
     _flip(workdir / "checkpoints" / "3" / "counters" / "metadata")
     step, _, _, (note,) = _restored(workdir)
     # Step 5 was judged by step 3: without it no later step could tell the best.
-    assert step == 2 and "the later ones of 5 beside it, and the run goes on from step 2" in note
+    assert step == 2 and "with the later ones of 5; the run continues from step 2" in note
     assert sorted(p.name.split("-")[0] for p in (workdir / "damaged").iterdir()) == ["3", "5"]
     with Checkpoints(workdir) as checkpoints:
         assert checkpoints.best_step() == 2

@@ -1,4 +1,4 @@
-"""Dirty files: a reader refuses in one sentence, or what it dropped is counted."""
+"""Test dirty files: a reader refuses them in one sentence, or counts what it dropped."""
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings

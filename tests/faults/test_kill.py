@@ -1,4 +1,4 @@
-"""kill -9 in the midst of steps and of saves, a full disk: the run ends with the same bits."""
+"""Test kill -9 during steps and saves, and a full disk: the run ends with the same bits."""
 
 import os
 import signal

@@ -370,7 +370,7 @@ def test_the_command_learns_the_example_and_saves_it(model, tmp_path, capsys):
     adapted = command.adapt(Flags(workdir=model.workdir, output=str(tmp_path)))
     shown = capsys.readouterr().out
     assert (adapted.dialogues, adapted.turns) == (4, 31)
-    for part in ("5 conversations, 5 read", "Robin: 5 dialogues, 38 turns", "that is much",
+    for part in ("5 conversations, 5 read", "Robin: 5 dialogues, 38 turns", "that is a large share",
                  "adapted to 4 dialogues of Robin", "(the control)", "reconstructed persona",
                  f"--adapted={tmp_path}"):  # fmt: skip
         assert part in shown
@@ -384,6 +384,15 @@ def test_the_command_learns_the_example_and_saves_it(model, tmp_path, capsys):
     load_adapted(tmp_path, model)
 
 
+def test_a_multitask_run_reconstructs_a_persona(save_tiny_run, tmp_path, capsys):
+    """Its strategy trains the persona task, without adapting in training."""
+    run = save_tiny_run(tmp_path / "run", strategy="multitask", distinct_start=True)
+    command.adapt(Flags(workdir=str(run), output=str(tmp_path / "adapted")))
+    shown = capsys.readouterr().out
+    assert "reconstructed persona: " in shown and "never learned" not in shown
+    assert "same token" not in shown
+
+
 def test_the_command_says_what_it_wants(model, tmp_path):
     def refused(**changes):
         with pytest.raises((ValueError, OSError)) as caught:
@@ -394,8 +403,8 @@ def test_the_command_says_what_it_wants(model, tmp_path):
     assert "no --workdir" in refused(workdir=None)
     assert "no --dialogues" in refused(dialogues=None)
     assert "no --output" in refused(output=None)
-    assert "want a folder" in refused(output=EXAMPLE)
+    assert "expected a folder" in refused(output=EXAMPLE)
     assert "no such file" in refused(dialogues="none.jsonl")
     assert "'Robin' (5)" in refused(speaker="Nobody")
-    assert "want 4 or less" in refused(shots=5)
+    assert "of 4 or less" in refused(shots=5)
     assert not list(tmp_path.iterdir())

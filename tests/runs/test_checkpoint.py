@@ -1,4 +1,4 @@
-"""States that come back bit for bit, and those that are kept."""
+"""Test that states come back bit for bit, and which of them are kept."""
 
 import itertools
 import json
@@ -133,7 +133,7 @@ def test_saving_the_same_step_again(tmp_path):
     assert _steps(tmp_path) == {"2", "3"}
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.best_step() == 3
-        with pytest.raises(ValueError, match=rf"{tmp_path}.*step 3, .*step 2 .*--workdir"):
+        with pytest.raises(ValueError, match=rf"{tmp_path}.*after step 2, .*step 3; .*--workdir"):
             checkpoints.save(2, _state(2), {}, best=False)
 
 
@@ -282,7 +282,7 @@ def test_params_are_read_beside_a_save_under_way(tmp_path):
 
 
 def test_nothing_there(tmp_path):
-    wanted = rf"{tmp_path}: found no .*--workdir"
+    wanted = rf"{tmp_path}: expected .*--workdir"
     for which in ("best", "latest"):
         with pytest.raises(FileNotFoundError, match=wanted):
             restore_params(tmp_path, which)
@@ -298,13 +298,13 @@ def test_other_arrays_are_refused(tmp_path):
     state = _state(2)
     more = state.replace(params={**state.params, "decoder": jnp.zeros(3)})
     other_type = state.replace(step=jnp.zeros((), jnp.uint32))
-    wider = r"model's, params.embedding \(float32\[11, 7\], want float32\[11, 13\]\)"
+    wider = r"arrays, params.embedding \(float32\[11, 13\], got float32\[11, 7\]\)"
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(5, state, {}, best=False)
         for template, message in [
             (_state(2, width=13), wider),
-            (more, r"params.decoder \(nothing, want float32\[3\]\)"),
-            (other_type, r"step \(int32\[\], want uint32\[\]\)"),
+            (more, r"params.decoder \(float32\[3\], got nothing\)"),
+            (other_type, r"step \(uint32\[\], got int32\[\]\)"),
         ]:
             with pytest.raises(ValueError, match=rf"{tmp_path}, step 5: .*{message}.*--workdir"):
                 checkpoints.restore(5, template)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from experiments.operations import Work, forward_operations, prices_of_slots
 from mtml_jax.config import ModelConfig
+from mtml_jax.meta.cost import Work, forward_operations, prices_of_slots
 from mtml_jax.types import Episode
 
 

@@ -14,7 +14,7 @@ from experiments import flags as settings
 from experiments.fold_rows import EPOCHS, parsed_shots
 from experiments.study import tuning
 from experiments.study.bar import Part, whole_bar
-from experiments.study.cell import TRAINING_COST, make_cell, step_cost
+from experiments.study.cell import make_cell, step_cost, training_cost
 from experiments.study.rows import chosen_rows, config_of
 from mtml_jax.config import PRESETS, TrainConfig
 from mtml_jax.data.personas import group_personas, require_conversations
@@ -273,7 +273,7 @@ def _try(study, configs, bar):
 def _make(study, missing):
     """Makes cells one after the other; returns those that others make, and those that failed."""
     elsewhere, failed = [], {}
-    costs = [_cost_of(row, study, seed) for row, seed in missing]
+    costs = [1 + training_cost(config_of(row, study.config, seed)) for row, seed in missing]
     with whole_bar(sum(costs)) as bar:
         for number, ((row, seed), cost) in enumerate(zip(missing, costs), start=1):
             name = f"{row.name}.{seed}"
@@ -288,12 +288,6 @@ def _make(study, missing):
                     elsewhere.append(name)
             part.finish()
     return elsewhere, failed
-
-
-def _cost_of(row, study, seed):
-    """Relative to a test."""
-    adapts = STRATEGIES[config_of(row, study.config, seed).strategy].adapts
-    return 1.0 + (TRAINING_COST if adapts else TRAINING_COST / 4)
 
 
 def _cell_path(folder, row, seed):

@@ -1,14 +1,15 @@
 """The scores of persona reconstruction as a table, a plot and a sample."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments import plots
 from mtml_jax.data.records import Dialogue
 from mtml_jax.eval.reconstruction import BOTH_SIDES, VARIANTS, Scored
+from mtml_jax.runs.files import write_bytes
 
 _TITLES = {"both_sides": "both sides", "own_only": "own utterances only"}
-_COLOURS = {"both_sides": "tab:blue", "own_only": "tab:orange"}
+_COLOURS = {"both_sides": plots.BLUE, "own_only": plots.VERMILION}
 _HEADINGS = {"token_f1": "F1", "statement_recall": "recall", "ppl": "PPL"}
 _LABELS = {"token_f1": "token F1", "statement_recall": "statement recall", "ppl": "PPL"}
 
@@ -77,14 +78,8 @@ def sample_text(dialogue: Dialogue, scored: Sequence[Scored]) -> str:
 
 
 def draw(report: dict, path: Path) -> None:
-    """Draws the scores against the turns seen; the file is there whole or not at all."""
-    # Here, so that nothing else needs it; no pyplot, so that no display is looked for.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator, ScalarFormatter
-
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    """Draws the scores against the turns seen; writes the file completely or not at all."""
+    figure = plots.new_figure(11, 4)
     panels = figure.subplots(1, len(_LABELS))
     for panel, (name, label) in zip(panels, _LABELS.items()):
         for variant in VARIANTS:
@@ -93,26 +88,18 @@ def draw(report: dict, path: Path) -> None:
                 _line(panel, rows, name + suffix, style, f"{_TITLES[variant]}, {whose}")
         panel.set_xlabel("turns seen")
         panel.set_ylabel(label)
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.locator_params(axis="x", integer=True)
         panel.grid(alpha=0.3)
     for panel in panels[:-1]:
         panel.set_ylim(bottom=0, top=max(panel.get_ylim()[1], 0.1))
-    panels[-1].set_yscale("log")
-    panels[-1].yaxis.set_major_formatter(ScalarFormatter())
-    panels[-1].yaxis.set_minor_formatter(ScalarFormatter())
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), frameon=False)
+    plots.log_where_wide(panels[-1], "y")
+    plots.legend_below(figure, ncols=2 * len(VARIANTS))
     given = report["settings"]
     figure.suptitle(
         f"persona reconstruction: {given['strategy']}, step {given['step']:,}, {given['split']}, "
         f"{report['dialogues']:,} dialogues of {report['personas']:,} personas (95 % intervals)"
     )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        figure.savefig(temporary, format="png", dpi=130)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, plots.png(figure, dpi=130))
 
 
 def _line(panel, rows, name, style, label):

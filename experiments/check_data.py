@@ -1,4 +1,4 @@
-"""The data sheet of a corpus: `python -m experiments.check_data PATH`."""
+"""Prints the data sheet of a corpus: `python -m experiments.check_data PATH`."""
 
 import html
 import json
@@ -7,62 +7,69 @@ import sys
 
 from absl import app, flags, logging
 
-from experiments.histogram import histogram_svg
+from experiments import plots
 from mtml_jax.config import PRESETS, TrainConfig
+from mtml_jax.data.groupings import compare_groupings, read_clusters
 from mtml_jax.data.prepare import load_split
-from mtml_jax.data.sheet import LENGTHS, PERCENTILES, Sheet, compare_groupings, data_sheet
+from mtml_jax.data.sheet import LENGTHS, PERCENTILES, Sheet, data_sheet
 from mtml_jax.data.splits import SPLITS
 from mtml_jax.strategies import STRATEGIES
 
-_WANTED = "a .jsonl file, a folder of dialogue files, or demo"
+_PATHS = "a .jsonl file, a folder of dialogue files, or demo"
 
 
 def define_flags() -> None:
     flags.DEFINE_enum(
-        "preset", "paper", list(PRESETS), "whose slots, meta-batch and minimum count hold"
+        "preset", "paper", list(PRESETS), "preset of the slots, meta-batch and minimum count"
     )
     flags.DEFINE_boolean("json", False, "print the sheet as JSON instead of text")
-    flags.DEFINE_string("html", None, "also write a page of histograms to this file")
     flags.DEFINE_string(
-        "compare", None, "JSON file {label: [[statement, ...], ...]}: another persona grouping"
+        "html", None, "also write a page of histograms to this file; needs matplotlib"
+    )
+    flags.DEFINE_string(
+        "compare",
+        None,
+        "JSON file {label: [[statement, ...], ...]} of another persona grouping, to compare with",
     )
     flags.DEFINE_integer(
-        "split_seed", 0, "where PATH is one file: of its split by persona", lower_bound=0
+        "split_seed", 0, "random seed of the split by persona if PATH is one file", lower_bound=0
     )
     flags.DEFINE_boolean(
-        "skip_bad", False, "count and report malformed conversations instead of stopping"
+        "skip_bad", False, "skip and count malformed conversations instead of stopping"
     )
 
 
 def main(argv) -> None:
-    logging.set_verbosity(logging.ERROR)  # TFDS tells of each of its steps
+    logging.set_verbosity(logging.ERROR)  # TFDS logs each of its steps
     print(sheet_of(argv, flags.FLAGS))
 
 
-def sheet_of(argv, given) -> str:
-    """What the command prints; `given` has the flags as attributes."""
+def sheet_of(argv, options) -> str:
+    """Returns what the command prints; `options` has the flags as attributes."""
     if len(argv) != 2:
-        sys.exit(f"error: got {len(argv) - 1} paths, want one: {_WANTED}")
-    config = PRESETS[given.preset]
+        sys.exit(f"error: expected one path, {_PATHS}, got {len(argv) - 1} paths")
+    config = PRESETS[options.preset]
     try:
-        splits, notes = read_splits(argv[1], given.split_seed, given.skip_bad)
+        if options.html:
+            plots.require_matplotlib("--html")
+        splits, notes = read_splits(argv[1], options.split_seed, options.skip_bad)
         sheet = data_sheet(splits, config, STRATEGIES)
-        sheet.numbers.update(path=argv[1], preset=given.preset, notes=notes)
-        if given.compare:
-            clusters = read_clusters(given.compare)
+        sheet.numbers.update(path=argv[1], preset=options.preset, notes=notes)
+        if options.compare:
+            clusters = read_clusters(options.compare)
             sheet.numbers["compare"] = {
                 split: compare_groupings(dialogues, clusters)
                 for split, dialogues in splits.items()
             }
-        if given.html:
-            pathlib.Path(given.html).write_text(page(sheet, config), encoding="utf-8")
-    except (ValueError, OSError) as error:
+        if options.html:
+            pathlib.Path(options.html).write_text(page(sheet, config), encoding="utf-8")
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
-    return json.dumps(sheet.numbers, indent=1) if given.json else as_text(sheet.numbers)
+    return json.dumps(sheet.numbers, indent=1) if options.json else as_text(sheet.numbers)
 
 
 def read_splits(path: str, split_seed: int, skip_bad: bool):
-    """(split -> dialogues, sentences): every split that there is, as training reads them."""
+    """Reads every split that exists, as training does; returns (split -> dialogues, notes)."""
     source = (path, None)
     if pathlib.Path(path).is_dir() and not any(pathlib.Path(path).glob("*.jsonl")):
         source = ("personachat", path)
@@ -81,32 +88,8 @@ def read_splits(path: str, split_seed: int, skip_bad: bool):
     return splits, notes
 
 
-def read_clusters(path: str) -> dict[str, list[list[str]]]:
-    """Reads another persona grouping.
-
-    Raises:
-      ValueError: the file does not hold one; the message names it.
-    """
-    try:
-        clusters = json.loads(pathlib.Path(path).read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path}: found no JSON ({error}), want {{label: [[statement, ...], ...]}}"
-        ) from None
-    sound = isinstance(clusters, dict) and all(
-        isinstance(sets, list)
-        and all(isinstance(s, list) and all(isinstance(t, str) for t in s) for s in sets)
-        for sets in clusters.values()
-    )
-    if not sound:
-        raise ValueError(
-            f"{path}: found JSON of another form, want {{label: [[statement, ...], ...]}}"
-        )
-    return clusters
-
-
 def as_text(numbers: dict) -> str:
-    """The sheet as tables of text."""
+    """Formats the sheet as tables of text."""
     splits = numbers["splits"]
     lines = [f"data sheet of {numbers['path']}", *numbers["notes"], ""]
 
@@ -120,7 +103,7 @@ def as_text(numbers: dict) -> str:
     counts("personas", lambda s: s["personas"])
     counts("  with two conversations or more", lambda s: s["usable_personas"])
     counts("conversations", lambda s: s["conversations"])
-    counts("  seen from one side alone", lambda s: s["seen_from_one_side"])
+    counts("  seen from one side only", lambda s: s["seen_from_one_side"])
     counts("dialogues", lambda s: s["dialogues"])
     counts("  without statements", lambda s: s["without_statements"])
     counts("  repeated word for word", lambda s: s["repeated_dialogues"])
@@ -155,18 +138,18 @@ def as_text(numbers: dict) -> str:
     lines += ["", "strategies"]
     lines += [f"  {name:<6} {answer}" for name, answer in numbers["strategies"].items()]
     lines += ["", "another grouping"] if "compare" in numbers else []
-    for split, found in numbers.get("compare", {}).items():
-        agreement = found["adjusted_rand_index"]
+    for split, result in numbers.get("compare", {}).items():
+        agreement = result["adjusted_rand_index"]
         lines.append(
-            f"  {split}: {found['shared']:,} of {found['sets']:,} statement sets are in the other "
-            f"grouping; {found['personas']:,} personas here, {found['clusters']:,} clusters there"
+            f"  {split}: {result['shared']:,} of {result['sets']:,} statement sets are in the other "
+            f"grouping; {result['personas']:,} personas here, {result['clusters']:,} clusters there"
             + ("" if agreement is None else f"; adjusted Rand index {agreement:.4f}")
         )
     return "\n".join(lines)
 
 
 def page(sheet: Sheet, config: TrainConfig) -> str:
-    """A page of histograms that needs nothing but itself."""
+    """Builds a self-contained page of histograms."""
     limits = {"context": config.shape.context, "response": config.shape.response}
     limits["persona"] = config.shape.persona
     path = html.escape(str(sheet.numbers["path"]))
@@ -181,17 +164,18 @@ def page(sheet: Sheet, config: TrainConfig) -> str:
     for name, meaning in LENGTHS.items():
         unit = "personas" if name == "dialogues" else "turns"
         unit = "dialogues" if name in ("turns", "persona") else unit
-        charts = [
-            histogram_svg(
-                values[name],
-                title=f"{split}: {name}",
-                x_label=meaning,
-                y_label=f"number of {unit}",
-                limit=limits.get(name),
-            )
-            for split, values in sheet.lengths.items()
-            if values[name]
-        ]
+        charts = []
+        for split, values in sheet.lengths.items():
+            if values[name]:
+                title = f"{split}: {name}"
+                figure = plots.histogram(
+                    values[name],
+                    title=title,
+                    x_label=meaning,
+                    y_label=f"number of {unit}",
+                    limit=limits.get(name),
+                )
+                charts.append(plots.as_svg(figure, title))
         if charts:
             parts.append(f"<h2>{name}</h2>" + "".join(charts))
     parts.append(f"<h2>All numbers</h2><pre>{html.escape(as_text(sheet.numbers))}</pre></html>\n")

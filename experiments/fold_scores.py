@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from experiments.fold_rows import work_of
 from experiments.tested import Run
-from mtml_jax.data.demo import judge_reply
+from mtml_jax.data.demo_judge import judge_reply
 from mtml_jax.eval.folds import FoldPlan
 from mtml_jax.eval.scores import Answer, HeldOut, Statistics, count
 from mtml_jax.nli.scorer import Scorer

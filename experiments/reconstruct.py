@@ -15,7 +15,8 @@ from experiments.reconstruction_report import draw, sample_text, table
 from experiments.tested import Run, load
 from mtml_jax.data.episodes import EncodedPersona, Encoding
 from mtml_jax.data.records import Persona
-from mtml_jax.data.vocab import START, START_PERSONA, persona_text
+from mtml_jax.data.text import persona_text
+from mtml_jax.data.vocab import START, START_PERSONA
 from mtml_jax.eval.folds import choose_folds
 from mtml_jax.eval.reconstruction import (
     VARIANTS,

@@ -59,13 +59,13 @@ def define_flags() -> None:
     settings.define_data_flags()
     # With a cache of compiled programs, the compile time would be that of a look-up.
     flags.FLAGS.set_default("compilation_cache", "")
-    flags.DEFINE_enum("preset", "small", list(PRESETS), "sizes of everything that does not grow")
-    flags.DEFINE_enum("gradient", None, GRADIENTS, "gradient mode of mtml (default: the preset's)")
-    flags.DEFINE_list("axes", list(AXES), f"sizes that grow, one after the other: {', '.join(AXES)}")
-    flags.DEFINE_boolean("compile_only", False, "measure memory and compile time, but run no step")
-    flags.DEFINE_integer("repeats", 3, "timed steps per point, after one warm-up step", lower_bound=1)
-    flags.DEFINE_string("json", None, "write all numbers to this file")
-    flags.DEFINE_string("plot", None, "draw all points as PNG into this file")
+    flags.DEFINE_enum("preset", "small", list(PRESETS), "preset whose sizes do not grow")
+    flags.DEFINE_enum("gradient", None, GRADIENTS, "method of differentiating through the inner step of mtml (default: the preset's)")
+    flags.DEFINE_list("axes", list(AXES), f"comma-separated list of what grows: {', '.join(AXES)}")
+    flags.DEFINE_boolean("compile_only", False, "measure memory and seconds to compile, without timing steps")
+    flags.DEFINE_integer("repeats", 3, "number of timed steps per point, after one to warm up", lower_bound=1)
+    flags.DEFINE_string("json", None, "file for all numbers, as JSON")
+    flags.DEFINE_string("plot", None, "file for a plot of the numbers, as PNG")
     flags.DEFINE_boolean("markdown", False, "print the table as Markdown")
 
 

@@ -27,33 +27,24 @@ def define_flags() -> None:
     settings.define_data_flags()
     # With a cache of compiled programs, the compile time would be that of a look-up.
     flags.FLAGS.set_default("compilation_cache", "")
-    flags.DEFINE_enum("preset", "small", list(PRESETS), "sizes of the model")
+    flags.DEFINE_enum("preset", "small", list(PRESETS), "preset of model sizes and training settings")
     flags.DEFINE_list(
-        "rows",
-        ["steps", *CALLS],
-        f"what to measure: steps (outer steps of training), {', '.join(CALLS)}; or none",
+        "rows", ["steps", *CALLS], f"comma-separated list of what is measured: steps, {', '.join(CALLS)}; or none"
     )
-    flags.DEFINE_list("strategies", ["std", "paml", "mtml", "amtml"], "steps: the strategies")
+    flags.DEFINE_list("strategies", ["std", "paml", "mtml", "amtml"], "strategies whose steps are timed")
+    flags.DEFINE_list("gradients", ["first_order", "finite_difference", "mixed", "exact"], "gradient methods whose steps are timed")
     flags.DEFINE_list(
-        "gradients", ["first_order", "finite_difference", "mixed", "exact"],
-        "steps: the gradient modes of strategies that adapt",
-    )  # fmt: skip
-    flags.DEFINE_list(
-        "chunks", ["default"],
-        "steps: numbers of personas that a device processes at a time, or default",
-    )  # fmt: skip
-    flags.DEFINE_list(
-        "remat", ["no"], "steps: whether layers are recomputed in the backward pass; no, yes or both"
+        "chunks", ["default"], "numbers of personas vmapped at a time on a device for which steps are timed, or default"
     )
-    flags.DEFINE_integer("batches", 2, "steps: number of real batches", lower_bound=2)
+    flags.DEFINE_list("remat", ["no"], "whether steps recompute layers in the backward pass: no, yes or no,yes")
+    flags.DEFINE_integer("batches", 2, "number of real batches that steps are timed on", lower_bound=2)
     flags.DEFINE_list(
-        "peers", [],
-        f"PyTorch implementations to compare with, of {', '.join(WAYS)}; pip install -e '.[peers]'",
-    )  # fmt: skip
-    flags.DEFINE_string("peers_python", sys.executable, "Python interpreter that has PyTorch")
-    flags.DEFINE_integer("peers_chunk", 4, "func: personas at a time", lower_bound=1)
-    flags.DEFINE_integer("repeats", 7, "timings per row; the median is shown", lower_bound=2)
-    flags.DEFINE_string("json", None, "also write all numbers to this file")
+        "peers", [], f"PyTorch programs to compare with: {', '.join(WAYS)}; pip install -e '.[peers]'"
+    )
+    flags.DEFINE_string("peers_python", sys.executable, "path of a Python interpreter that has PyTorch")
+    flags.DEFINE_integer("peers_chunk", 4, "number of personas vmapped at a time by the peer func", lower_bound=1)
+    flags.DEFINE_integer("repeats", 7, "number of timings per row, of which the median is shown", lower_bound=2)
+    flags.DEFINE_string("json", None, "file for all numbers, as JSON")
     flags.DEFINE_boolean("markdown", False, "print the tables as Markdown")
 
 

@@ -20,9 +20,7 @@ _OF_PAPER = {10: " (the paper's table 2)", 5: " (the paper's table 3)"}
 
 def define_flags() -> None:
     flags.DEFINE_integer("seed", 0, "random seed of the bootstrap intervals", lower_bound=0)
-    flags.DEFINE_integer(
-        "resamples", 1000, "number of bootstrap resamples for each interval", lower_bound=1
-    )
+    flags.DEFINE_integer("resamples", 1000, "number of bootstrap resamples of an interval", lower_bound=1)
 
 
 def main(argv) -> None:

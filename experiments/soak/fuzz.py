@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from experiments.folds_file import FoldsFile
 from mtml_jax.config import restored_config
 from mtml_jax.data.exports import read_chat
+from mtml_jax.data.glove import load_glove
 from mtml_jax.data.jsonl import read_jsonl
 from mtml_jax.data.parlai import read_parlai
-from mtml_jax.data.vocab import SPECIALS, Vocabulary, load_glove
+from mtml_jax.data.vocab import SPECIALS, Vocabulary
 from mtml_jax.inference.delta import read_settings
 from mtml_jax.nli.dialogue_nli import read_dialogue_nli
 from mtml_jax.runs.files import read_log

@@ -9,14 +9,8 @@ import numpy as np
 
 from mtml_jax.config import TileShape
 from mtml_jax.data.records import Dialogue, Persona, Turn
-from mtml_jax.data.vocab import (
-    END,
-    SILENCE,
-    START,
-    START_PERSONA,
-    Vocabulary,
-    persona_text,
-)
+from mtml_jax.data.text import persona_text
+from mtml_jax.data.vocab import END, SILENCE, START, START_PERSONA, Vocabulary
 from mtml_jax.strategies import TASKS
 from mtml_jax.types import Episode, Examples, Targets, Tiles, Tokens
 

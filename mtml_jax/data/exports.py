@@ -1,4 +1,4 @@
-"""From a person's chat logs to dialogues: WhatsApp, Telegram or JSON lines.
+"""Turns a person's chat logs into dialogues: WhatsApp, Telegram or JSON lines.
 
     dialogues, report = read_chat("chat.txt")
     mine, others = choose_speaker(dialogues, "Ann")
@@ -11,55 +11,57 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtml_jax.data.jsonl import SCHEMA, both_sides, read_jsonl, tokenize
-from mtml_jax.data.reading import Message, ReadReport, excerpt
-from mtml_jax.data.records import Dialogue
+from mtml_jax.data.jsonl import SCHEMA, read_jsonl
+from mtml_jax.data.messages import Message
+from mtml_jax.data.reading import ReadReport, excerpt
+from mtml_jax.data.records import Dialogue, both_sides
 from mtml_jax.data.telegram import read_telegram
+from mtml_jax.data.text import tokenize
 from mtml_jax.data.whatsapp import FORMS, looks_like_whatsapp, read_whatsapp
 
 MAX_BYTES = 100 * 1024 * 1024
 PAUSE_HOURS = 6.0
 MAX_TURNS = 15
 
-_LINES_LOOKED_AT = 200
+_LINES_CHECKED = 200  # at the beginning of a file, to recognise its format
 _WANTED = f"JSON lines {SCHEMA}, WhatsApp's text {FORMS}, or Telegram Desktop's result.json"
 
 
 def read_chat(
     path: str | os.PathLike, *, pause_hours: float = PAUSE_HOURS, max_turns: int = MAX_TURNS
 ) -> tuple[list[Dialogue], ReadReport]:
-    """Reads a file of dialogues, whose format is told by what is in it.
+    """Reads a file of dialogues and recognises its format by its content.
 
-    JSON lines are read as `jsonl.read_jsonl` does. An exported chat of two persons is
-    tokenised the same way, what one writes in a row is one utterance, and it is cut into
-    dialogues at long pauses, and these into pieces of about equal length.
+    JSON lines are read by `jsonl.read_jsonl`. A chat of two people is tokenized in the
+    same way; consecutive messages of one person are one utterance. The chat is cut into
+    dialogues at long pauses, and long dialogues into pieces of about equal length.
 
     Args:
       path: the file.
       pause_hours: a longer silence in a chat ends a dialogue.
-      max_turns: most turns of a piece.
+      max_turns: the largest number of turns of a piece.
 
     Returns:
-      (dialogues, report): both sides of each conversation, in order of time; the report
-      counts conversations of JSON lines and messages of chats.
+      (dialogues, report): both sides of each conversation, in chronological order; the
+      report counts the conversations of JSON lines, and the messages of chats.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: the file is too large, of no known format or malformed, a setting is
-        out of its range, or a chat has not two speakers; one sentence.
+      ValueError: the file is too large, malformed or of an unknown format, a setting is
+        out of its range, or a chat does not have two speakers; one sentence.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: found no such file, want {_WANTED}")
+        raise FileNotFoundError(f"{path}: expected {_WANTED}, got no such file")
     if not pause_hours > 0 or max_turns < 1:
         raise ValueError(
-            f"got --pause_hours={pause_hours} and --max_turns={max_turns}, want a number above 0 "
-            "and 1 or more"
+            "expected --pause_hours above 0 and --max_turns of 1 or more, "
+            f"got --pause_hours={pause_hours} and --max_turns={max_turns}"
         )
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise ValueError(
-            f"{path}: found {size / 2**20:,.0f} MB, want {MAX_BYTES / 2**20:,.0f} MB or less; "
+            f"{path}: expected {MAX_BYTES / 2**20:,.0f} MB or less, got {size / 2**20:,.0f} MB; "
             "export without media or for a shorter time, or keep a part of the file"
         )
     kind = _kind(path)
@@ -76,39 +78,39 @@ def read_chat(
 def choose_speaker(
     dialogues: Sequence[Dialogue], speaker: str | None
 ) -> tuple[list[Dialogue], list[Dialogue]]:
-    """The dialogues of one speaker, and the other sides of the same conversations.
+    """Separates the dialogues of one speaker from the other sides of the same conversations.
 
     Args:
       dialogues: both sides of conversations.
-      speaker: name, in any case; None for who takes part in the most conversations.
+      speaker: name, in upper or lower case; None: the one with the most dialogues.
 
     Returns:
-      (dialogues from the speaker's side, from the others').
+      (dialogues from the speaker's side, dialogues from the other sides).
 
     Raises:
-      ValueError: nobody or several are meant; the message lists the names.
+      ValueError: the name matches no speaker or several; the message lists the names.
     """
     counts = collections.Counter(d.speaker for d in dialogues if d.speaker)
     if not counts:
         raise ValueError(
-            "found dialogues that do not say who speaks, want a speaker's name in every "
-            f"utterance: {SCHEMA}"
+            "expected a speaker's name in every utterance, got dialogues without speakers; use "
+            f"the layout {SCHEMA}"
         )
     names = ", ".join(f"{excerpt(name)} ({n:,})" for name, n in counts.most_common(10))
     names += f" and {len(counts) - 10:,} more" if len(counts) > 10 else ""
     if speaker is None:
         (chosen, most), *rest = counts.most_common(2)
         if rest and rest[0][1] == most:
-            raise ValueError(f"found several speakers, choose one with --speaker: {names}")
+            raise ValueError(f"expected a speaker, got several; choose one with --speaker: {names}")
     else:
         exact = [name for name in counts if name == " ".join(speaker.split())]
-        found = exact or [n for n in counts if n.casefold() == " ".join(speaker.casefold().split())]
-        if len(found) != 1:
+        matches = exact or [n for n in counts if n.casefold() == " ".join(speaker.casefold().split())]
+        if len(matches) != 1:
             raise ValueError(
-                f"got --speaker={excerpt(speaker)}, want one of the speakers (and their "
-                f"dialogues): {names}"
+                f"expected one of the speakers, got --speaker={excerpt(speaker)}; the speakers and "
+                f"their dialogues are {names}"
             )
-        chosen = found[0]
+        chosen = matches[0]
     mine = [d for d in dialogues if d.speaker == chosen]
     conversations = {d.conversation for d in mine}
     others = [d for d in dialogues if d.conversation in conversations and d.speaker != chosen]
@@ -116,45 +118,45 @@ def choose_speaker(
 
 
 def _kind(path: Path) -> str:
-    """jsonl, whatsapp or telegram; told by the content."""
+    """Returns jsonl, whatsapp or telegram, by the content of the file."""
     with open(path, "rb") as file:
         head = file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
         file.seek(0)
         first = next((line for line in file if line.strip(b"\xef\xbb\xbf\r\n\t ")), b"")
     if head.startswith(b"PK\x03\x04"):
-        raise ValueError(f"{path}: found a zip archive, want the text file in it; unpack it first")
+        raise ValueError(f"{path}: expected a text file, got a zip archive; unpack it first")
     if head[:15].lower().startswith((b"<!doctype html", b"<html")):
         raise ValueError(
-            f"{path}: found a web page, want {_WANTED}; in Telegram Desktop choose the format JSON"
+            f"{path}: expected {_WANTED}, got a web page; in Telegram Desktop choose the format JSON"
         )
     if head.startswith((b"{", b"[")) and not _any_whatsapp(head):
         try:
             record = json.loads(first)
         except (ValueError, RecursionError):
-            # An object over several lines, or a line that read_jsonl says more about.
+            # Either an object of several lines, or a malformed line that read_jsonl reports.
             return "telegram" if first.strip() == b"{" or b'"messages":' in head else "jsonl"
         several = isinstance(record, dict) and ("messages" in record or "chats" in record)
         return "telegram" if several else "jsonl"
     if _any_whatsapp(head):
         return "whatsapp"
     shown = excerpt(" ".join(head[:200].decode(errors="replace").split()))
-    raise ValueError(f"{path}: found a file that begins with {shown}, want {_WANTED}")
+    raise ValueError(f"{path}: expected {_WANTED}, got a file that begins with {shown}")
 
 
 def _any_whatsapp(head: bytes) -> bool:
-    lines = head.decode(errors="replace").splitlines()[:_LINES_LOOKED_AT]
+    lines = head.decode(errors="replace").splitlines()[:_LINES_CHECKED]
     return any(looks_like_whatsapp(line) for line in lines)
 
 
 def _dialogues(chats, report, pause, max_turns):
-    """Cuts chats of two persons; `read` and what is skipped add up to the messages found."""
-    found = []  # (seconds, both sides)
+    """Cuts chats of two people into dialogues; every message is counted as read or skipped."""
+    dated = []  # (seconds, both sides of a conversation)
     several = len(chats) > 1
     for number, (chat, messages) in enumerate(chats, start=1):
         names = list(dict.fromkeys(message.name for message in messages))
         if len(names) != 2:
             if several:
-                report.skipped["in a chat that is not of two persons"] += len(messages)
+                report.skipped["in a chat that does not have two people"] += len(messages)
                 continue
             raise _not_two(report.path, names)
         prefix = f"{number} {chat} " if several else ""
@@ -166,20 +168,21 @@ def _dialogues(chats, report, pause, max_turns):
                 report.skipped["not answered before a long pause"] += count
                 continue
             report.read += count
-            conversation = f"{prefix}{_date(seconds)} {len(found) + 1}"
-            found.append((seconds, both_sides(conversation, said, lambda name: (name, ()))))
-    if not found:
+            conversation = f"{prefix}{_date(seconds)} {len(dated) + 1}"
+            dated.append((seconds, both_sides(conversation, said, lambda name: (name, ()))))
+    if not dated:
         raise ValueError(
-            f"{report.path}: found no dialogue of two persons in {report.found:,} messages, "
-            "want a chat in which both write"
+            f"{report.path}: expected a chat in which both people write, "
+            f"got no dialogue of two people in {report.found:,} messages"
         )
-    return [side for _, sides in sorted(found, key=lambda pair: pair[0]) for side in sides]
+    return [side for _, sides in sorted(dated, key=lambda pair: pair[0]) for side in sides]
 
 
 def _pieces(messages, report, pause, max_turns):
-    """Lists of utterances; an utterance is a list of messages in a row, tokenised."""
+    """Yields dialogues as lists of utterances, each a list of consecutive tokenized messages."""
     dialogues: list[list[list[Message]]] = []
     last = None
+    # Cut at long pauses, and join consecutive messages of one person.
     for message in messages:
         message = message._replace(text=tokenize(message.text))
         if not message.text:
@@ -188,11 +191,12 @@ def _pieces(messages, report, pause, max_turns):
         if last is None or message.seconds - last.seconds > pause:
             dialogues.append([])
         if dialogues[-1] and dialogues[-1][-1][0].name == message.name:
-            report.remarks["messages joined to the same speaker's last"] += 1
+            report.remarks["messages joined to the same speaker's previous one"] += 1
             dialogues[-1][-1].append(message)
         else:
             dialogues[-1].append([message])
         last = message
+    # Cut long dialogues into pieces of whole turns.
     for utterances in dialogues:
         pairs = -(-len(utterances) // 2)
         pieces = -(-pairs // max_turns)
@@ -207,11 +211,11 @@ def _date(seconds: float) -> str:
 
 def _not_two(path, names):
     if not names:
-        return ValueError(f"{path}: found no message that someone wrote, want a chat of two")
+        return ValueError(f"{path}: expected a chat of two people, got no message that one wrote")
     shown = ", ".join(excerpt(name) for name in names[:10])
     shown += f" and {len(names) - 10:,} more" if len(names) > 10 else ""
     plural = "s" if len(names) > 1 else ""
     return ValueError(
-        f"{path}: found {len(names):,} speaker{plural} ({shown}) in a chat, want two; "
-        "group chats are not read"
+        f"{path}: expected two speakers in a chat, got {len(names):,} speaker{plural} ({shown}); "
+        "export a chat of two people, as group chats cannot be read"
     )

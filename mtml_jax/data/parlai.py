@@ -1,4 +1,4 @@
-"""Reads dialogue files: ParlAI's PersonaChat text becomes `Dialogue` records."""
+"""Reads dialogues from ParlAI's numbered text files, as of PersonaChat."""
 
 import dataclasses
 import hashlib
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from mtml_jax.data.reading import ReadReport, decoded, excerpt
-from mtml_jax.data.records import Dialogue, Turn
+from mtml_jax.data.records import Dialogue, Turn, utterances
 
 _MARK = b"\xef\xbb\xbf"  # the byte order mark
 _MAX_DIGITS = 9  # of a line number
@@ -23,12 +23,12 @@ _PREFERRED = [
 
 @dataclasses.dataclass
 class _Side:
-    """One dialogue while its lines are being read; `where` is the file and its first line."""
+    """A dialogue whose lines are being read; `where` names the file and the first line."""
 
     where: str
     statements: list[str] = dataclasses.field(default_factory=list)
     turns: list[Turn] = dataclasses.field(default_factory=list)
-    number: int = 0  # of the line before
+    number: int = 0  # of the previous line
     error: ValueError | None = None
 
 
@@ -37,24 +37,24 @@ def read_parlai(
 ) -> tuple[list[Dialogue], ReadReport]:
     """Reads a file of dialogues in ParlAI's numbered text format.
 
-    Every line is "N text". N = 1 begins a dialogue and N counts up within it.
-    First come the speaker's statements ("your persona: ..."; lines of the
-    partner's persona are ignored), then the turns: context, tab, response. Further
-    columns (reward, candidates) are ignored. Runs of whitespace in a turn become
-    one blank, and the context `__SILENCE__` becomes empty.
+    Every line is "N text". N = 1 begins a dialogue, and N counts up within it. The
+    speaker's statements come first ("your persona: ..."; the partner's persona is
+    ignored), then the turns: context, tab, response. Further columns (reward,
+    candidates) are ignored. Runs of whitespace in a turn become one blank, and the
+    context `__SILENCE__` becomes empty.
 
     Args:
       path: the file, UTF-8.
-      skip_bad: leave out and count a dialogue with a malformed line instead of
-        raising; lines before the first dialogue count as one.
+      skip_bad: skip and count dialogues with a malformed line instead of raising;
+        lines before the first dialogue count as one dialogue.
 
     Returns:
-      (dialogues, report). The dialogues are in file order, without speaker ids. Where
-      one has the utterances of another and just one more at the end, they are the two
-      sides of one conversation and share its id, a digest of what both have.
+      (dialogues, report). The dialogues are in file order, without speaker ids. If one
+      dialogue has the utterances of another and exactly one more at the end, the two are
+      the sides of one conversation and share its id, a digest of the common utterances.
 
     Raises:
-      ValueError: a line is not of this form, a dialogue has no turn, or the file
+      ValueError: a line does not have this form, a dialogue has no turn, or the file
         has no dialogue; the message names file and line.
     """
     report = ReadReport(str(path), "dialogues")
@@ -80,7 +80,7 @@ def read_parlai(
                     raise
                 side.error = error
     if not sides:
-        raise ValueError(f"{path}:1: found an empty file, want dialogues of lines 'N text'")
+        raise ValueError(f"{path}:1: expected dialogues of lines 'N text', got an empty file")
 
     whole = []
     for side in sides:
@@ -95,7 +95,7 @@ def read_parlai(
         else:
             whole.append(side)
     report.read = len(whole)
-    conversations = _conversation_ids([_utterances(side.turns) for side in whole])
+    conversations = _conversation_ids([utterances(side.turns) for side in whole])
     return [
         Dialogue(
             conversation=conversation,
@@ -108,10 +108,10 @@ def read_parlai(
 
 
 def split_file_names(split: str) -> list[str]:
-    """The file names that a split may have in PersonaChat's release, best first.
+    """Returns the file names that a split may have in PersonaChat's release, best first.
 
-    With the speaker's own persona before both speakers' and none, in its original
-    wording before the revised one, and without candidates before with them.
+    Files with the speaker's own persona precede those with both personas or none, the
+    original wording precedes the revised one, and files without candidates come first.
     """
     return [name.format(split=split) for name in _PREFERRED]
 
@@ -124,7 +124,7 @@ def find_split(data_dir: str | os.PathLike, split: str) -> Path:
       split: train, valid or test.
 
     Returns:
-      The path of the first of `split_file_names` that is there.
+      The path of the first of `split_file_names` that exists.
 
     Raises:
       FileNotFoundError: the folder has none of these files.
@@ -134,15 +134,14 @@ def find_split(data_dir: str | os.PathLike, split: str) -> Path:
         path = Path(data_dir) / name
         if path.is_file():
             return path
-    found = "no such folder" if not Path(data_dir).is_dir() else "none of the files"
+    got = "no such folder" if not Path(data_dir).is_dir() else "none of these files"
     raise FileNotFoundError(
-        f"{data_dir}: found {found}, "
-        f"want one of {', '.join(names)} in the folder of --data_dir"
+        f"{data_dir}: expected one of {', '.join(names)} in the folder of --data_dir, got {got}"
     )
 
 
 def _begins(line: bytes) -> bool:
-    """Whether a line is numbered 1, told from its bytes: the rest may be no text."""
+    """Whether a line is numbered 1; it reads bytes, as the rest may not be valid text."""
     number = line.removeprefix(_MARK).rstrip(b"\r\n").partition(b" ")[0]
     return number.isdigit() and number.lstrip(b"0") == b"1"
 
@@ -152,50 +151,50 @@ def _add_numbered(side: _Side, line: bytes, where: str) -> None:
     text = decoded(line, where)
     number, _, body = text.partition(" ")
     if not (number.isascii() and number.isdigit()):
-        raise ValueError(f"{where}: found {excerpt(text)} without a number, want 'N text'")
+        raise ValueError(f"{where}: expected 'N text', got {excerpt(text)} without a number")
     if len(number) > _MAX_DIGITS:
         raise ValueError(
-            f"{where}: found a line number of {len(number)} digits, want {side.number + 1}"
+            f"{where}: expected {side.number + 1}, got a line number of {len(number)} digits"
         )
-    found, previous = int(number), side.number
-    if found != previous + 1 and previous == 0:
-        raise ValueError(f"{where}: found line number {found} first, want 1")
-    if found != previous + 1:
+    got, previous = int(number), side.number
+    if got != previous + 1 and previous == 0:
+        raise ValueError(f"{where}: expected line number 1 first, got line number {got}")
+    if got != previous + 1:
         raise ValueError(
-            f"{where}: found line number {found} after {previous}, "
-            f"want {previous + 1}, or 1 for a new dialogue"
+            f"{where}: expected line number {previous + 1}, or 1 for a new dialogue, "
+            f"got line number {got} after {previous}"
         )
-    side.number = found
+    side.number = got
     _add_line(side, body, where)
 
 
 def _add_line(side: _Side, body: str, where: str) -> None:
-    """Adds the text behind a line's number to its dialogue."""
+    """Adds the text that follows a line's number to its dialogue."""
     if body.startswith((_OWN_PERSONA, _OTHER_PERSONA)):
         if side.turns:
             raise ValueError(
-                f"{where}: found the persona line {excerpt(body)} after a turn, "
-                "want all persona lines before the dialogue's first turn"
+                f"{where}: expected all persona lines before the dialogue's first turn, "
+                f"got {excerpt(body)} after a turn"
             )
         if body.startswith(_OWN_PERSONA):
             statement = body.removeprefix(_OWN_PERSONA).strip()
             if not statement:
                 raise ValueError(
-                    f"{where}: found a persona line without text, "
-                    f"want '{_OWN_PERSONA} statement'"
+                    f"{where}: expected '{_OWN_PERSONA} statement', "
+                    "got a persona line without text"
                 )
             side.statements.append(statement)
         return
     columns = body.split("\t")
     if len(columns) < 2:
         raise ValueError(
-            f"{where}: found {excerpt(body)} without a tab, want 'context<TAB>response'"
+            f"{where}: expected 'context<TAB>response', got {excerpt(body)} without a tab"
         )
     context, response = (" ".join(column.split()) for column in columns[:2])
     if not response:
         raise ValueError(
-            f"{where}: found an empty response to {excerpt(context)}, "
-            "want 'context<TAB>response'"
+            f"{where}: expected 'context<TAB>response', "
+            f"got an empty response to {excerpt(context)}"
         )
     side.turns.append(Turn(context="" if context == _SILENCE else context, response=response))
 
@@ -204,23 +203,17 @@ def _require_turns(sides: list[_Side]) -> None:
     for side in sides:
         if not side.turns:
             raise ValueError(
-                f"{side.where}: found a dialogue without a turn, "
-                "want at least one line 'N context<TAB>response'"
+                f"{side.where}: expected at least one line 'N context<TAB>response' in a "
+                "dialogue, got a dialogue without a turn"
             )
 
 
-def _utterances(turns: list[Turn]) -> tuple[str, ...]:
-    """Everything said by both speakers, in order; silence is nothing said."""
-    said = (text for turn in turns for text in (turn.context, turn.response))
-    return tuple(text for text in said if text)
-
-
 def _conversation_ids(sequences: list[tuple[str, ...]]) -> list[str]:
-    """Digests of the utterances that both sides of each conversation have.
+    """Returns digests of the utterances that both sides of each conversation share.
 
-    Each side ends with its own speaker's reply, so one side lacks the last utterance
-    of the other, and either may be that one. A fixed number of first utterances would
-    not do: short dialogues may have fewer, and strangers open alike.
+    Each side ends with its own speaker's reply, so one of the two sides lacks the other's
+    last utterance. Comparing a fixed number of first utterances would not work: short
+    dialogues may have fewer, and unrelated conversations may begin with the same ones.
     """
     present = set(sequences)
     ids = []

@@ -1,4 +1,4 @@
-"""PersonaChat as a TFDS data set: downloaded or from a folder, prepared once, read at random."""
+"""Provides PersonaChat as a TFDS data set: downloaded or from a folder, prepared once."""
 
 import contextlib
 import dataclasses
@@ -12,8 +12,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-# TFDS would import this at the first record; it defines flags, which are better there
-# from the start than in the midst of a program.
+# TFDS would import this module at the first record. It defines flags, which must exist
+# before the command line is parsed.
 import array_record.python.array_record_data_source  # noqa: F401
 import tensorflow_datasets as tfds
 
@@ -24,16 +24,16 @@ from mtml_jax.data.store import store_home, unfinished
 URL = "http://parl.ai/downloads/personachat/personachat.tgz"
 SPLITS = ("train", "valid", "test")
 _TIMEOUT = 60  # seconds without a byte
-_MOST = 1 << 30  # bytes of an archive, packed or unpacked; the real one has a hundredth
+_MOST = 1 << 30  # bytes of an archive, packed or unpacked; the real one has 1 % of it
 
 
 @dataclasses.dataclass
 class PersonaChatConfig(tfds.core.BuilderConfig):
-    """What a prepared copy is made of; the name holds a digest of it.
+    """The source of a prepared copy; the configuration's name contains a digest of it.
 
     Attributes:
-      folder: of the text files.
-      skip_bad: whether malformed dialogues are left out.
+      folder: folder of the text files.
+      skip_bad: whether malformed dialogues are skipped.
     """
 
     folder: str = ""
@@ -41,11 +41,11 @@ class PersonaChatConfig(tfds.core.BuilderConfig):
 
 
 class PersonaChat(tfds.core.GeneratorBasedBuilder):
-    """Dialogues of PersonaChat, each from one side, in the order of the files."""
+    """The dialogues of PersonaChat, each seen from one side, in file order."""
 
     name = "personachat"
     VERSION = tfds.core.Version("1.0.0")
-    url_infos = None  # no recorded checksums; looking for them wants a package TFDS lacks
+    url_infos = None  # no recorded checksums; looking them up needs a package that TFDS does not install
 
     def _info(self) -> tfds.core.DatasetInfo:
         text = tfds.features.Text
@@ -60,7 +60,7 @@ class PersonaChat(tfds.core.GeneratorBasedBuilder):
                     "responses": tfds.features.Sequence(text()),
                 }
             ),
-            disable_shuffling=True,  # personas are named by their first appearance
+            disable_shuffling=True,  # personas are numbered by first appearance
             metadata=tfds.core.MetadataDict(),
         )
 
@@ -86,23 +86,22 @@ class PersonaChat(tfds.core.GeneratorBasedBuilder):
 def load_personachat(
     split: str, data_dir: str | os.PathLike | None = None, *, skip_bad: bool = False
 ) -> tuple[list[Dialogue], list[str]]:
-    """Reads a split of PersonaChat from its prepared copy, making that where it is not.
+    """Reads a split of PersonaChat from its prepared copy, which is made at the first call.
 
-    The copy is in array_record format under $TFDS_DATA_DIR, or else in the user's
-    cache. Its path holds a digest of the text files, so another folder, or a file that
-    has changed, never meets an old copy.
+    The copy is in array_record format under $TFDS_DATA_DIR, or in the user's cache. Its
+    path contains a digest of the text files, so that changed files are prepared again.
 
     Args:
       split: train, valid or test.
-      data_dir: folder of the text files, some splits or all; None: download them from `URL`.
-      skip_bad: leave out and count malformed dialogues instead of raising.
+      data_dir: folder of the text files, of some splits or all; None: download from `URL`.
+      skip_bad: skip and count malformed dialogues instead of raising.
 
     Returns:
-      (the dialogues as `read_parlai` gives them, sentences on what was skipped).
+      (the dialogues that `read_parlai` returns, sentences on dialogues that were skipped).
 
     Raises:
       ValueError: a file is malformed; the message names file and line.
-      FileNotFoundError: the split is not there, or could not be downloaded.
+      FileNotFoundError: the split does not exist, or could not be downloaded.
     """
     folder = Path(data_dir) if data_dir else download(URL)
     find_split(folder, split)
@@ -113,7 +112,7 @@ def load_personachat(
 
 
 def prepared(folder: str | os.PathLike, *, skip_bad: bool = False) -> PersonaChat:
-    """The builder of the copy of a folder's text files, prepared.
+    """Returns the builder of the prepared copy of a folder's text files.
 
     Raises:
       ValueError: a file is malformed.
@@ -131,19 +130,19 @@ def prepared(folder: str | os.PathLike, *, skip_bad: bool = False) -> PersonaCha
     )
     tfds.disable_progress_bar()
     builder = PersonaChat(data_dir=str(store_home()), config=config, file_format="array_record")
-    with contextlib.redirect_stdout(io.StringIO()):  # it tells of sizes it does not know
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints unknown sizes
         builder.download_and_prepare()
     return builder
 
 
 def download(url: str) -> Path:
-    """Downloads and unpacks the archive, unless that is done; returns the folder.
+    """Downloads and unpacks the archive at the first call; returns the folder.
 
-    Of the archive only the file of each split that `find_split` would take is kept.
+    Only the file of each split that `find_split` chooses is kept.
 
     Raises:
-      FileNotFoundError: it could not be downloaded, or holds no split; the message says
-        what to do without a network.
+      FileNotFoundError: the archive could not be downloaded, or contains no split; the
+        message says what to do without a network.
     """
     folder = store_home() / "archives" / hashlib.sha256(url.encode()).hexdigest()[:16]
     if folder.is_dir():
@@ -155,7 +154,7 @@ def download(url: str) -> Path:
             (workspace / "archive").unlink()
     except (OSError, http.client.HTTPException, tarfile.TarError, EOFError) as error:
         if isinstance(error, urllib.error.HTTPError):
-            error.close()  # it holds the connection
+            error.close()  # it keeps the connection open
         reason = " ".join(str(error).split())
         raise FileNotFoundError(
             f"{url}: could not be downloaded ({reason}); without a network put "
@@ -173,13 +172,13 @@ def _fetch(url: str, path: Path) -> None:
                 raise OSError(f"it has more than {_MOST:,} bytes")
         wanted = answer.headers["Content-Length"]
         if wanted is not None and file.tell() != int(wanted):
-            raise OSError(f"it broke off after {file.tell():,} of {int(wanted):,} bytes")
+            raise OSError(f"it ended after {file.tell():,} of {int(wanted):,} bytes")
 
 
 def _unpack(archive: Path, folder: Path) -> None:
     with tarfile.open(archive) as tar:
         files = {}
-        for member in tar:  # links are no files: nothing is followed
+        for member in tar:  # links are not files and are never followed
             if member.offset_data + member.size > _MOST:
                 raise OSError(f"it unpacks to more than {_MOST:,} bytes")
             if member.isfile():
@@ -189,13 +188,13 @@ def _unpack(archive: Path, folder: Path) -> None:
             for split in SPLITS
         ]
         if not any(kept):
-            raise OSError("it is an archive without any of the files")
+            raise OSError("it is an archive without any of these files")
         for name in filter(None, kept):
             tar.extract(files[name].replace(name=name), folder, filter="data")
 
 
 def _sources(folder: str | os.PathLike) -> dict[str, Path]:
-    """The files of the splits that there are."""
+    """Returns the files of the splits that exist."""
     sources = {}
     for split in SPLITS:
         try:

@@ -1,7 +1,11 @@
-"""Groups dialogues by the persona that speaks in them."""
+"""Groups dialogues by persona, and checks that personas suffice for a strategy."""
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from mtml_jax.data.records import Dialogue, Persona
 from mtml_jax.strategies import STRATEGIES
@@ -10,53 +14,61 @@ from mtml_jax.strategies import STRATEGIES
 def group_personas(dialogues: Iterable[Dialogue]) -> list[Persona]:
     """Collects the dialogues of each persona.
 
-    Dialogues with speaker ids are grouped by speaker. Without them, two dialogues
-    belong together if their statement sets are equal or share at least two
-    statements, and personas are the connected components of that relation.
+    Dialogues with speaker ids are grouped by speaker. Without speaker ids, two dialogues
+    are linked if their statement sets are equal or share at least two statements, and
+    personas are the connected components of these links.
 
     Args:
-      dialogues: dialogues of one split, all with speaker ids or all without.
+      dialogues: dialogues of one split, either all with speaker ids or all without.
 
     Returns:
       Personas and their dialogues in order of first appearance, named after the
       speaker or numbered from "persona-0001".
 
     Raises:
-      ValueError: only some dialogues have a speaker, or one has neither a speaker
-        nor statements.
+      ValueError: only some dialogues have a speaker, or a dialogue has neither a
+        speaker nor statements.
     """
     dialogues = tuple(dialogues)
     without = [d for d in dialogues if not d.speaker]
     if without and len(without) < len(dialogues):
         raise ValueError(
-            f"found {len(without)} of {len(dialogues)} dialogues without a speaker, "
-            f"conversation {without[0].conversation!r} first, "
-            "want a speaker in every dialogue or in none"
+            "expected a speaker in every dialogue or in none, got "
+            f"{len(without)} of {len(dialogues)} dialogues without a speaker, "
+            f"conversation {without[0].conversation!r} first"
         )
     if not without:
         return _collect(dialogues, [d.speaker for d in dialogues])
     for dialogue in dialogues:
         if not dialogue.statements:
             raise ValueError(
-                f"found neither a speaker nor persona statements in conversation "
-                f"{dialogue.conversation!r}, want one of them to tell whose dialogue it is"
+                "expected a speaker or persona statements in every dialogue, got neither in "
+                f"conversation {dialogue.conversation!r}; add one of them"
             )
-    roots = _components([frozenset(d.statements) for d in dialogues])
-    numbers = {root: i for i, root in enumerate(dict.fromkeys(roots), start=1)}
-    return _collect(dialogues, [f"persona-{numbers[root]:04d}" for root in roots])
+    numbers = components(len(dialogues), _links(d.statements for d in dialogues))
+    return _collect(dialogues, [f"persona-{number + 1:04d}" for number in numbers])
+
+
+def components(nodes: int, links: Iterable[tuple[int, int]]) -> list[int]:
+    """Returns the connected component of each node, numbered by first appearance from 0."""
+    pairs = np.fromiter(itertools.chain.from_iterable(links), np.int64).reshape(-1, 2)
+    graph = coo_array((np.ones(len(pairs), bool), pairs.T), shape=(nodes, nodes))
+    labels = connected_components(graph, directed=False)[1].tolist()
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+    return [numbers[label] for label in labels]
 
 
 def require_conversations(
     personas: Iterable[Persona], minimum: int = 2
 ) -> tuple[list[Persona], list[Persona]]:
-    """Parts personas with enough distinct conversations from those with fewer.
+    """Separates personas with enough distinct conversations from those with fewer.
 
     Args:
       personas: personas of one split.
-      minimum: conversations a persona needs; the two sides of one count once.
+      minimum: conversations that a persona needs; the two sides of one count once.
 
     Returns:
-      The usable personas and those left out, each in the order given.
+      (usable personas, the other personas), each in the original order.
     """
     usable: list[Persona] = []
     left_out: list[Persona] = []
@@ -66,14 +78,14 @@ def require_conversations(
 
 
 def require_statements(personas: Iterable[Persona], strategy: str) -> None:
-    """Checks that every dialogue has the persona statements a strategy trains on.
+    """Checks that every dialogue has the persona statements that a strategy trains on.
 
     Args:
       personas: personas to train on.
       strategy: a name of `strategies.STRATEGIES`.
 
     Raises:
-      ValueError: the strategy uses statements and a dialogue has none; the message
+      ValueError: the strategy needs statements and a dialogue has none; the message
         names the speaker.
     """
     if not STRATEGIES[strategy].needs_statements:
@@ -82,9 +94,9 @@ def require_statements(personas: Iterable[Persona], strategy: str) -> None:
         for dialogue in persona.dialogues:
             if not dialogue.statements:
                 raise ValueError(
-                    f"found no persona statements for speaker {persona.name!r} in conversation "
-                    f"{dialogue.conversation!r}, which --strategy={strategy} wants in every "
-                    "dialogue: train with --strategy=paml or add statements"
+                    "expected persona statements in every dialogue for "
+                    f"--strategy={strategy}, got none for speaker {persona.name!r} in conversation "
+                    f"{dialogue.conversation!r}; train with --strategy=paml or add statements"
                 )
 
 
@@ -95,24 +107,15 @@ def _collect(dialogues: Sequence[Dialogue], names: Sequence[str]) -> list[Person
     return [Persona(name=name, dialogues=tuple(group)) for name, group in members.items()]
 
 
-def _components(statement_sets: Sequence[frozenset[str]]) -> list[int]:
-    """The index of the first member of each set's component, by union-find."""
-    parent = list(range(len(statement_sets)))
+def _links(statement_sets: Iterable[Iterable[str]]) -> Iterator[tuple[int, int]]:
+    """Links each statement set to the first one with which it shares a pair of statements.
 
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    # Sets that share two statements share a pair, so an index by pairs finds them
-    # without comparing all sets with all. Equal sets share their pairs as well, save
-    # for a single statement, which is its own key.
+    Equal sets share all their pairs, except that a single statement is its own key. The
+    index by pairs avoids comparing every set with every other.
+    """
     first_with: dict[tuple[str, ...], int] = {}
-    for i, statements in enumerate(statement_sets):
-        ordered = sorted(statements)
+    for number, statements in enumerate(statement_sets):
+        ordered = sorted(set(statements))
         keys = itertools.combinations(ordered, 2) if len(ordered) > 1 else [tuple(ordered)]
         for key in keys:
-            a, b = root(i), root(first_with.setdefault(key, i))
-            parent[max(a, b)] = min(a, b)
-    return [root(i) for i in range(len(statement_sets))]
+            yield first_with.setdefault(key, number), number

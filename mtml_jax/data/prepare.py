@@ -20,6 +20,7 @@ from mtml_jax.data.episodes import (
     sample_episodes,
     stack_episodes,
 )
+from mtml_jax.data.glove import load_glove
 from mtml_jax.data.jsonl import iterate_jsonl
 from mtml_jax.data.parlai import read_parlai
 from mtml_jax.data.personas import (
@@ -30,7 +31,7 @@ from mtml_jax.data.personas import (
 from mtml_jax.data.records import Dialogue, Persona
 from mtml_jax.data.splits import split_by_persona
 from mtml_jax.data.store import load_stored
-from mtml_jax.data.vocab import Vocabulary, build_vocabulary, load_glove
+from mtml_jax.data.vocab import Vocabulary, build_vocabulary
 from mtml_jax.strategies import STRATEGIES
 from mtml_jax.types import Episode
 

@@ -1,40 +1,25 @@
-"""What the readers of dialogue files share: lines as text, and a report of what was read."""
+"""Provides what all readers of dialogue files share: decoding, progress, a report of the outcome."""
 
 import collections
 import dataclasses
-from typing import NamedTuple
 
 from tqdm import tqdm
 
-_SHOWN = 3  # skipped lines that a report repeats word for word
-
-
-class Message(NamedTuple):
-    """One message of a chat that was exported from a messenger.
-
-    Attributes:
-      seconds: when, since 1970 by the clock of who exported it.
-      name: who.
-      text: what, as it was written.
-    """
-
-    seconds: float
-    name: str
-    text: str
+_SHOWN = 3  # skipped units whose errors a report repeats
 
 
 @dataclasses.dataclass
 class ReadReport:
-    """What became of everything that a file holds.
+    """Counts what became of every unit in a file.
 
     Attributes:
       path: the file.
-      unit: what is counted, in the plural.
-      found: units in the file, counted as they begin and before they are judged.
+      unit: name of the units counted, in the plural.
+      found: units in the file, counted before they are checked.
       read: units that became dialogues.
-      skipped: units that did not, by reason; `read` and these add up to `found`.
-      remarks: what was changed on the way, by kind.
-      errors: the first messages of malformed units.
+      skipped: all other units, by reason; `read` and these counts add up to `found`.
+      remarks: changes made while reading, by kind.
+      errors: the first messages about malformed units.
     """
 
     path: str
@@ -52,7 +37,7 @@ class ReadReport:
             self.errors.append(str(error))
 
     def sentences(self) -> list[str]:
-        """The report for a reader: one line, and one for each message kept."""
+        """Returns the report as text: a line of counts, then a line for each error kept."""
         count = f"{self.path}: {self.found:,} {self.unit}, {self.read:,} read"
         parts = [f"{n:,} skipped ({reason})" for reason, n in sorted(self.skipped.items())]
         parts += [f"{n:,} {remark}" for remark, n in sorted(self.remarks.items())]
@@ -60,31 +45,26 @@ class ReadReport:
 
 
 def decoded(line: bytes, where: str) -> str:
-    """A line of a file as text, without its end and without a byte order mark.
+    """Returns a line of a file as text, without its line end and without a byte order mark.
 
     Raises:
-      ValueError: it is not UTF-8; the message begins with `where`.
+      ValueError: the line is not UTF-8; the message begins with `where`.
     """
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{where}: found the byte 0x{line[error.start]:02x} at column {error.start + 1}, "
-            "want UTF-8 text"
+            f"{where}: expected UTF-8 text, got the byte 0x{line[error.start]:02x} at column "
+            f"{error.start + 1}"
         ) from error
     return text.removeprefix("\ufeff").rstrip("\r\n")
 
 
 def waiting(size: int, what: str) -> tqdm:
-    """A progress bar over a file's bytes, shown on a terminal after two seconds."""
+    """Returns a progress bar over a file's bytes; a terminal shows it after two seconds."""
     return tqdm(total=size, desc=what, unit="B", unit_scale=True, delay=2, disable=None)
 
 
-def clean_name(text: str) -> str:
-    """A name with nothing invisible in it, single blanks within and none around."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
 def excerpt(text: str) -> str:
-    """The beginning of a text in quotes, short enough for a message."""
+    """Returns the beginning of a text in quotes, short enough for an error message."""
     return repr(text if len(text) <= 40 else text[:37] + "...")

@@ -1,12 +1,12 @@
-"""Corpus units as plain Python records: what a reader yields and a grouping collects."""
+"""Defines the units of a corpus: a turn, a dialogue seen from one side, and a persona."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Turn:
-    """One exchange: what the other side just said, and what the speaker replied.
+    """One exchange: what the other speaker just said, and the reply.
 
     Attributes:
       context: the other speaker's utterance, blank-separated tokens; empty when
@@ -24,10 +24,10 @@ class Dialogue:
 
     Attributes:
       conversation: id shared by both sides of the same conversation, so that
-        they can be kept out of each other's episodes.
-      speaker: id of the speaker where the corpus has one, else empty.
+        the two sides never meet in one episode.
+      speaker: id of the speaker; empty if the corpus has no speaker ids.
       statements: the speaker's persona statements, in corpus order.
-      turns: the exchanges in order; of a large corpus they are read when asked for.
+      turns: the exchanges in order; those of a large corpus are read from disk on access.
     """
 
     conversation: str
@@ -38,7 +38,7 @@ class Dialogue:
 
 @dataclasses.dataclass(frozen=True)
 class Persona:
-    """One speaker: everything the corpus holds of them.
+    """One speaker with all of their dialogues.
 
     Attributes:
       name: a stable, readable id.
@@ -52,3 +52,35 @@ class Persona:
     def conversations(self) -> tuple[str, ...]:
         """Distinct conversation ids, in order of first appearance."""
         return tuple(dict.fromkeys(d.conversation for d in self.dialogues))
+
+
+def utterances(turns: Iterable[Turn]) -> tuple[str, ...]:
+    """Returns what both speakers say, in order; an empty context is no utterance."""
+    texts = (text for turn in turns for text in (turn.context, turn.response))
+    return tuple(text for text in texts if text)
+
+
+def both_sides(
+    conversation: str,
+    said: Sequence[tuple[str, str]],
+    who: Callable[[str], tuple[str, tuple[str, ...]]],
+) -> list[Dialogue]:
+    """Returns a conversation as seen from each of its two sides.
+
+    Args:
+      conversation: its id.
+      said: alternating (speaker, tokens) pairs of two speakers.
+      who: speaker -> (id, persona statements).
+
+    Returns:
+      Dialogues in the order in which the speakers first speak.
+    """
+    texts = [text for _, text in said]
+    sides = []
+    for first, (speaker, _) in enumerate(said[:2]):
+        turns = tuple(
+            Turn(context=context, response=response)
+            for context, response in zip(["", *texts][first::2], texts[first::2])
+        )
+        sides.append(Dialogue(conversation, *who(speaker), turns))
+    return sides

@@ -1,23 +1,24 @@
-"""What a corpus holds and what may be wrong with it, as numbers: the data sheet."""
+"""Counts what a corpus contains and what may be wrong with it: the data sheet."""
 
 import collections
 import dataclasses
 import itertools
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mtml_jax.config import TrainConfig
 from mtml_jax.data.episodes import Encoding, encode_personas
 from mtml_jax.data.personas import group_personas, require_conversations, require_statements
-from mtml_jax.data.records import Dialogue, Persona
-from mtml_jax.data.vocab import SPECIALS, Vocabulary, build_vocabulary, persona_text
+from mtml_jax.data.records import Dialogue, Persona, utterances
+from mtml_jax.data.text import persona_text
+from mtml_jax.data.vocab import SPECIALS, Vocabulary, build_vocabulary
 
 PERCENTILES = (50, 90, 99, 100)
 LENGTHS = {
-    "context": "tokens of a context, all that was said before a reply",
-    "response": "tokens of a reply, its end included",
-    "persona": "tokens of a dialogue's statements, their end included",
+    "context": "tokens of a context, all utterances before a reply",
+    "response": "tokens of a reply, including end-of-sequence",
+    "persona": "tokens of a dialogue's statements, including end-of-sequence",
     "turns": "turns of a dialogue",
     "dialogues": "dialogues of a persona",
 }
@@ -28,7 +29,7 @@ class Sheet:
     """The data sheet of a corpus.
 
     Attributes:
-      numbers: plain numbers and texts by name, fit for JSON.
+      numbers: numbers and texts by name, ready for JSON.
       lengths: split -> quantity of `LENGTHS` -> every value.
     """
 
@@ -39,18 +40,18 @@ class Sheet:
 def data_sheet(
     splits: Mapping[str, Sequence[Dialogue]], config: TrainConfig, strategies: Iterable[str]
 ) -> Sheet:
-    """Counts what the splits of a corpus hold.
+    """Counts what the splits of a corpus contain.
 
-    Unknown words are those outside the vocabulary that training would build from train
-    (from the first split where there is no train).
+    Unknown words are those outside the vocabulary that training would build from the train
+    split, or from the first split if there is no train.
 
     Args:
       splits: split -> dialogues; at least one.
-      config: whose tiles cut what is too long, and whose meta-batch and minimum count hold.
-      strategies: names to try the data on.
+      config: gives the sizes at which examples are cut, the meta-batch and the minimum count.
+      strategies: strategies for which the data are checked.
 
     Raises:
-      ValueError: personas cannot be told.
+      ValueError: the dialogues have neither speakers nor statements to form personas.
     """
     vocabulary = build_vocabulary(
         splits["train"] if "train" in splits else next(iter(splits.values())), config.min_count
@@ -72,74 +73,9 @@ def data_sheet(
     return Sheet(numbers, lengths)
 
 
-def adjusted_rand_index(first: Sequence[Hashable], second: Sequence[Hashable]) -> float:
-    """The agreement of two groupings of the same items, 1 for equal and about 0 for chance.
-
-    (together - expected) / ((pairs of one + pairs of the other) / 2 - expected), where
-    `together` counts the pairs of items that both put together (Hubert and Arabie 1985).
-
-    Args:
-      first: a label for every item.
-      second: labels of the same items in the same order.
-
-    Raises:
-      ValueError: the lengths differ or are below two.
-    """
-    if len(first) != len(second) or len(first) < 2:
-        raise ValueError(
-            f"got {len(first)} and {len(second)} labels, want as many in both, two or more"
-        )
-    together, one, other = (
-        sum(math.comb(count, 2) for count in collections.Counter(labels).values())
-        for labels in (zip(first, second), first, second)
-    )
-    expected = one * other / math.comb(len(first), 2)
-    largest = (one + other) / 2
-    # Where both put all together, or all apart, there is nothing to disagree on.
-    return 1.0 if largest == expected else (together - expected) / (largest - expected)
-
-
-def compare_groupings(
-    dialogues: Sequence[Dialogue], clusters: Mapping[str, Sequence[Sequence[str]]]
-) -> dict[str, float | int | None]:
-    """Compares which statement sets are one persona with another grouping of them.
-
-    Args:
-      dialogues: of one split.
-      clusters: label -> statement sets; full stops and spacing do not matter.
-
-    Returns:
-      "sets" of the dialogues, how many of them are "shared" with the other grouping, the
-      number of groups on either side among those ("personas", "clusters"), and the
-      "adjusted_rand_index" over them, None below two.
-    """
-    theirs: dict[tuple[str, ...], str] = {}
-    for label, sets in clusters.items():
-        for statements in sets:
-            theirs.setdefault(_set_key(statements), label)
-    ours: dict[tuple[str, ...], str] = {}
-    for persona in group_personas(dialogues):
-        for dialogue in persona.dialogues:
-            if dialogue.statements:
-                ours.setdefault(_set_key(dialogue.statements), persona.name)
-    shared = [key for key in ours if key in theirs]
-    one, other = [ours[key] for key in shared], [theirs[key] for key in shared]
-    return {
-        "sets": len(ours),
-        "shared": len(shared),
-        "personas": len(set(one)),
-        "clusters": len(set(other)),
-        "adjusted_rand_index": adjusted_rand_index(one, other) if len(shared) > 1 else None,
-    }
-
-
 def percentile(ordered: Sequence[int], percent: float) -> int:
-    """The smallest value that at least so many percent do not exceed; `ordered` is sorted."""
+    """Returns the smallest value that at least `percent` % of the sorted values do not exceed."""
     return ordered[max(math.ceil(percent / 100 * len(ordered)), 1) - 1]
-
-
-def _set_key(statements: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted({persona_text([statement.lower()]) for statement in statements}))
 
 
 def _lengths(personas: Sequence[Persona]) -> dict[str, list[int]]:
@@ -155,7 +91,7 @@ def _lengths(personas: Sequence[Persona]) -> dict[str, list[int]]:
             for turn in dialogue.turns:
                 said += len(turn.context.split())
                 reply = len(turn.response.split())
-                lengths["context"].append(max(said, 1))  # silence is one token
+                lengths["context"].append(max(said, 1))  # an empty context is one token
                 lengths["response"].append(reply + 1)
                 said += reply
     return {name: sorted(values) for name, values in lengths.items()}
@@ -173,7 +109,7 @@ def _split_numbers(personas, vocabulary: Vocabulary, config: TrainConfig, length
     cut = encode_personas(personas, Encoding(vocabulary, config.shape))[1]
     ids_of_text = collections.defaultdict(set)
     for dialogue in dialogues:
-        ids_of_text[hash(_utterances(dialogue))].add(dialogue.conversation)
+        ids_of_text[hash(utterances(dialogue.turns))].add(dialogue.conversation)
     return {
         "personas": len(personas),
         "usable_personas": len(require_conversations(personas)[0]),
@@ -203,7 +139,7 @@ def _split_numbers(personas, vocabulary: Vocabulary, config: TrainConfig, length
 
 
 def _overlap(one: Sequence[Dialogue], other: Sequence[Dialogue]) -> dict[str, int]:
-    """Personas by the corpus's own rule; dialogues of the first whose text the second has too."""
+    """Counts personas in both splits, and dialogues of the first that the second repeats."""
     places = collections.defaultdict(set)
     first = {id(dialogue) for dialogue in one}
     for persona in group_personas([*one, *other]):
@@ -216,19 +152,14 @@ def _overlap(one: Sequence[Dialogue], other: Sequence[Dialogue]) -> dict[str, in
     }
 
 
-def _utterances(dialogue: Dialogue) -> tuple[str, ...]:
-    said = (text for turn in dialogue.turns for text in (turn.context, turn.response))
-    return tuple(text for text in said if text)
-
-
 def _texts(dialogue: Dialogue) -> set[int]:
-    """Hashes of what is said, whole and without the end: the other side may lack that."""
-    said = _utterances(dialogue)
+    """Hashes the utterances, with and without the last one, which the other side may lack."""
+    said = utterances(dialogue.turns)
     return {hash(said), hash(said[:-1])} if len(said) > 2 else {hash(said)}
 
 
 def _refusal(personas: Mapping[str, Sequence[Persona]], strategy: str, config) -> str:
-    """Why the data do not allow a strategy; empty where they do."""
+    """Says why the data do not allow a strategy; empty if they do."""
     for split in ("train", "valid"):
         if split not in personas:
             return f"no: there is no {split} split"

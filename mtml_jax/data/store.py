@@ -1,4 +1,4 @@
-"""Dialogues prepared on disk: what is said stays there and is read by random access."""
+"""Keeps prepared copies of dialogue files, whose turns are read from disk on access."""
 
 import contextlib
 import fcntl
@@ -13,17 +13,17 @@ from pathlib import Path
 from mtml_jax.data.reading import ReadReport
 from mtml_jax.data.records import Dialogue, Turn
 
-_FORM = 1  # of the prepared files and of what readers make of a text; raise it with either
+_FORM = 1  # raise it when the files of a copy, or the readers' treatment of text, change
 _UNFINISHED = ".unfinished-"
 
 
 class _File:
-    """A file to read at any place, open as long as something refers to it."""
+    """A file for random access that is closed with the last reference to it."""
 
     def __init__(self, path: Path):
         self._number = os.open(path, os.O_RDONLY)
 
-    def __del__(self, close=os.close):  # the module may be gone before
+    def __del__(self, close=os.close):  # bound early, as modules may be unloaded first
         close(self._number)
 
     def read(self, size: int, offset: int) -> bytes:
@@ -31,7 +31,7 @@ class _File:
 
 
 class StoredTurns(Sequence):
-    """The turns of a dialogue, read from the prepared file each time they are asked for."""
+    """The turns of a dialogue, read from the prepared copy at every access."""
 
     __slots__ = ("_file", "_offset", "_size")
 
@@ -59,7 +59,7 @@ class StoredTurns(Sequence):
 
 
 def store_home() -> Path:
-    """The folder of prepared copies: $TFDS_DATA_DIR, or else in the user's cache."""
+    """Returns the folder of prepared copies: $TFDS_DATA_DIR, or a folder in the user's cache."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
     return Path(os.environ.get("TFDS_DATA_DIR") or cache / "mtml_jax" / "tfds")
 
@@ -70,23 +70,23 @@ def load_stored(
     *,
     skip_bad: bool = False,
 ) -> tuple[list[Dialogue], list[str]]:
-    """Reads a dialogue file through its prepared copy, making that where it is not.
+    """Reads a dialogue file through its prepared copy, which is made at the first call.
 
-    The copy's path holds a digest of the file, its path and `skip_bad`, so that a file
-    that has changed never meets an old copy. In memory are conversation ids, speakers
-    and statements; the turns are read from the copy each time.
+    The copy's folder is named by a digest of the file's content, its path and `skip_bad`,
+    so that a changed file is prepared again. Conversation ids, speakers and statements are
+    kept in memory; the turns are read from the copy at every access.
 
     Args:
       path: the file.
-      read: (report) -> its dialogues one by one, counted in the report.
-      skip_bad: whether malformed units are left out.
+      read: (report) -> the file's dialogues one by one, counted in the report.
+      skip_bad: whether malformed units are skipped.
 
     Returns:
-      (the dialogues that `read` gives, sentences on what was skipped and changed).
+      (the dialogues of `read`, sentences on units that were skipped or changed).
 
     Raises:
-      ValueError: the file is malformed, or nothing of it is left.
-      OSError: it cannot be read, or the copy cannot be written.
+      ValueError: the file is malformed, or no dialogue is left.
+      OSError: the file cannot be read, or the copy cannot be written.
     """
     with open(path, "rb") as whole:
         content = hashlib.file_digest(whole, "sha256").hexdigest()
@@ -97,7 +97,7 @@ def load_stored(
         _write(folder, read(report), report)
     file = _File(folder / "turns.jsonl")
     dialogues = []
-    same: dict[tuple[str, ...], tuple[str, ...]] = {}  # a persona's statements stand often
+    same: dict[tuple[str, ...], tuple[str, ...]] = {}  # shared by a persona's dialogues
     offset, last = 0, ""
     with open(folder / "dialogues.jsonl", encoding="utf-8") as lines:
         for line in lines:
@@ -112,17 +112,17 @@ def load_stored(
 
 @contextlib.contextmanager
 def unfinished(folder: Path) -> Iterator[Path]:
-    """Makes a folder to work in beside `folder`, and gives it that name at the end.
+    """Creates a temporary folder next to `folder` and renames it to `folder` at the end.
 
-    So `folder` is there as a whole or not at all. What a killed process left of its work
-    is removed: it holds no lock any more.
+    `folder` is therefore complete whenever it exists. Temporary folders of killed
+    processes, which no longer hold their lock, are removed.
 
     Args:
-      folder: what is made; its parent is made too. Where another process was faster, its
-        result stays.
+      folder: the folder to create, with its parents. If another process creates it first,
+        the result of that process stays.
 
     Yields:
-      The folder to work in.
+      The temporary folder.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     for leftover in folder.parent.glob(f"{_UNFINISHED}*"):
@@ -134,7 +134,7 @@ def unfinished(folder: Path) -> Iterator[Path]:
         yield workspace
         try:
             workspace.rename(folder)
-        except OSError:  # another process was faster
+        except OSError:  # another process was first
             if not folder.is_dir():
                 raise
     finally:
@@ -143,7 +143,7 @@ def unfinished(folder: Path) -> Iterator[Path]:
 
 
 def _remove_if_left(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # its owner may end it meanwhile
+    with contextlib.suppress(OSError):  # its owner may finish at the same time
         held = os.open(folder, os.O_RDONLY)
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -157,19 +157,19 @@ def _write(folder: Path, dialogues: Iterable[Dialogue], report: ReadReport) -> N
         with (
             open(workspace / "turns.jsonl", "wb") as turns,
             open(workspace / "dialogues.jsonl", "w", encoding="utf-8") as index,
-            open(workspace / "report.json", "w", encoding="utf-8") as told,
+            open(workspace / "report.json", "w", encoding="utf-8") as notes,
         ):
             count = 0
             for count, dialogue in enumerate(dialogues, start=1):
-                said = json.dumps([[turn.context, turn.response] for turn in dialogue.turns])
-                size = turns.write(said.encode() + b"\n")
-                who = [size, dialogue.conversation, dialogue.speaker, dialogue.statements]
-                index.write(json.dumps(who) + "\n")
+                pairs = json.dumps([[turn.context, turn.response] for turn in dialogue.turns])
+                size = turns.write(pairs.encode() + b"\n")
+                entry = [size, dialogue.conversation, dialogue.speaker, dialogue.statements]
+                index.write(json.dumps(entry) + "\n")
             sentences = report.sentences()
             if not count:
-                raise ValueError("; ".join(sentences) + ": nothing is left to train on")
-            tell = report.found > report.read or report.remarks
-            json.dump(sentences if tell else [], told)
-            for file in (turns, index, told):
+                raise ValueError(f"expected dialogues to train on, got none: {'; '.join(sentences)}")
+            eventful = report.found > report.read or report.remarks
+            json.dump(sentences if eventful else [], notes)
+            for file in (turns, index, notes):
                 file.flush()
                 os.fsync(file.fileno())

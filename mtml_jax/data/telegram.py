@@ -1,4 +1,4 @@
-"""Reads the `result.json` that Telegram Desktop exports."""
+"""Reads chats from the `result.json` that Telegram Desktop exports."""
 
 import collections
 import datetime
@@ -8,49 +8,47 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mtml_jax.data.reading import Message, ReadReport, clean_name
+from mtml_jax.data.messages import MEDIA, Message, clean_name, cut
+from mtml_jax.data.reading import ReadReport
 
 FORM = '{"name": ..., "messages": [{"type": "message", "date": ..., "from": ..., "text": ...}]}'
-MAX_CHARACTERS = 10_000  # of a message
 
-_NOT_THEIR_WORDS = {
-    "forwarded_from": "forwarded",
-    "via_bot": "written by a bot",
-}
+# The sender did not write a message with one of these keys.
+_NOT_WRITTEN = {"forwarded_from": "forwarded", "via_bot": "written by a bot"}
 
 
 def read_telegram(
     path: str | os.PathLike, report: ReadReport
 ) -> list[tuple[str, list[Message]]]:
-    """Reads the chats of an export: one chat, or all of them.
+    """Reads the chats of an export, which holds one chat or all of them.
 
-    Left out and counted are service messages, media without text, what was forwarded and
-    what is malformed.
+    Service messages, media without text, forwarded and malformed messages are skipped and
+    counted.
 
     Args:
       path: the file, UTF-8.
       report: counts messages found and skipped.
 
     Returns:
-      (name of the chat, its messages) for each chat with messages, in file order.
+      (name of the chat, its messages) for each chat that has messages, in file order.
 
     Raises:
-      ValueError: it is not JSON, or not such an export.
+      ValueError: the file is not JSON, or not such an export.
     """
     try:
         record = json.loads(Path(path).read_bytes())
     except RecursionError:
-        raise ValueError(f"{path}: found JSON nested too deeply, want {FORM}") from None
+        raise ValueError(f"{path}: expected {FORM}, got JSON nested too deeply") from None
     except ValueError as error:
         raise ValueError(
-            f"{path}: found no whole JSON ({' '.join(str(error).split())}), want the result.json "
-            "of Telegram Desktop"
+            f"{path}: expected the result.json of Telegram Desktop, got incomplete or invalid "
+            f"JSON ({' '.join(str(error).split())}); export the chat again"
         ) from None
     chats = []
     for number, chat in enumerate(_chats(record, path), start=1):
         if not isinstance(chat, dict) or not isinstance(chat.get("messages"), list):
             raise ValueError(
-                f"{path}: found chat {number} without a list 'messages', want {FORM}"
+                f"{path}: expected {FORM}, got chat {number} without a list 'messages'"
             )
         name = chat.get("name")
         messages = _messages(chat["messages"], report)
@@ -62,18 +60,18 @@ def read_telegram(
 def _chats(record: Any, path) -> list:
     if isinstance(record, dict) and "messages" in record:
         return [record]
-    found = record.get("chats") if isinstance(record, dict) else None
-    if not isinstance(found, dict) or not isinstance(found.get("list"), list):
+    chats = record.get("chats") if isinstance(record, dict) else None
+    if not isinstance(chats, dict) or not isinstance(chats.get("list"), list):
         raise ValueError(
-            f"{path}: found JSON without 'messages' or a list of 'chats', want the result.json "
-            f"of Telegram Desktop: {FORM}"
+            f"{path}: expected the result.json of Telegram Desktop, {FORM}, "
+            "got JSON without 'messages' or a list of 'chats'"
         )
-    return found["list"]
+    return chats["list"]
 
 
 def _messages(records: list, report: ReadReport) -> list[Message]:
     messages = []
-    names: dict[str, str] = {}  # of ids
+    names: dict[str, str] = {}  # id -> name
     for record in records:
         report.found += 1
         reason = message = None
@@ -82,17 +80,15 @@ def _messages(records: list, report: ReadReport) -> list[Message]:
         elif record.get("type") != "message":
             reason = "written by Telegram"
         else:
-            reason = next((why for key, why in _NOT_THEIR_WORDS.items() if record.get(key)), None)
+            reason = next((why for key, why in _NOT_WRITTEN.items() if record.get(key)), None)
         if reason is None:
-            seconds, text, name = _seconds(record), _text(record.get("text")), _who(record, names)
+            seconds, text, name = _seconds(record), _text(record.get("text")), _name(record, names)
             if seconds is None or text is None or name is None:
                 reason = "malformed"
             elif not text.strip():
-                reason = "media or a notice instead of text"
+                reason = MEDIA
             else:
-                if len(text) > MAX_CHARACTERS:
-                    report.remarks[f"messages cut to {MAX_CHARACTERS:,} characters"] += 1
-                message = Message(seconds, name, text[:MAX_CHARACTERS])
+                message = Message(seconds, name, cut(text, report))
         if message is None:
             report.skipped[str(reason)] += 1
         else:
@@ -100,12 +96,12 @@ def _messages(records: list, report: ReadReport) -> list[Message]:
     return sorted(messages, key=lambda message: message.seconds)
 
 
-def _who(record: Mapping[str, Any], names: dict[str, str]) -> str | None:
-    """The name; two of one name in a chat are told apart by a number."""
-    found, identity = record.get("from"), record.get("from_id")
-    if found is not None and not isinstance(found, str):
+def _name(record: Mapping[str, Any], names: dict[str, str]) -> str | None:
+    """Returns the sender's name; senders of the same name in a chat are numbered."""
+    sender, identity = record.get("from"), record.get("from_id")
+    if sender is not None and not isinstance(sender, str):
         return None
-    name = clean_name(found or "")
+    name = clean_name(sender or "")
     identity = identity if isinstance(identity, str) else name
     name = name or clean_name(identity)
     if not name:
@@ -120,7 +116,7 @@ def _who(record: Mapping[str, Any], names: dict[str, str]) -> str | None:
 
 
 def _text(value: Any) -> str | None:
-    """A text, or a list of texts and of objects with a text; None for anything else."""
+    """Joins a text, or a list of texts and objects with a text; returns None for anything else."""
     if isinstance(value, str):
         return value
     if not isinstance(value, list):

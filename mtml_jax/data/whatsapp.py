@@ -1,16 +1,16 @@
-"""Reads the text that WhatsApp exports of a chat."""
+"""Reads a chat from the text file that WhatsApp exports."""
 
 import datetime
 import os
 import re
 from collections.abc import Iterator
 
-from mtml_jax.data.reading import Message, ReadReport, clean_name, decoded, waiting
+from mtml_jax.data.messages import MEDIA, Message, clean_name, cut
+from mtml_jax.data.reading import ReadReport, decoded, waiting
 
 FORMS = "'12/31/23, 9:41 PM - Name: text' or '[31.12.23, 21:41:05] Name: text'"
-MAX_CHARACTERS = 10_000  # of a message
 
-_MARK = "\u200e"  # WhatsApp sets it in front of what no one typed
+_MARK = "\u200e"  # WhatsApp puts it before text that no person typed
 _OTHER_MARKS = re.compile("[\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 _DATE = r"(\d{1,4})[./-] ?(\d{1,2})[./-] ?(\d{1,4})\.?,?\s+(?:[^\W\d]{1,3}\.?\s+)?"
 _CLOCK = (
@@ -46,7 +46,7 @@ _NOTICES = frozenset(
 
 _1970 = datetime.date(1970, 1, 1).toordinal()
 
-# Which of the three numbers are year, month and day; the likelier order first.
+# The places of year, month and day among a date's three numbers; likelier orders first.
 _ORDERS = {"day first": (2, 1, 0), "month first": (2, 0, 1), "year first": (0, 1, 2)}
 
 
@@ -56,12 +56,12 @@ def looks_like_whatsapp(line: str) -> bool:
 
 
 def read_whatsapp(path: str | os.PathLike, report: ReadReport) -> list[Message]:
-    """Reads the messages of an exported chat, of Android or iOS and of many languages.
+    """Reads the messages of a chat exported from Android or iOS, in many languages.
 
-    A line that does not begin a message goes on with the one before. What WhatsApp wrote
-    itself is left out and counted: lines without a name, omitted media, calls, deleted
-    messages. Whether a date has its day or its month first is decided from all of
-    them: by which they are dates, and do not go backwards.
+    A line that does not begin a message continues the previous one. Text that WhatsApp
+    wrote itself is skipped and counted: lines without a name, omitted media, calls, deleted
+    messages. The order of day, month and year is inferred from all dates of the file: in
+    the right order they are valid and do not decrease.
 
     Args:
       path: the file, UTF-8.
@@ -71,7 +71,7 @@ def read_whatsapp(path: str | os.PathLike, report: ReadReport) -> list[Message]:
       The messages, in file order.
 
     Raises:
-      ValueError: it is not UTF-8, or no line begins a message.
+      ValueError: the file is not UTF-8, or no line begins a message.
     """
     entries: list[list] = []  # [three numbers of the date, seconds of the day, lines]
     with open(path, "rb") as lines, waiting(os.path.getsize(path), f"reading {path}") as bar:
@@ -86,19 +86,19 @@ def read_whatsapp(path: str | os.PathLike, report: ReadReport) -> list[Message]:
             elif text.strip():
                 report.remarks["lines before the first message"] += 1
     if not entries:
-        raise ValueError(f"{path}:1: found no message of a WhatsApp export, want lines {FORMS}")
+        raise ValueError(f"{path}:1: expected lines {FORMS} of a WhatsApp export, got no message")
     report.found += len(entries)
     days = _days([date for date, _, _ in entries])
     messages = []
     for day, (_, seconds, lines) in zip(days, entries):
-        said = _said("\n".join(lines), report)
+        said = _written("\n".join(lines), report)
         if said is not None:
             messages.append(Message(day * 86400.0 + seconds, *said))
     return messages
 
 
 def _header(line: str):
-    """((three numbers), seconds of the day, the rest of the line); None if there is none."""
+    """Returns (date as three numbers, seconds of the day, rest of the line), or None."""
     line = line.lstrip(f"{_MARK}\ufeff")
     if not line[:1] == "[" and not line[:1].isdigit() and not _OTHER_MARKS.match(line):
         return None
@@ -117,7 +117,7 @@ def _header(line: str):
 
 
 def _days(dates: list[tuple[int, int, int]]) -> Iterator[int]:
-    """Day numbers under the order that fits best; an impossible date is the day before's."""
+    """Yields day numbers in the order that fits best; an impossible date repeats the previous day."""
 
     def numbers(order):
         return [_day(*(date[place] for place in order)) for date in dates]
@@ -125,7 +125,7 @@ def _days(dates: list[tuple[int, int, int]]) -> Iterator[int]:
     def badness(days):
         known = [day for day in days if day is not None]
         backwards = sum(later < earlier for earlier, later in zip(known, known[1:]))
-        # Of orders equal in both, the one in which the chat is the shortest.
+        # Of orders that tie, the one in which the chat spans the least time.
         return len(days) - len(known), backwards, known[-1] - known[0] if known else 0
 
     best = min((numbers(order) for order in _ORDERS.values()), key=badness)
@@ -142,8 +142,8 @@ def _day(year: int, month: int, day: int) -> int | None:
         return None
 
 
-def _said(body: str, report: ReadReport) -> tuple[str, str] | None:
-    """(name, text) of what someone wrote; None and a count for the rest."""
+def _written(body: str, report: ReadReport) -> tuple[str, str] | None:
+    """Returns (name, text) of a message that a person wrote; counts all others and returns None."""
     match = _BODY.match(body.lstrip(_MARK))
     name = clean_name(match[1].replace(_MARK, "").lstrip("~")) if match else ""
     if not match or not name:
@@ -153,14 +153,11 @@ def _said(body: str, report: ReadReport) -> tuple[str, str] | None:
     first, _, rest = text.partition("\n")
     attached = _ATTACHED.fullmatch(first.strip(f"{_MARK} \r"))
     if attached or first.startswith(_MARK):
-        text = rest  # a caption stands below
+        text = rest  # the next lines are a caption
         if not text.strip():
-            report.skipped["media or a notice instead of text"] += 1
+            report.skipped[MEDIA] += 1
             return None
     if text.strip(f"{_MARK} \n.").lower() in _NOTICES:
-        report.skipped["media or a notice instead of text"] += 1
+        report.skipped[MEDIA] += 1
         return None
-    if len(text) > MAX_CHARACTERS:
-        report.remarks[f"messages cut to {MAX_CHARACTERS:,} characters"] += 1
-        text = text[:MAX_CHARACTERS]
-    return name, text.replace(_MARK, "")
+    return name, cut(text, report).replace(_MARK, "")

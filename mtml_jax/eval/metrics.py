@@ -230,7 +230,7 @@ def repeat_share(replies: Sequence[str], train_statements: Iterable[str]) -> flo
 
     Raw consistency rewards reciting statements, whoever's they are. Full stops are
     dropped and other punctuation marks are words, on both sides, as in
-    `mtml_jax.data.vocab.persona_text`.
+    `mtml_jax.data.text.persona_text`.
 
     Args:
       replies: texts.

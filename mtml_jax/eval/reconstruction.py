@@ -17,7 +17,8 @@ from jax.sharding import Mesh
 from mtml_jax.config import LossConfig, TileShape
 from mtml_jax.data.episodes import Encoding, Example, encode_dialogue, own_side, pack, stack
 from mtml_jax.data.records import Dialogue
-from mtml_jax.data.vocab import Vocabulary, persona_text
+from mtml_jax.data.text import persona_text
+from mtml_jax.data.vocab import Vocabulary
 from mtml_jax.eval import metrics
 from mtml_jax.model import losses
 from mtml_jax.sharding import map_personas

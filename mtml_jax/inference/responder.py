@@ -10,7 +10,6 @@ initial and adapted replies cost the same.
 """
 
 import functools
-import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -19,8 +18,8 @@ import numpy as np
 
 from mtml_jax.config import ModelConfig, TrainConfig
 from mtml_jax.data.episodes import Encoding, encode_dialogue, pack_rows
-from mtml_jax.data.jsonl import tokenize
 from mtml_jax.data.records import Dialogue, Turn
+from mtml_jax.data.text import detokenize, tokenize
 from mtml_jax.data.vocab import END, START, START_PERSONA, UNK, Vocabulary
 from mtml_jax.model import decoding
 from mtml_jax.strategies import STRATEGIES
@@ -29,11 +28,6 @@ from mtml_jax.types import Params, Tokens
 DECODERS = ("beam", "greedy", "nucleus")
 MAX_PERSONA = 60  # tokens of a believed persona; PersonaChat's are 28 at the median, 54 at 99 %
 MAX_CHARACTERS = 4000  # of one utterance; of a longer one its end is read
-
-_NO_BLANK_BEFORE = re.compile(r" (n't\b|'\w+|[.,!?;:%)\]}]+)")
-_NO_BLANK_AFTER = re.compile(r"([(\[{$#]) ")
-_BEGINNING = re.compile(r"(^|[.!?]\s+)(\w)")
-_I = re.compile(r"\bi\b")
 
 
 class Model(NamedTuple):
@@ -213,24 +207,6 @@ def persona_caveat(model: Model) -> str:
 
 def _reconstructs(model: Model) -> bool:
     return STRATEGIES[model.config.strategy].reconstructs(model.config.alpha)
-
-
-def detokenize(text: str) -> str:
-    """Writes tokens as a person would: for display, not an inverse of `tokenize`.
-
-    Punctuation joins the word before it, an opening bracket the word behind it; i and the
-    beginnings of sentences become capitals. The unknown word is shown as (?).
-
-    Args:
-      text: blank-separated tokens.
-
-    Returns:
-      The text.
-    """
-    words = ["(?)" if word == "<unk>" else word for word in text.split()]
-    joined = _NO_BLANK_AFTER.sub(r"\1", _NO_BLANK_BEFORE.sub(r"\1", " ".join(words)))
-    capital = _BEGINNING.sub(lambda match: match[1] + match[2].upper(), joined)
-    return _I.sub("I", capital)
 
 
 def unknown_share(model: Model, dialogues: Sequence[Dialogue]) -> float:

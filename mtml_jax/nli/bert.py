@@ -1,4 +1,4 @@
-"""BERT as pure functions of (params, a batch of token rows).
+"""Implements BERT as pure functions of (params, a batch of token rows).
 
 Devlin et al. (2019), as `BertForSequenceClassification` of Hugging Face computes it:
 layer normalisation after each sub-layer, learned positions, GELU with the exact error
@@ -16,13 +16,13 @@ import numpy as np
 
 from mtml_jax.types import Params
 
-_MASKED = -1e9  # finite, so that a row of padding alone gives no NaN
+_MASKED = -1e9  # finite, so that a row of only padding gives no NaN
 _INIT_SCALE = 0.02  # Devlin et al. (2019), released code: initializer_range
 
 
 @dataclasses.dataclass(frozen=True)
 class BertConfig:
-    """Sizes of an encoder; static under jit."""
+    """Sizes of an encoder; a static argument under jit."""
 
     layers: int
     heads: int
@@ -35,7 +35,7 @@ class BertConfig:
 
 
 def encode(params: Params, ids_NS, types_NS, mask_NS, config: BertConfig) -> jax.Array:
-    """Reads rows of tokens.
+    """Encodes rows of tokens.
 
     Args:
       params: from `from_tensors`.
@@ -64,7 +64,7 @@ def encode(params: Params, ids_NS, types_NS, mask_NS, config: BertConfig) -> jax
 
 
 def classify(params: Params, ids_NS, types_NS, mask_NS, config: BertConfig) -> jax.Array:
-    """Scores the classes of rows: W_c tanh(W_p h_first + b_p) + b_c; as `encode`, logits_NC."""
+    """Computes logits_NC = W_c tanh(W_p h_first + b_p) + b_c; arguments as in `encode`."""
     first_ND = encode(params, ids_NS, types_NS, mask_NS, config)[:, 0]
     pooled_ND = jnp.tanh(_dense(params["pooler"], first_ND))
     return _dense(params["classifier"], pooled_ND)
@@ -73,27 +73,27 @@ def classify(params: Params, ids_NS, types_NS, mask_NS, config: BertConfig) -> j
 def from_tensors(
     tensors: Mapping[str, np.ndarray], config: BertConfig, classes: int, where: str
 ) -> Params:
-    """Arranges the tensors of a checkpoint; the inverse of `to_tensors`.
+    """Arranges the tensors of a checkpoint as parameters; the inverse of `to_tensors`.
 
     Args:
-      tensors: by Hugging Face's names, with or without `bert.` in front.
+      tensors: tensors by Hugging Face's names, with or without the prefix `bert.`.
       config: sizes of the encoder.
-      classes: outputs of the classifier.
-      where: the file, for messages.
+      classes: number of outputs of the classifier.
+      where: the file, for error messages.
 
     Returns:
-      Nested dict of float32 arrays; layers are stacked along a leading axis. Without a
-      pooler or a classifier in `tensors` the dict has none: see `with_head`.
+      Nested dict of float32 arrays; layers are stacked along a leading axis. The dict has no
+      pooler or classifier if `tensors` has none; see `with_head`.
 
     Raises:
-      ValueError: a tensor is missing or of another shape.
+      ValueError: a tensor is missing or has another shape.
     """
-    found = {_modern(name): tensor for name, tensor in tensors.items()}
+    by_name = {_modern(name): tensor for name, tensor in tensors.items()}
     params: Params = {}
     for path, (names, shape) in _layout(config, classes).items():
-        if path[0] in ("pooler", "classifier") and not found.keys() & set(names):
+        if path[0] in ("pooler", "classifier") and not by_name.keys() & set(names):
             continue
-        leaf = np.stack([_tensor(found, name, shape, where) for name in names])
+        leaf = np.stack([_tensor(by_name, name, shape, where) for name in names])
         if path[-1] == "kernel":
             leaf = leaf.swapaxes(1, 2)  # Hugging Face stores [outputs, inputs]
         *above, last = path
@@ -105,7 +105,7 @@ def from_tensors(
 
 
 def to_tensors(params: Params, config: BertConfig) -> dict[str, np.ndarray]:
-    """The tensors of `BertForSequenceClassification`, by its names."""
+    """Returns the tensors of `BertForSequenceClassification`, by its names."""
     tensors = {}
     for path, (names, _) in _layout(config, params["classifier"]["bias"].size).items():
         leaf = params
@@ -122,7 +122,7 @@ def to_tensors(params: Params, config: BertConfig) -> dict[str, np.ndarray]:
 
 
 def with_head(key: jax.Array, params: Params, config: BertConfig, classes: int) -> Params:
-    """Adds what a base encoder lacks of pooler and classifier: N(0, 0.02^2), biases 0."""
+    """Adds a missing pooler or classifier: kernels from N(0, 0.02^2), biases 0."""
     pooler, classifier = jax.random.split(key)
 
     def drawn(key, outputs):
@@ -134,7 +134,7 @@ def with_head(key: jax.Array, params: Params, config: BertConfig, classes: int) 
 
 
 def _layout(config, classes):
-    """Where each tensor goes: path in params -> (names, one for each layer; stored shape)."""
+    """Maps each path in params to (names of tensors, one per layer; shape in the file)."""
     wide, inner = config.width, config.feed_forward
     layout = {}
 
@@ -166,20 +166,20 @@ def _layout(config, classes):
 
 
 def _modern(name):
-    """Names without `bert.`; the oldest checkpoints say gamma and beta."""
+    """Returns a name without `bert.`, and renames gamma and beta of the oldest checkpoints."""
     name = name.removeprefix("bert.").replace("LayerNorm.gamma", "LayerNorm.weight")
     return name.replace("LayerNorm.beta", "LayerNorm.bias")
 
 
-def _tensor(found, name, shape, where):
-    if name not in found:
-        raise ValueError(f"{where}: found no tensor {name}, want the weights of a BERT")
-    if found[name].shape != shape:
+def _tensor(by_name, name, shape, where):
+    if name not in by_name:
+        raise ValueError(f"{where}: expected the weights of a BERT, got no tensor {name}")
+    if by_name[name].shape != shape:
         raise ValueError(
-            f"{where}: found {name} of shape {list(found[name].shape)}, want {list(shape)}, "
-            "as config.json beside it says"
+            f"{where}: expected {name} of shape {list(shape)}, as in config.json, "
+            f"got {list(by_name[name].shape)}"
         )
-    return np.asarray(found[name], np.float32)
+    return np.asarray(by_name[name], np.float32)
 
 
 def _dense(weights, inputs):
@@ -196,7 +196,7 @@ def _layer_norm(weights, hidden, epsilon):
 
 
 def _attend(weights, hidden_NSD, mask_NS, config):
-    """softmax(q k' / sqrt(K)) v, head by head, over the tokens of the row."""
+    """Computes softmax(q k' / sqrt(K)) v per head, over the tokens of a row."""
     rows, tokens, width = hidden_NSD.shape
 
     def split(part):

@@ -1,4 +1,4 @@
-"""Reads Dialogue NLI (Welleck et al., 2019), and draws pairs that have nothing to do with it."""
+"""Reads Dialogue NLI (Welleck et al., 2019), and draws further pairs of unrelated texts."""
 
 import json
 import os
@@ -16,6 +16,7 @@ CLASS_OF = {
     "entailment": 0, "neutral": 1, "contradiction": 2, "positive": 0, "negative": 2,
 }  # fmt: skip
 
+_LABELS = "positive, neutral or negative, or entailment, neutral or contradiction"
 _FILES = {
     "train": ("nli-train.txt", "dialogue_nli_train.jsonl"),
     "valid": ("nli-valid.txt", "dialogue_nli_dev.jsonl"),
@@ -23,7 +24,7 @@ _FILES = {
 
 
 class LabelledPair(NamedTuple):
-    """A reply, a persona statement, and what the reply says of it: an index into `CLASSES`."""
+    """A reply, a persona statement and the label of the pair, an index into `CLASSES`."""
 
     reply: str
     statement: str
@@ -31,48 +32,48 @@ class LabelledPair(NamedTuple):
 
 
 def read_dialogue_nli(folder: str | os.PathLike, split: str) -> list[LabelledPair]:
-    """Reads one split, as text lines or as the public release.
+    """Reads one split, as text lines or in the form of the public release.
 
-    Text has lines `utterance</s>statement</s>label`. The release has objects with
-    sentence1, sentence2 and label: a JSON list, or one object a line.
+    Text lines are `utterance</s>statement</s>label`. The release has objects with
+    sentence1, sentence2 and label, as a JSON list or one object per line.
 
     Args:
-      folder: with nli-train.txt and nli-valid.txt, or dialogue_nli_train.jsonl and
+      folder: contains nli-train.txt and nli-valid.txt, or dialogue_nli_train.jsonl and
         dialogue_nli_dev.jsonl.
       split: "train" or "valid".
 
     Raises:
       FileNotFoundError: the folder has no file of this split.
-      ValueError: a line is not of this form; the message names file and line.
+      ValueError: a line does not have this form; the message names file and line.
     """
     for name in _FILES[split]:
         path = Path(folder) / name
         if path.is_file():
             pairs = list(_read_objects(path) if path.suffix == ".jsonl" else _read_text(path))
             if not pairs:
-                raise ValueError(f"{path}:1: found an empty file, want labelled pairs")
+                raise ValueError(f"{path}:1: expected labelled pairs, got an empty file")
             return pairs
-    found = "none of the files" if Path(folder).is_dir() else "no such folder"
+    got = "none of these files" if Path(folder).is_dir() else "no such folder"
     raise FileNotFoundError(
-        f"{folder}: found {found}, want {' or '.join(_FILES[split])} in the folder of --data"
+        f"{folder}: expected {' or '.join(_FILES[split])} in the folder of --data, got {got}"
     )
 
 
 def unrelated_pairs(
     personas: Sequence[Persona], count: int, rng: np.random.Generator
 ) -> list[LabelledPair]:
-    """Draws replies with statements of other personas, and calls them neutral.
+    """Draws pairs of a reply and a statement of another persona, labelled neutral.
 
-    Dialogue NLI is balanced by design, so a model of it alone sees a contradiction in
-    most pairs that are merely unrelated. A few drawn pairs do contradict or entail.
+    Dialogue NLI is balanced by design, so a model trained on it alone finds contradictions
+    in most pairs that are merely unrelated. A few of the drawn pairs are mislabelled.
 
     Args:
-      personas: of one split, two or more, with statements.
-      count: pairs to draw.
-      rng: source of chance.
+      personas: two or more personas of one split, with statements.
+      count: number of pairs.
+      rng: random generator.
 
     Raises:
-      ValueError: nearly all personas have the same statements.
+      ValueError: almost all personas have the same statements.
     """
     pairs: list[LabelledPair] = []
     for _ in range(100 * count):
@@ -87,8 +88,8 @@ def unrelated_pairs(
             pairs.append(LabelledPair(reply, statement, CLASSES.index("neutral")))
     if len(pairs) < count:
         raise ValueError(
-            f"found statements of another persona for {len(pairs):,} of {count:,} replies, want "
-            "personas that differ in --corpus"
+            f"expected statements of another persona for {count:,} replies, got them for "
+            f"{len(pairs):,}; choose a --corpus of different personas"
         )
     return pairs
 
@@ -98,14 +99,14 @@ def _read_text(path):
         columns = text.split("</s>")
         if len(columns) != 3:
             raise ValueError(
-                f"{where}: found {excerpt(text)} of {len(columns)} columns, "
-                "want 'utterance</s>statement</s>label'"
+                f"{where}: expected 'utterance</s>statement</s>label', got {excerpt(text)} of "
+                f"{len(columns)} columns"
             )
         yield _pair(*columns, where)
 
 
 def _texts(path):
-    """(place, text) of every line that is not blank."""
+    """Yields (file and line, text) of every line that is not blank."""
     with open(path, "rb") as lines:
         for number, line in enumerate(lines, start=1):
             where = f"{path}:{number}"
@@ -122,7 +123,7 @@ def _read_objects(path):
             entries = json.loads(path.read_bytes())
         except ValueError as error:
             line = getattr(error, "lineno", 1)
-            raise ValueError(f"{path}:{line}: found no JSON ({error}), want a list") from None
+            raise ValueError(f"{path}:{line}: expected a JSON list, got no JSON ({error})") from None
         for number, entry in enumerate(entries, start=1):
             yield _object(entry, f"{path}: entry {number}")
         return
@@ -131,8 +132,8 @@ def _read_objects(path):
             entry = json.loads(text)
         except ValueError:
             raise ValueError(
-                f"{where}: found {excerpt(text)}, which is no JSON, "
-                "want an object with sentence1, sentence2 and label"
+                f"{where}: expected an object with sentence1, sentence2 and label, "
+                f"got {excerpt(text)}, which is not JSON"
             ) from None
         yield _object(entry, where)
 
@@ -141,8 +142,8 @@ def _object(entry, where):
     names = ("sentence1", "sentence2", "label")
     if not (isinstance(entry, dict) and all(isinstance(entry.get(n), str) for n in names)):
         raise ValueError(
-            f"{where}: found {excerpt(json.dumps(entry))}, "
-            "want an object with the texts sentence1, sentence2 and label"
+            f"{where}: expected an object with the texts sentence1, sentence2 and label, "
+            f"got {excerpt(json.dumps(entry))}"
         )
     return _pair(*(entry[name] for name in names), where)
 
@@ -150,11 +151,7 @@ def _object(entry, where):
 def _pair(reply, statement, label, where):
     reply, statement, label = reply.strip(), statement.strip(), label.strip().lower()
     if label not in CLASS_OF:
-        raise ValueError(f"{where}: found the label {excerpt(label)}, want {_wanted()}")
+        raise ValueError(f"{where}: expected the label {_LABELS}, got {excerpt(label)}")
     if not reply or not statement:
-        raise ValueError(f"{where}: found an empty text, want an utterance and a statement")
+        raise ValueError(f"{where}: expected an utterance and a statement, got an empty text")
     return LabelledPair(reply, statement, CLASS_OF[label])
-
-
-def _wanted():
-    return "positive, neutral or negative, or entailment, neutral or contradiction"

@@ -1,4 +1,4 @@
-"""Fine-tunes a BERT classifier: its loss, its batches, its steps."""
+"""Fine-tunes a BERT classifier on labelled pairs: loss, batches and steps."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -11,12 +11,12 @@ from jax.sharding import PartitionSpec
 
 from mtml_jax.nli import bert
 from mtml_jax.nli.dialogue_nli import LabelledPair
-from mtml_jax.nli.huggingface import Classifier, pad, padded_width, tokenise
+from mtml_jax.nli.huggingface import Classifier, encode_pairs, pad, padded_width
 from mtml_jax.sharding import PERSONAS, persona_mesh, replicate, split_personas
 from mtml_jax.types import Params
 
-_POOL = 32  # batches sorted by length together: little padding, batches still mixed
-_WARM = 0.1  # part of the steps in which the rate rises
+_POOL = 32  # batches that are sorted by length together: little padding, still random
+_WARM = 0.1  # share of the steps in which the learning rate rises
 _DECAY = 0.01  # Devlin et al. (2019), appendix A.2: L2 weight decay
 _CLIP = 1.0  # released code of Devlin et al.: global norm
 
@@ -30,18 +30,18 @@ def finetune(
     seed: int,
     progress: Callable[[int, int, float], object],
 ) -> Params:
-    """Minimises the cross-entropy of the labels by AdamW, linear warm-up and decay.
+    """Minimises the cross-entropy of the labels by AdamW with linear warm-up and decay.
 
     Args:
-      model: where to start.
-      epochs: labelled pairs of each epoch.
-      rows: pairs a step; an epoch's few last pairs that fill no step are left out.
+      model: the classifier to start from.
+      epochs: the labelled pairs of each epoch.
+      rows: pairs per step; the last pairs of an epoch that do not fill a step are left out.
       rate: the highest learning rate.
-      seed: of the batches.
-      progress: is told (finished steps, all steps, loss) after each step.
+      seed: random seed of the batches.
+      progress: receives (finished steps, all steps, loss) after each step.
 
     Returns:
-      Parameters, on the host.
+      The parameters, on the host.
 
     Raises:
       FloatingPointError: the loss is no longer finite.
@@ -54,7 +54,7 @@ def finetune(
     step = _compiled_step(model.config, optimiser, mesh)
     done = 0
     for epoch, pairs in enumerate(epochs):
-        tokens = tokenise(model, [(pair.reply, pair.statement) for pair in pairs])
+        tokens = encode_pairs(model, [(pair.reply, pair.statement) for pair in pairs])
         lengths = np.array([len(ids) for ids, _ in tokens])
         for members in batches(lengths, rows, np.random.default_rng((seed, epoch))):
             width = padded_width(int(lengths[members].max()), model.config)
@@ -63,18 +63,20 @@ def finetune(
             params, state, loss = step(params, state, *split_personas((*batch, labels), mesh))
             done += 1
             if not np.isfinite(loss):
-                raise FloatingPointError(f"the loss of step {done} is {loss}; lower --rate")
+                raise FloatingPointError(
+                    f"expected a finite loss, got {loss} in step {done}; lower --rate"
+                )
             progress(done, total, float(loss))
     return jax.device_get(params)
 
 
 def batches(lengths: np.ndarray, rows: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Cuts an epoch into batches of alike lengths, in a random order.
+    """Cuts an epoch into batches of similar lengths, in a random order.
 
     Args:
-      lengths: int [N] tokens of each pair.
-      rows: pairs a batch.
-      rng: source of chance.
+      lengths: int [N], number of tokens of each pair.
+      rows: pairs per batch.
+      rng: random generator.
 
     Returns:
       N // rows arrays of distinct indices, int [rows].
@@ -89,18 +91,18 @@ def batches(lengths: np.ndarray, rows: int, rng: np.random.Generator) -> list[np
 
 
 def loss(params: Params, ids_NS, types_NS, mask_NS, labels_N, *, config) -> jax.Array:
-    """Mean cross-entropy, nats a pair; rows as `bert.classify`, labels_N int32 [N]."""
+    """Mean cross-entropy in nats per pair; rows as in `bert.classify`, labels_N int32 [N]."""
     logits_NC = bert.classify(params, ids_NS, types_NS, mask_NS, config)
     return optax.softmax_cross_entropy_with_integer_labels(logits_NC, labels_N).mean()
 
 
 def _optimiser(rate, total):
     warm = max(1, round(_WARM * total))
-    up = optax.linear_schedule(rate / warm, rate, warm - 1)  # the first step moves already
+    up = optax.linear_schedule(rate / warm, rate, warm - 1)  # the first step already has a rate above 0
     down = optax.linear_schedule(rate, 0.0, max(1, total - warm))
     schedule = optax.join_schedules([up, down], [warm])
 
-    def matrices(params):  # biases and normalisation are not drawn to zero
+    def matrices(params):  # weight decay excludes biases and normalisation
         return jax.tree.map_with_path(lambda path, _: path[-1].key not in ("bias", "scale"), params)
 
     return optax.chain(
@@ -111,8 +113,8 @@ def _optimiser(rate, total):
 
 def _compiled_step(config, optimiser, mesh):
     def local(params, *batch):
-        found = jax.value_and_grad(functools.partial(loss, config=config))(params, *batch)
-        return jax.lax.pmean(found, PERSONAS)
+        value_and_grads = jax.value_and_grad(functools.partial(loss, config=config))
+        return jax.lax.pmean(value_and_grads(params, *batch), PERSONAS)
 
     rows = PartitionSpec(PERSONAS)  # pairs are split over the devices as personas are
     gradient = jax.shard_map(
@@ -120,7 +122,7 @@ def _compiled_step(config, optimiser, mesh):
         mesh=mesh,
         in_specs=(PartitionSpec(), rows, rows, rows, rows),
         out_specs=PartitionSpec(),
-        check_vma=False,  # the checked kind sums gradients of replicated values by itself
+        check_vma=False,  # with the check, gradients of replicated values would be summed
     )
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))

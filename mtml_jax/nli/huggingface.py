@@ -1,4 +1,4 @@
-"""BERT classifiers of sentence pairs in Hugging Face folders: read, tokenise, write."""
+"""Reads and writes BERT classifiers of sentence pairs in Hugging Face folders."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ from mtml_jax.types import Params
 CONFIG, WEIGHTS, WORDS, TOKENIZER = (
     "config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json",
 )  # fmt: skip
-WIDTHS = (16, 20, 24, 28, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)  # of padded rows
+WIDTHS = (16, 20, 24, 28, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)  # padded widths of rows
 
 _SIZES = {
     "layers": "num_hidden_layers",
@@ -34,14 +34,14 @@ _SIZES = {
 
 
 class Classifier(NamedTuple):
-    """A BERT that puts pairs of texts into the classes of `CLASSES`, in that order.
+    """A BERT that classifies pairs of texts into `CLASSES`, in that order.
 
     Attributes:
-      params: of `bert.classify`.
+      params: parameters of `bert.classify`.
       config: sizes of the encoder.
-      tokenizer: WordPiece.
-      lowercase: whether the tokenizer lowers letters.
-      settings: what config.json holds.
+      tokenizer: WordPiece tokenizer.
+      lowercase: whether the tokenizer converts text to lower case.
+      settings: content of config.json.
     """
 
     params: Params
@@ -62,42 +62,42 @@ class Rows(NamedTuple):
 def read_classifier(
     folder: str | os.PathLike, flag: str, *, fresh_head: jax.Array | None = None
 ) -> Classifier:
-    """Reads config.json, model.safetensors and vocab.txt; tokenizer_config.json if there.
+    """Reads config.json, model.safetensors, vocab.txt and, if present, tokenizer_config.json.
 
     Args:
-      folder: of a BERT, Hugging Face layout.
-      flag: the flag that named the folder, for messages.
-      fresh_head: key to draw a missing pooler and classifier from, or one that knows
-        other labels; None: they are required.
+      folder: folder of a BERT, Hugging Face layout.
+      flag: the flag that named the folder, for error messages.
+      fresh_head: random key for a new pooler or classifier if the folder has none or its
+        classifier has other labels; None: they are required.
 
     Raises:
       FileNotFoundError: the folder or one of the files is missing.
-      ValueError: it is no BERT, its weights do not fit, or its labels are unknown.
+      ValueError: the model is not a BERT, its weights do not fit, or its labels are unknown.
       ImportError: the libraries that read such files are not installed.
     """
     safetensors, tokenizers = _libraries()
     folder = Path(folder)
     for name in (CONFIG, WEIGHTS, WORDS):
         if not (folder / name).is_file():
-            found = f"no {name}" if folder.is_dir() else "no such folder"
+            got = f"no {name}" if folder.is_dir() else "no such folder"
             raise FileNotFoundError(
-                f"{folder}: found {found}, want the {CONFIG}, {WEIGHTS} and {WORDS} of a BERT "
-                f"in the folder of {flag}"
+                f"{folder}: expected the {CONFIG}, {WEIGHTS} and {WORDS} of a BERT in the folder "
+                f"of {flag}, got {got}"
             )
     settings = _read_json(folder / CONFIG)
     config = _sizes(settings, folder / CONFIG, flag)
     try:
         tensors = safetensors.numpy.load_file(folder / WEIGHTS)
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{folder / WEIGHTS}: found no safetensors file ({error})") from None
+        raise ValueError(f"{folder / WEIGHTS}: expected a safetensors file, got {error}") from None
     labels = settings.get("id2label") or {}
     columns = _columns(labels)
     if columns is None:
         if fresh_head is None:
             raise ValueError(
-                f"{folder / CONFIG}: found the labels {', '.join(labels.values()) or 'none'}, "
-                "want entailment, neutral and contradiction, or positive, neutral and negative, "
-                f"in id2label of the folder of {flag}"
+                f"{folder / CONFIG}: expected the labels entailment, neutral and contradiction, or "
+                f"positive, neutral and negative, in id2label of the folder of {flag}, "
+                f"got {', '.join(labels.values()) or 'none'}"
             )
         tensors = {name: t for name, t in tensors.items() if not name.startswith("classifier.")}
     params = bert.from_tensors(tensors, config, len(CLASSES), str(folder / WEIGHTS))
@@ -106,16 +106,16 @@ def read_classifier(
     for part in ("pooler", "classifier"):
         if part not in params:
             raise ValueError(
-                f"{folder / WEIGHTS}: found no {part}, want a BERT fine-tuned on NLI in the "
-                f"folder of {flag}; python -m experiments.train_nli makes one"
+                f"{folder / WEIGHTS}: expected a BERT fine-tuned on NLI in the folder of {flag}, "
+                f"got no {part}; python -m experiments.train_nli makes one"
             )
     if columns is not None:
         params["classifier"] = {k: v[..., columns] for k, v in params["classifier"].items()}
     words = (folder / WORDS).read_text(encoding="utf-8").rstrip("\n").split("\n")
     if len(words) > config.vocabulary or "[SEP]" not in words:
         raise ValueError(
-            f"{folder / WORDS}: found {len(words):,} words, want a WordPiece vocabulary "
-            f"with [SEP] and at most the {config.vocabulary:,} words of {CONFIG}"
+            f"{folder / WORDS}: expected a WordPiece vocabulary with [SEP] and at most the "
+            f"{config.vocabulary:,} words of {CONFIG}, got {len(words):,} words"
         )
     path = folder / TOKENIZER
     lowercase = bool(_read_json(path).get("do_lower_case", True)) if path.is_file() else True
@@ -128,13 +128,13 @@ def read_classifier(
 def write_classifier(
     folder: str | os.PathLike, model: Classifier, base: str | os.PathLike, extra: Mapping[str, Any]
 ) -> None:
-    """Writes a folder that `read_classifier` and Hugging Face's classes read; whole or not at all.
+    """Writes a folder for `read_classifier` and Hugging Face's classes, complete or not at all.
 
     Args:
-      folder: to be made; it may be there if it is empty.
-      model: with parameters on the host or a device.
-      base: folder that the model was read from; its vocabulary is copied.
-      extra: further JSON files by name.
+      folder: folder to create; it may exist if it is empty.
+      model: the classifier, with parameters on the host or a device.
+      base: folder from which the model was read; its vocabulary is copied.
+      extra: further JSON files, by name.
     """
     safetensors, _ = _libraries()
     folder = Path(folder).absolute()
@@ -160,25 +160,35 @@ def write_classifier(
             write_json(temporary / name, value)
         shutil.copyfile(Path(base) / WORDS, temporary / WORDS)
         tensors = bert.to_tensors(jax.device_get(model.params), model.config)
-        # Hugging Face asks for the format before it reads the tensors.
-        whole = safetensors.numpy.save(tensors, metadata={"format": "pt"})
-        (temporary / WEIGHTS).write_bytes(whole)  # save_file would let the owner alone read it
+        # Hugging Face requires the format entry.
+        content = safetensors.numpy.save(tensors, metadata={"format": "pt"})
+        (temporary / WEIGHTS).write_bytes(content)  # save_file would restrict reading to the owner
         os.replace(temporary, folder)
 
 
-def tokenise(model: Classifier, pairs: Sequence[tuple[str, str]]) -> list[tuple[list, list]]:
-    """[CLS] first [SEP] second [SEP] as (ids, types), the longer text cut where both are too long.
+def require_new(folder: str | os.PathLike, flag: str) -> None:
+    """Raises ValueError, which names the flag, unless a folder is empty or does not exist."""
+    folder = Path(folder)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ValueError(f"{folder}: expected a new or empty folder as {flag}, got another")
+
+
+def encode_pairs(model: Classifier, pairs: Sequence[tuple[str, str]]) -> list[tuple[list, list]]:
+    """Encodes pairs of texts as [CLS] first [SEP] second [SEP].
 
     Args:
-      model: Classifier.
-      pairs: (first text, second text).
+      model: classifier whose tokenizer is used.
+      pairs: (first text, second text); the longer text of a pair that is too long is cut.
+
+    Returns:
+      (ids, types) of each pair.
     """
     encoded = model.tokenizer.encode_batch([tuple(pair) for pair in pairs])
     return [(e.ids, e.type_ids) for e in encoded]
 
 
 def padded_width(length: int, config: BertConfig) -> int:
-    """The width that a row of this many tokens is padded to."""
+    """Returns the width to which a row of this many tokens is padded."""
     return min(next((w for w in WIDTHS if w >= length), config.positions), config.positions)
 
 
@@ -203,7 +213,8 @@ def _libraries():
         import tokenizers
     except ImportError as error:
         raise ImportError(
-            f"found no module {error.name}, which reads NLI models: pip install 'mtml_jax[nli]'"
+            f"expected the module {error.name} to read NLI models, got no such module; "
+            "pip install 'mtml_jax[nli]' installs it"
         ) from None
     return safetensors, tokenizers
 
@@ -214,36 +225,36 @@ def _read_json(path):
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise ValueError(f"{path}: found no JSON object, want one")
+        raise ValueError(f"{path}: expected a JSON object, got something else")
     return value
 
 
 def _sizes(settings, path, flag):
     if settings.get("model_type") != "bert":
         raise ValueError(
-            f"{path}: found the model type {settings.get('model_type')!r}, want 'bert' in the "
-            f"folder of {flag}"
+            f"{path}: expected the model type 'bert' in the folder of {flag}, "
+            f"got {settings.get('model_type')!r}"
         )
-    for name, wanted in {"hidden_act": "gelu", "position_embedding_type": "absolute"}.items():
-        if settings.get(name, wanted) != wanted:
-            raise ValueError(f"{path}: found {name} {settings[name]!r}, want {wanted!r}")
+    for name, only in {"hidden_act": "gelu", "position_embedding_type": "absolute"}.items():
+        if settings.get(name, only) != only:
+            raise ValueError(f"{path}: expected {name} {only!r}, got {settings[name]!r}")
     for name in _SIZES.values():
         if not (isinstance(settings.get(name), int) and settings[name] > 0):
-            raise ValueError(f"{path}: found {name} {settings.get(name)!r}, want a whole number")
+            raise ValueError(f"{path}: expected a whole number {name}, got {settings.get(name)!r}")
     config = BertConfig(
         **{field: settings[name] for field, name in _SIZES.items()},
         epsilon=float(settings.get("layer_norm_eps", 1e-12)),  # BertConfig's own default
     )
     if config.width % config.heads or config.types < 2:
         raise ValueError(
-            f"{path}: found width {config.width}, {config.heads} heads and {config.types} types, "
-            "want a width that the heads divide, and two types"
+            f"{path}: expected a width that the heads divide and two types, got width "
+            f"{config.width}, {config.heads} heads and {config.types} types"
         )
     return config
 
 
 def _columns(labels):
-    """Where in the classifier's outputs each of `CLASSES` stands; None: these are other labels."""
+    """Returns the output column of each of `CLASSES`, or None if the labels are other ones."""
     names = [str(labels.get(str(n), "")).lower() for n in range(len(labels))]
     classes = [CLASS_OF.get(name) for name in names]
     if sorted(classes, key=str) != [0, 1, 2]:

@@ -1,4 +1,4 @@
-"""The demo corpus: its size, its two-sidedness, its speakers' facts and their judge."""
+"""Tests the demo corpus: its size, both sides of conversations, the facts and their judge."""
 
 import collections
 import hashlib
@@ -11,14 +11,14 @@ import sys
 
 import pytest
 
-from mtml_jax.data import demo, demo_phrases
+from mtml_jax.data import demo, demo_judge, demo_phrases, demo_speakers, demo_values
 
 SPLITS = ("train", "valid", "test")
 CORPUS = {split: demo.demo_corpus(split) for split in SPLITS}
 FACTS = {split: demo.demo_facts(split) for split in SPLITS}
 ALL_FACTS = {name: facts for split in SPLITS for name, facts in FACTS[split].items()}
 DIALOGUES = [dialogue for split in SPLITS for dialogue in CORPUS[split]]
-# Every utterance with its speaker, as the generator recorded them.
+# The generator's record of every utterance, with its speaker.
 SPOKEN = [
     (conversation.speakers[place % 2].name, utterance)
     for split in SPLITS for conversation in demo._conversations(split, 0)
@@ -37,10 +37,10 @@ def stated(verdicts):
 
 
 def all_text(item):
-    """Every wording and detail of the phrases, key words left out."""
+    """Every wording and detail of the phrases without key words."""
     if isinstance(item, str):
         yield re.sub(r"{\w+}", " ", item)
-    elif isinstance(item, demo_phrases.Value):
+    elif isinstance(item, demo_values.Value):
         yield from all_text((item.nouns, item.bits))
     elif isinstance(item, dict):
         yield from all_text(tuple(item.values()))
@@ -50,7 +50,7 @@ def all_text(item):
 
 
 def test_same_split_and_seed_give_the_same_corpus():
-    demo._speakers.cache_clear()
+    demo_speakers.speakers.cache_clear()
     demo._conversations.cache_clear()
     for split in SPLITS:
         assert demo.demo_corpus(split) == CORPUS[split]
@@ -73,7 +73,7 @@ def test_corpus_does_not_depend_on_the_hash_seed():
 
 @pytest.mark.parametrize("call", [demo.demo_corpus, demo.demo_facts])
 def test_unknown_split_is_refused(call):
-    with pytest.raises(ValueError, match="got split 'dev', want one of train, valid, test"):
+    with pytest.raises(ValueError, match="expected split train, valid, test, got 'dev'"):
         call("dev")
 
 
@@ -135,19 +135,19 @@ def test_different_speakers_share_at_most_one_statement():
 def test_statements_give_the_facts_one_each():
     for dialogue in DIALOGUES:
         facts = ALL_FACTS[dialogue.speaker]
-        given = [stated(demo.judge_reply(text, facts)) for text in dialogue.statements]
+        given = [stated(demo_judge.judge_reply(text, facts)) for text in dialogue.statements]
         assert given == [{slot} for slot in facts]
 
 
 def test_every_value_is_known_from_train():
     seen = {item for facts in FACTS["train"].values() for item in facts.items()}
-    assert seen == {(slot, value.key) for slot, values in demo_phrases.SLOTS.items()
+    assert seen == {(slot, value.key) for slot, values in demo_values.SLOTS.items()
                     for value in values}
 
 
 def test_judge_finds_exactly_the_facts_that_the_generator_gave():
     for name, utterance in SPOKEN:
-        verdicts = demo.judge_reply(utterance.text, ALL_FACTS[name])
+        verdicts = demo_judge.judge_reply(utterance.text, ALL_FACTS[name])
         assert "contradicted" not in verdicts.values(), utterance.text
         assert stated(verdicts) == utterance.states, utterance.text
 
@@ -159,7 +159,7 @@ def test_judge_contradicts_what_another_speaker_stated():
                    and facts.keys() >= ALL_FACTS[name].keys())
         for name in ALL_FACTS}
     for name, utterance in SPOKEN:
-        verdicts = demo.judge_reply(utterance.text, strangers[name])
+        verdicts = demo_judge.judge_reply(utterance.text, strangers[name])
         assert "stated" not in verdicts.values(), utterance.text
         assert {slot for slot, verdict in verdicts.items()
                 if verdict == "contradicted"} == utterance.states, utterance.text
@@ -186,32 +186,32 @@ def test_judge_contradicts_what_another_speaker_stated():
 ])
 def test_judge_by_example(reply, work, pet):
     facts = {"work": "baker", "pet": "parrot"}
-    assert demo.judge_reply(reply, facts) == {"work": work, "pet": pet}
+    assert demo_judge.judge_reply(reply, facts) == {"work": work, "pet": pet}
 
 
 @pytest.mark.parametrize("facts", [{"job": "baker"}, {"pet": "baker"}, {"pet": "parrots"}])
 def test_judge_refuses_unknown_facts(facts):
-    with pytest.raises(ValueError, match="got fact .* want a slot and value of demo_facts"):
-        demo.judge_reply("i am a baker", facts)
+    with pytest.raises(ValueError, match="expected a slot and value of demo_facts, got '"):
+        demo_judge.judge_reply("i am a baker", facts)
 
 
 def test_reply_shares_count_replies():
     facts = {"work": "baker", "pet": "parrot"}
     replies = ("i am a baker", "my dog sleeps", "i am a baker with a dog", "hi", "so are you")
-    shares = demo.reply_shares([(reply, facts) for reply in replies])
+    shares = demo_judge.reply_shares([(reply, facts) for reply in replies])
     assert shares == {"contradicted": 0.4, "stated": 0.2, "ignored": 0.4}
-    with pytest.raises(ValueError, match="got no replies"):
-        demo.reply_shares([])
+    with pytest.raises(ValueError, match="expected at least one reply, got none"):
+        demo_judge.reply_shares([])
 
 
 def test_a_key_word_belongs_to_one_value_and_stands_nowhere_else():
-    keys = demo._keys()
-    for slot, values in demo_phrases.SLOTS.items():
+    keys = demo_judge._keys()
+    for slot, values in demo_values.SLOTS.items():
         for value in values:
             for form in (value.key, *value.also):
                 assert keys[form] == (slot, value.key)
-    tables = [getattr(demo_phrases, name) for name in dir(demo_phrases)
-              if name.isupper() and name != "PLURAL_SLOTS"]
+    tables = [getattr(module, name) for module in (demo_phrases, demo_values)
+              for name in dir(module) if name.isupper() and name != "PLURAL_SLOTS"]
     words = set(re.findall(r"[a-z]+", " ".join(all_text(tuple(tables)))))
     assert len(words) > 500
     assert words.isdisjoint(keys)
@@ -227,10 +227,10 @@ def test_every_wording_keeps_the_rule_for_its_table():
     wordings += [(slot, text, "ignored") for slot, texts in demo_phrases.REACT_NAMING.items()
                  for text in texts]
     for slot, text, want in wordings:
-        for value in demo_phrases.SLOTS[slot]:
-            filled = demo._fill(text, slot, value.key, n="bread", bit="it rains", adj="fun",
+        for value in demo_values.SLOTS[slot]:
+            filled = demo_speakers.fill(text, slot, value.key, n="bread", bit="it rains", adj="fun",
                                 name="otto", day="monday", years="two")
-            assert demo.judge_reply(filled, {slot: value.key}) == {slot: want}, filled
+            assert demo_judge.judge_reply(filled, {slot: value.key}) == {slot: want}, filled
 
 
 def test_a_question_about_a_fact_is_answered_with_it():
@@ -242,14 +242,14 @@ def test_a_question_about_a_fact_is_answered_with_it():
             slot = next((slot for text, slot in slots.items() if turn.context.endswith(text)), None)
             asked += slot is not None
             if slot in facts:
-                assert demo.judge_reply(turn.response, facts)[slot] == "stated", turn
+                assert demo_judge.judge_reply(turn.response, facts)[slot] == "stated", turn
             elif slot:
                 assert any(text in turn.response for text in demo_phrases.EVADE[slot]), turn
     assert asked > 1000
 
 
 def test_values_in_a_conversation_are_those_of_its_two_speakers():
-    keys = demo._keys()
+    keys = demo_judge._keys()
     for split in SPLITS:
         for conversation in demo._conversations(split, 0):
             for place, utterance in enumerate(conversation.utterances):
@@ -272,7 +272,7 @@ def test_facts_come_up_in_most_replies_and_most_facts_in_a_dialogue():
     shares = []
     for dialogue in DIALOGUES:
         facts = ALL_FACTS[dialogue.speaker]
-        given = set().union(*(stated(demo.judge_reply(turn.response, facts))
+        given = set().union(*(stated(demo_judge.judge_reply(turn.response, facts))
                               for turn in dialogue.turns))
         shares.append(len(given) / len(facts))
     assert sum(shares) / len(shares) > 0.7
@@ -283,7 +283,7 @@ def test_no_single_wording_wins():
     for _, utterance in SPOKEN:
         for slot, skeleton in utterance.skeletons:
             wordings[slot][skeleton] += 1
-    assert wordings.keys() == demo_phrases.SLOTS.keys()
+    assert wordings.keys() == demo_values.SLOTS.keys()
     for counts in wordings.values():
         assert counts.most_common(1)[0][1] < 0.03 * sum(counts.values())
         assert len(counts) > 150

@@ -1,4 +1,4 @@
-"""Chat logs of messengers become dialogues; whatever is in them."""
+"""Tests that chat logs of messengers become dialogues, whatever they contain."""
 
 import json
 
@@ -67,7 +67,7 @@ def test_an_android_export(tmp_path):
         "media or a notice instead of text": 2,
         "not answered before a long pause": 1,
     }
-    assert report.remarks == {"messages joined to the same speaker's last": 2}
+    assert report.remarks == {"messages joined to the same speaker's previous one": 2}
 
 
 def test_an_ios_export(tmp_path):
@@ -143,7 +143,7 @@ def test_a_telegram_export(tmp_path, indent):
 
 
 def test_all_chats_of_telegram(tmp_path):
-    """Groups are left out; the malformed is counted; of one name two are told apart."""
+    """Groups are skipped, malformed messages counted, and people of the same name numbered."""
     group = [message(name, "hi") for name in ("Ann", "Bo", "Cy")]
     broken = ["x", {"type": "message"}, message(7, "x"), message("Ann", {"a": 1}),
               message("Ann", "x", date="yesterday"), message("Ann", [3]), message(None, "")]  # fmt: skip
@@ -153,15 +153,15 @@ def test_all_chats_of_telegram(tmp_path):
     dialogues, report = read_chat(path)
     assert [d.speaker for d in dialogues] == ["Ann", "Ann 2", "Ann", "Bo"]
     assert len({d.conversation for d in dialogues}) == 2
-    assert report.skipped["in a chat that is not of two persons"] == 3
+    assert report.skipped["in a chat that does not have two people"] == 3
     assert report.skipped["malformed"] == 6
     assert adds_up(report)
 
 
-def test_json_lines_are_read_as_ever(tmp_path):
+def test_json_lines_are_read_by_their_own_reader(tmp_path):
     line = {"conversation": 1, "utterances": [{"speaker": "a", "text": "Hi"},
                                               {"speaker": "b", "text": "Yo"}]}  # fmt: skip
-    path = written(tmp_path, json.dumps(line))  # told by what is in it
+    path = written(tmp_path, json.dumps(line))  # recognised by its content
     assert read_chat(path) == read_jsonl(path)
 
 
@@ -173,25 +173,25 @@ NAMED = {"name": "x", "messages": None}
     [
         (b"", "begins with ''"),
         (b"hello\nworld", "begins with 'hello world'"),
-        (b"\xff\xfe1\x002\x00", "want JSON lines"),
+        (b"\xff\xfe1\x002\x00", "expected JSON lines"),
         (b"PK\x03\x04rest", "unpack it first"),
         (b"<!DOCTYPE html><html>", "choose the format JSON"),
-        (b"{\n \"name\": 3", "no whole JSON"),
+        (b"{\n \"name\": 3", "incomplete or invalid JSON"),
         (b"{\n\"a\": " + b"[" * 99999, "nested too deeply"),
-        (b'{"a": 1}', "want"),
-        (b"[1, 2]", "want an object a line"),
+        (b'{"a": 1}', "expected"),
+        (b"[1, 2]", "expected an object per line"),
         (json.dumps(NAMED).encode(), "without a list 'messages'"),
         (b'{"chats": [1]}', "without 'messages' or a list of 'chats'"),
         (b'{"chats": {"list": [1]}}', "chat 1"),
-        (b'{"messages": []}', "no dialogue of two"),
+        (b'{"messages": []}', "no dialogue of two people"),
         (b"1/1/24, 9:00 - A: \xff", "0xff"),
-        (b"1/1/24, 9:00 - A: hi\n1/1/24, 9:00 - A: hi", "found 1 speaker ('A')"),
-        (b"1/1/24, 9:00 - system\n", "no message that someone wrote"),
-        (b"1/1/24, 9:00 - A: hi\n9/1/24, 9:00 - B: hi", "no dialogue of two persons in 2"),
+        (b"1/1/24, 9:00 - A: hi\n1/1/24, 9:00 - A: hi", "expected two speakers in a chat, got 1 speaker ('A')"),
+        (b"1/1/24, 9:00 - system\n", "no message that one wrote"),
+        (b"1/1/24, 9:00 - A: hi\n9/1/24, 9:00 - B: hi", "no dialogue of two people in 2"),
         ("".join(f"1/1/24, 9:00 - N{n}: hi\n" for n in range(20)).encode(), "'N9' and 10 more"),
     ],
 )
-def test_what_is_no_chat_gets_one_sentence(tmp_path, text, message):
+def test_a_file_that_is_not_a_chat_gets_one_sentence(tmp_path, text, message):
     with pytest.raises(ValueError) as caught:
         read_chat(written(tmp_path, text))
     assert message in str(caught.value) and "\n" not in str(caught.value)
@@ -203,7 +203,7 @@ def test_a_large_file_is_refused_unread(tmp_path, monkeypatch):
     monkeypatch.setattr(exports, "MAX_BYTES", path.stat().st_size)
     read_chat(path)
     monkeypatch.setattr(exports, "MAX_BYTES", path.stat().st_size - 1)
-    with pytest.raises(ValueError, match="want 0 MB or less; export without media"):
+    with pytest.raises(ValueError, match="expected 0 MB or less, got 0 MB; export without media"):
         read_chat(path)
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_chat(tmp_path)
@@ -226,5 +226,5 @@ def test_the_speaker_is_chosen_by_name(tmp_path):
         with pytest.raises(ValueError, match=r"--speaker.*'Ann' \(2\), 'Bo Li' \(2\)"):
             choose_speaker(dialogues, name)
     assert choose_speaker(dialogues[:3], None)[0][0].speaker == "Bo Li"
-    with pytest.raises(ValueError, match="do not say who speaks"):
+    with pytest.raises(ValueError, match="got dialogues without speakers"):
         choose_speaker([], None)

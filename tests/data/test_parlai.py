@@ -1,4 +1,4 @@
-"""The ParlAI reader: what it keeps, which sides belong together, what it refuses."""
+"""Tests the ParlAI reader: contents, the two sides of conversations, and errors."""
 
 import collections
 import hashlib
@@ -53,7 +53,7 @@ def test_line_ends_do_not_matter(read, change):
 
 
 def _file(*sequences):
-    """A file of sides; a side is what it hears and says in turn, "" for silence."""
+    """A file of sides; a side is a sequence of context and response, "" for silence."""
     lines = []
     for said in sequences:
         turns = zip(said[::2], said[1::2], strict=True)
@@ -76,7 +76,7 @@ def test_both_sides_share_an_id_whichever_lacks_the_last_utterance(read):
     assert len(set(ids)) == 4
 
 
-def test_conversations_that_cannot_be_told_apart_share_an_id(read):
+def test_indistinguishable_conversations_share_an_id(read):
     opener, one, other = ["", "hi"], ["hi", "hey"], ["hi", "ahoy"]
     assert len({d.conversation for d in read(_file(opener, one, other))}) == 1
     assert len({d.conversation for d in read(_file(one, other))}) == 2
@@ -95,9 +95,9 @@ def test_ids_are_digests_of_the_shared_text(read):
     ("", 1, ["an empty file", "dialogues"]),
     ("\n\n", 1, ["an empty file", "dialogues"]),
     ("1 a\tb\nno number here\n", 2, ["'no number here'", "without a number", "'N text'"]),
-    ("2 a\tb\n", 1, ["line number 2 first", "want 1"]),
-    ("1 a\tb\n\n3 c\td\n", 3, ["line number 3 after 1", "want 2", "1 for a new dialogue"]),
-    ("1 a\tb\n2 c\td\n2 e\tf\n", 3, ["line number 2 after 2", "want 3"]),
+    ("2 a\tb\n", 1, ["expected line number 1 first", "got line number 2"]),
+    ("1 a\tb\n\n3 c\td\n", 3, ["line number 3 after 1", "expected line number 2", "1 for a new dialogue"]),
+    ("1 a\tb\n2 c\td\n2 e\tf\n", 3, ["line number 2 after 2", "expected line number 3"]),
     ("1 a\tb\n2 only one column\n", 2, ["'only one column'", "without a tab", "<TAB>"]),
     ("1 a\tb\n2\n", 2, ["''", "without a tab", "<TAB>"]),
     ("1 a\tb\n2 anyone ?\t \t\tyes|no\n", 2, ["an empty response", "'anyone ?'", "<TAB>"]),
@@ -107,20 +107,20 @@ def test_ids_are_digests_of_the_shared_text(read):
     ("1 your persona: i dig.\n1 a\tb\n", 1, ["a dialogue without a turn", "<TAB>"]),
     ("1 a\tb\n1 your persona: i dig.\n2 your persona: i nap.\n", 2, ["without a turn", "<TAB>"]),
     (b"1 a\tb\n2 caf\xe9\tb\n", 2, ["0xe9", "column 6", "UTF-8"]),
-    ("1 a\tb\n" + "9" * 5000 + " c\td\n", 2, ["a line number of 5000 digits", "want 2"]),
+    ("1 a\tb\n" + "9" * 5000 + " c\td\n", 2, ["a line number of 5000 digits", "expected 2"]),
 ])
 def test_errors_name_file_and_line(read, tmp_path, text, line, parts):
     with pytest.raises(ValueError) as error:
         read(text)
     message = str(error.value)
-    assert message.startswith(f"{tmp_path / 'dialogues.txt'}:{line}: found ")
-    assert "want" in message and "\n" not in message
+    assert message.startswith(f"{tmp_path / 'dialogues.txt'}:{line}: expected ")
+    assert ", got " in message and "\n" not in message
     for part in parts:
         assert part in message
 
 
 def test_long_lines_are_cut_in_errors(read):
-    with pytest.raises(ValueError, match=r"found 'x{37}\.\.\.' without a tab"):
+    with pytest.raises(ValueError, match=r"got 'x{37}\.\.\.' without a tab"):
         read("1 " + "x" * 500 + "\n")
 
 
@@ -196,7 +196,7 @@ def test_real_conversations_have_two_sides(shared_data, split, sides, pairs, alo
 
 
 def test_no_two_real_conversations_begin_with_the_same_three_utterances(shared_data):
-    """Otherwise two sides that differ in more than the last utterance would go unnoticed."""
+    """Otherwise, sides that differ in more than the last utterance would remain unnoticed."""
     for split in ("train", "valid", "test"):
         beginnings = collections.defaultdict(set)
         for dialogue in read_parlai(find_split(shared_data / "personachat", split))[0]:

@@ -1,4 +1,4 @@
-"""PersonaChat through TFDS: the reader's dialogues, downloaded, prepared and never mixed up."""
+"""Tests PersonaChat through TFDS: download, preparation and the dialogues of the reader."""
 
 import functools
 import http.server
@@ -82,7 +82,7 @@ def test_a_changed_folder_never_meets_an_old_copy(tmp_path):
 def test_a_malformed_line_stops_or_is_counted(tmp_path):
     source = folder(tmp_path / "texts", train_self_original=TEXT + "1 no tab\n")
     for _ in range(2):  # the failure leaves nothing that a second try would read
-        with pytest.raises(ValueError, match=r"train_self_original.txt:7: found 'no tab'"):
+        with pytest.raises(ValueError, match=r"train_self_original.txt:7: expected .*, got 'no tab'"):
             load_personachat("train", source)
     for _ in range(2):  # prepared, then read again
         dialogues, notes = load_personachat("train", source, skip_bad=True)
@@ -102,7 +102,7 @@ def archive(files):
 
 @pytest.fixture
 def serve():
-    """(path -> bytes, headers beside) -> address of a loopback server, requests seen."""
+    """A function (path -> bytes) -> (address of a loopback server, list of its requests)."""
     servers = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -165,10 +165,10 @@ def test_download_and_preparation(serve, tmp_path, home, monkeypatch):
 
 
 @pytest.mark.parametrize("body, length, part", [
-    (archive({"readme.txt": "hello"}), None, "without any of the files"),
+    (archive({"readme.txt": "hello"}), None, "without any of these files"),
     (b"no archive", None, "could not be downloaded"),
     (archive({"train_self_original.txt": TEXT})[:150], None, "could not be downloaded"),
-    (archive({"train_self_original.txt": TEXT}), 10_000, "broke off"),
+    (archive({"train_self_original.txt": TEXT}), 10_000, "it ended after"),
     (None, None, "404"),
 ])  # fmt: skip
 def test_a_failed_download_says_what_to_do_and_leaves_nothing(serve, home, body, length, part):
@@ -197,7 +197,7 @@ def test_an_archive_follows_no_link_and_has_a_bound(serve, home, tmp_path, monke
             tar.addfile(member)
     big = archive({"train_self_original.txt": TEXT})
     address, _ = serve({"/links.tgz": buffer.getvalue(), "/big.tgz": big})
-    with pytest.raises(FileNotFoundError, match="without any of the files"):
+    with pytest.raises(FileNotFoundError, match="without any of these files"):
         download(f"{address}/links.tgz")
     monkeypatch.setattr(personachat, "_MOST", len(big) - 1)
     with pytest.raises(FileNotFoundError, match="has more than"):

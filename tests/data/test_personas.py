@@ -1,4 +1,4 @@
-"""Grouping dialogues into personas, against brute force and on the real corpus."""
+"""Tests the grouping of dialogues, against brute force and on the real corpus."""
 
 import random
 
@@ -16,7 +16,7 @@ def _dialogue(statements="", speaker="", conversation="c0"):
 
 
 def _groups(words):
-    """Which words of a list are one persona."""
+    """Indices of the words that form each persona."""
     dialogues = [_dialogue(word) for word in words]
     index = {id(d): i for i, d in enumerate(dialogues)}
     return [[index[id(d)] for d in p.dialogues] for p in group_personas(dialogues)]
@@ -35,7 +35,7 @@ def test_components(words, groups):
 
 
 def _brute_force(words):
-    """Merges groups pair by pair until nothing changes."""
+    """Merges pairs of groups until nothing changes."""
     def linked(a, b):
         return set(a) == set(b) or len(set(a) & set(b)) >= 2
 
@@ -54,7 +54,7 @@ def _brute_force(words):
     return sorted(groups)
 
 
-def test_union_find_equals_brute_force_on_random_sets():
+def test_components_equal_brute_force_on_random_sets():
     rng = random.Random(7)
     sizes = set()
     for _ in range(300):
@@ -87,13 +87,13 @@ def test_mixed_speakers_are_refused():
     dialogues = [
         _dialogue("ab", "kim"), _dialogue("cd", "", "c1"), _dialogue("ef", "", "c2"),
     ]
-    with pytest.raises(ValueError, match="found 2 of 3 .*'c1' first, want a speaker in every"):
+    with pytest.raises(ValueError, match="expected a speaker in every .*, got 2 of 3 .*'c1' first"):
         group_personas(dialogues)
 
 
 def test_neither_speaker_nor_statements_is_refused():
     dialogues = [_dialogue("ab"), _dialogue("", "", "c7")]
-    with pytest.raises(ValueError, match="neither a speaker nor persona .*'c7', want one of"):
+    with pytest.raises(ValueError, match="expected a speaker or persona .*, got neither .*'c7'; add one of"):
         group_personas(dialogues)
 
 

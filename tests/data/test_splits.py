@@ -1,4 +1,4 @@
-"""Splits by persona: nothing crosses, little is lost, the seed decides."""
+"""Tests splits by persona: nothing is in two splits, little is lost, the seed decides."""
 
 import collections
 import itertools
@@ -36,7 +36,7 @@ def circles(count, people, times=2):
 
 
 def crossed(split):
-    """Speakers and conversations that are in two splits."""
+    """Returns speakers and conversations that are in two splits."""
     speakers = [{d.speaker for d in dialogues} for dialogues in split.values()]
     ids = [{d.conversation for d in dialogues} for dialogues in split.values()]
     return [
@@ -117,5 +117,5 @@ def test_statements_define_personas_where_there_are_no_speakers():
 
 
 def test_two_personas_cannot_be_split():
-    with pytest.raises(ValueError, match="found 2 personas, want at least 3"):
+    with pytest.raises(ValueError, match="expected at least 3 personas .*, got 2"):
         split_by_persona(conversation("c", "ann", "bo"), 0)

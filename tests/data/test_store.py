@@ -1,9 +1,12 @@
-"""Prepared copies of dialogue files: the same dialogues, text on disk, never an old copy."""
+"""Tests prepared copies: the dialogues of the reader, with text on disk, never outdated."""
 
 import dataclasses
+import hashlib
 import json
 import os
+import shutil
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,9 @@ from mtml_jax.data import store
 from mtml_jax.data.jsonl import iterate_jsonl, read_jsonl
 from mtml_jax.data.prepare import load_split, prepare, training_batch
 from mtml_jax.data.records import Dialogue, Turn
+
+# A file, and the copy that an earlier version prepared from it.
+OLD = Path(__file__).resolve().parent / "old"
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +72,22 @@ def test_a_changed_file_is_read_anew(tmp_path, home):
     assert len(list((home / "dialogues").iterdir())) == 3
 
 
+def test_a_copy_of_an_earlier_version_is_read_and_not_prepared_anew(tmp_path, home):
+    path = shutil.copy(OLD / "talk.jsonl", tmp_path)
+    # The name that earlier versions gave to the copy of this file, written out.
+    content = hashlib.sha256((OLD / "talk.jsonl").read_bytes()).hexdigest()
+    name = hashlib.sha256(f"1 {content} False {Path(path).resolve()}".encode()).hexdigest()[:16]
+    shutil.copytree(OLD / "prepared", home / "dialogues" / name)
+
+    def prepared_anew(report):
+        raise AssertionError("the old copy was not found")
+
+    dialogues, notes = store.load_stored(path, prepared_anew)
+    assert dialogues == read_jsonl(path)[0] and len(dialogues) == 24
+    assert notes == json.loads((OLD / "prepared" / "report.json").read_text())
+    assert [folder.name for folder in (home / "dialogues").iterdir()] == [name]
+
+
 def test_an_interrupted_preparation_leaves_no_copy(tmp_path, home):
     path = write(tmp_path / "d.jsonl", ["one"])
 
@@ -79,7 +101,7 @@ def test_an_interrupted_preparation_leaves_no_copy(tmp_path, home):
     assert len(stored(path)[0]) == 2
 
 
-def test_what_a_killed_preparation_left_is_removed_and_no_other(tmp_path, home):
+def test_only_the_leftovers_of_a_killed_preparation_are_removed(tmp_path, home):
     path = write(tmp_path / "d.jsonl", ["one"])
     left = home / "dialogues" / ".unfinished-of-a-dead-one"
     left.mkdir(parents=True)
@@ -100,19 +122,19 @@ def test_nothing_left_is_an_error(tmp_path):
         report.skip_malformed(ValueError("bad"))
         yield from ()
 
-    with pytest.raises(ValueError, match="1 skipped .malformed.*nothing is left"):
+    with pytest.raises(ValueError, match="expected dialogues to train on, got none: .*1 skipped .malformed"):
         store.load_stored(path, none)
 
 
-def test_what_was_skipped_is_told_each_time(tmp_path):
+def test_skipped_units_are_reported_each_time(tmp_path):
     path = write(tmp_path / "d.jsonl", [""] + ["good day"] * 14)
-    told = [load_split(str(path), None, "train")[1] for _ in range(2)]
-    assert told[0] == told[1]
-    assert any("1 utterances left out" in sentence for sentence in told[0])
+    notes = [load_split(str(path), None, "train")[1] for _ in range(2)]
+    assert notes[0] == notes[1]
+    assert any("1 utterances without text left out" in sentence for sentence in notes[0])
 
 
 def test_text_is_not_held_in_memory(tmp_path):
-    """Ten times the text, the same speakers and conversations: nearly the same memory."""
+    """Ten times the text of the same speakers and conversations needs almost the same memory."""
     config = dataclasses.replace(PRESETS["tiny"], strategy="paml", meta_batch=2, min_count=1)
 
     def held(words):

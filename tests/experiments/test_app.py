@@ -421,10 +421,10 @@ def test_hostile_files_get_a_clear_message_and_are_not_kept(visit, server, tmp_p
         return shown.inner_text()
 
     name = "<img src=x onerror=window.hacked=6>.txt"
-    assert "found a file that begins with" in answer(name, HOSTILE.encode())
+    assert "got a file that begins with" in answer(name, HOSTILE.encode())
     line = json.dumps({"conversation": 1, "utterances": [{"speaker": HOSTILE, "text": 3}]})
     found = answer("lines.jsonl", line.encode())
-    assert found.startswith("lines.jsonl:1: found") and "/" not in found.split(":")[0]
+    assert found.startswith("lines.jsonl:1: expected") and "/" not in found.split(":")[0]
     assert "a zip archive" in answer("chat.zip", b"PK\x03\x04" + bytes(50))
     assert "begins with" in answer("picture.png", b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
     assert "jsonl:1" in answer("deep.jsonl", b'{"a":' + b"[" * 100_000)

@@ -1,4 +1,4 @@
-"""The encoder against numbers that PyTorch and Hugging Face's transformers gave once."""
+"""Tests the encoder against numbers of PyTorch and Hugging Face's transformers."""
 
 import importlib.util
 from pathlib import Path
@@ -9,10 +9,10 @@ import pytest
 
 from mtml_jax.nli import bert
 from mtml_jax.nli.huggingface import (
+    encode_pairs,
     pad,
     padded_width,
     read_classifier,
-    tokenise,
     write_classifier,
 )
 
@@ -65,7 +65,7 @@ def test_numbers_of_minilm():
         Path(found.origin).parent / "model", "--base", fresh_head=jax.random.key(0)
     )
     pair = ("since my dad is a mechanic we had mostly car books .", "my Dad is a priest .")
-    tokens = tokenise(model, [pair])
+    tokens = encode_pairs(model, [pair])
     assert tokens[0][0] == [
         101, 2144, 2026, 3611, 2003, 1037, 15893, 2057, 2018, 3262, 2482, 2808, 1012, 102,
         2026, 3611, 2003, 1037, 5011, 1012, 102,
@@ -115,16 +115,16 @@ def test_a_missing_tensor_and_a_wrong_shape_are_named(folder):
     tensors = bert.to_tensors(model.params, model.config)
     name = "bert.encoder.layer.1.output.dense.weight"
     tensors[name] = tensors[name].T
-    with pytest.raises(ValueError, match=r"here: found encoder.layer.1.output.dense.weight of "
-                       r"shape \[37, 33\], want \[33, 37\]"):  # fmt: skip
+    with pytest.raises(ValueError, match=r"here: expected encoder.layer.1.output.dense.weight of "
+                       r"shape \[33, 37\], .*, got \[37, 33\]"):  # fmt: skip
         bert.from_tensors(tensors, model.config, 3, "here")
     del tensors[name]
-    with pytest.raises(ValueError, match="here: found no tensor encoder.layer.1.output.dense.w"):
+    with pytest.raises(ValueError, match="here: expected .*, got no tensor encoder.layer.1.output.dense.w"):
         bert.from_tensors(tensors, model.config, 3, "here")
 
 
 def test_what_is_written_is_read_again(folder, tmp_path):
-    """Every tensor comes back, under the very names and shapes of the file it came from."""
+    """Every tensor is written with the name and shape of the file from which it was read."""
     from safetensors.numpy import load_file
 
     model = read_classifier(folder, "--nli")
@@ -149,14 +149,14 @@ def test_a_write_that_fails_leaves_nothing(folder, tmp_path):
 def test_tokens_of_hugging_face(folder, draw_bert, tmp_path):
     """Ids and types that transformers' BertTokenizer gave for the same folder and texts."""
     model = read_classifier(folder, "--nli")
-    ((ids, types),) = tokenise(model, [("I like two dogs, cats.", "my Cat is blue")])
+    ((ids, types),) = encode_pairs(model, [("I like two dogs, cats.", "my Cat is blue")])
     assert ids == [2, 5, 15, 7, 8, 1, 9, 14, 3, 11, 1, 12, 13, 3]
     assert types == [0] * 9 + [1] * 5
     cased = draw_bert(tmp_path)
     (cased / "tokenizer_config.json").write_text('{"do_lower_case": false}')
-    ((ids, _),) = tokenise(read_classifier(cased, "--nli"), [("I like", "My")])
+    ((ids, _),) = encode_pairs(read_classifier(cased, "--nli"), [("I like", "My")])
     assert ids == [2, 1, 15, 3, 1, 3]
-    ((ids, types),) = tokenise(model, [("dogs " * 50, "my cats")])
+    ((ids, types),) = encode_pairs(model, [("dogs " * 50, "my cats")])
     assert len(ids) == 23 and ids[-4:] == [3, 11, 9, 3] and sum(types) == 3
 
 
@@ -167,3 +167,15 @@ def test_rows_are_padded_to_the_next_width(folder):
     assert rows.ids.tolist() == [[2, 5, 3, 0], [0] * 4]
     assert rows.types.tolist() == [[0, 0, 1, 0], [0] * 4]
     assert rows.mask.tolist() == [[True, True, True, False], [False] * 4]
+
+
+def test_a_fresh_head_replaces_other_labels(tmp_path, draw_bert):
+    base = draw_bert(tmp_path / "mood", labels=("sad", "glad"))
+    with pytest.raises(ValueError, match="expected the labels entailment, neutral .*, got sad, glad"):
+        read_classifier(base, "--nli")
+    model = read_classifier(base, "--base", fresh_head=jax.random.key(0))
+    fresh = bert.with_head(jax.random.key(0), {}, model.config, 3)
+    np.testing.assert_array_equal(
+        model.params["classifier"]["kernel"], fresh["classifier"]["kernel"]
+    )
+    assert not np.array_equal(model.params["pooler"]["kernel"], fresh["pooler"]["kernel"])

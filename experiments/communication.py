@@ -12,11 +12,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from experiments import flags as settings
 from mtml_jax.config import PRESETS, TrainConfig
-from mtml_jax.data.prepare import Prepared, prepare, training_batch
-from mtml_jax.sharding import PERSONAS, split_specs
+from mtml_jax.data.episodes import training_batch
+from mtml_jax.data.prepare import Prepared, prepare
+from mtml_jax.sharding import PERSONAS, Placement, split_specs
 from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.loop import initial_state, rates_at
-from mtml_jax.train.memory_plan import jitted_steps
+from mtml_jax.train.memory_plan import lower_steps
 
 _COLLECTIVE = re.compile(
     r"= (?P<shape>.*?) (?P<name>all-reduce|all-gather|reduce-scatter|all-to-all|"
@@ -91,8 +92,7 @@ def compiled_text(
         )
 
     batch, rates = training_batch(data, config, 0), rates_at(config, 0)
-    step = jitted_steps(config, mesh, shard_params)[phase]
-    lowered = step.lower(
+    lowered = lower_steps(config, Placement(mesh, shard_params))[phase](
         shapes(state, placement),
         shapes(batch, jax.tree.map(lambda _: split, batch)),
         shapes(rates, jax.tree.map(lambda _: whole, rates)),

@@ -18,7 +18,7 @@ from experiments.tested import Run, fingerprint, load
 from mtml_jax.eval.folds import choose_folds
 from mtml_jax.eval.metrics import bleu_signature
 from mtml_jax.eval.scores import differences, summarise
-from mtml_jax.model import decoding
+from mtml_jax.model import beam, decoding
 from mtml_jax.nli.scorer import load_scorer
 from mtml_jax.runs.files import WorkdirLock, versions, write_json, write_text
 
@@ -40,7 +40,7 @@ def define_flags() -> None:
         "nli", None, "folder of an NLI scorer, from experiments.train_nli; without it no C-score"
     )
     flags.DEFINE_enum("decoder", "beam", list(DECODERS), "how replies are found")
-    flags.DEFINE_integer("beams", decoding.BEAMS, "hypotheses of beam search", lower_bound=1)
+    flags.DEFINE_integer("beams", beam.BEAMS, "hypotheses of beam search", lower_bound=1)
     flags.DEFINE_float("top_p", 0.9, "probability of the nucleus", 1e-6, 1.0)
     flags.DEFINE_float("inner_lr", None, "SGD step of the adaptation (default: the run's)", 0.0)
     flags.DEFINE_boolean(

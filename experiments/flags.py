@@ -15,7 +15,7 @@ from absl import flags
 from absl import logging as absl_logging
 
 from mtml_jax.config import PRESETS, TrainConfig
-from mtml_jax.data.prepare import CORPORA
+from mtml_jax.data.load import CORPORA
 from mtml_jax.meta.inner import GRADIENTS
 from mtml_jax.strategies import STRATEGIES
 
@@ -224,6 +224,11 @@ def check_config(config: TrainConfig) -> None:
         raise ValueError(
             f"got --gradient=finite_difference and --dtype={config.model.dtype}, want float32: "
             "the difference would be lost in rounding"
+        )
+    if config.gradient == "finite_difference" and config.model.activation == "relu":
+        raise ValueError(
+            "expected a smooth activation with --gradient=finite_difference, got "
+            "--activation=relu, whose gradient jumps; use --activation=gelu"
         )
     if config.model.width % 2:
         raise ValueError(f"got --width={config.model.width}, want an even number")

@@ -13,7 +13,7 @@ from experiments.tested import Run
 from mtml_jax.data.vocab import START
 from mtml_jax.eval.adaptation import score_stages
 from mtml_jax.eval.folds import FoldPlan, measure_folds, pack_folds
-from mtml_jax.model import decoding
+from mtml_jax.model import beam, decoding
 from mtml_jax.sharding import (
     fetch,
     from_first,
@@ -25,7 +25,7 @@ from mtml_jax.sharding import (
 
 EPOCHS = (1, 3, 5, 7, 10)  # after which an adapted model is scored; 0 is the unadapted one
 DECODERS = {
-    "beam": decoding.beam_search,
+    "beam": beam.beam_search,
     "greedy": decoding.greedy,
     "nucleus": decoding.sample,
 }

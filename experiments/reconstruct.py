@@ -13,7 +13,7 @@ from tqdm import tqdm
 from experiments import flags as settings
 from experiments.reconstruction_report import draw, sample_text, table
 from experiments.tested import Run, load
-from mtml_jax.data.episodes import EncodedPersona, Encoding
+from mtml_jax.data.encode import EncodedPersona, Encoding
 from mtml_jax.data.records import Persona
 from mtml_jax.data.text import persona_text
 from mtml_jax.data.vocab import START, START_PERSONA
@@ -27,12 +27,12 @@ from mtml_jax.eval.reconstruction import (
     score_cases,
     summarise_cases,
 )
-from mtml_jax.model import decoding
+from mtml_jax.model import beam, decoding
 from mtml_jax.runs.files import versions, write_json
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
 from mtml_jax.strategies import STRATEGIES
 
-DECODERS = {"greedy": decoding.greedy, "beam": decoding.beam_search}
+DECODERS = {"greedy": decoding.greedy, "beam": beam.beam_search}
 _LOADED = ("workdir", "checkpoint", "split", "data", "data_dir", "split_seed", "skip_bad")
 
 
@@ -48,7 +48,7 @@ def define_flags() -> None:
     flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "of the run")
     flags.DEFINE_string("output", None, "folder of the results (default: WORKDIR/eval)")
     flags.DEFINE_enum("decoder", "greedy", list(DECODERS), "how personas are found")
-    flags.DEFINE_integer("beams", decoding.BEAMS, "hypotheses of beam search", lower_bound=1)
+    flags.DEFINE_integer("beams", beam.BEAMS, "hypotheses of beam search", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "of dialogues, baseline and intervals", lower_bound=0)
     flags.DEFINE_integer("resamples", 1000, "of the bootstrap intervals", lower_bound=1)
 

@@ -20,16 +20,18 @@ from experiments.benchmark.measuring import (
 )
 from experiments.benchmark.tables import megabytes, spread, table
 from mtml_jax.config import PRESETS, TrainConfig
-from mtml_jax.data.episodes import EncodedDialogue, EncodedPersona, Example, tiles_needed
-from mtml_jax.data.prepare import Prepared, prepare, training_batch
+from mtml_jax.data.encode import EncodedDialogue, EncodedPersona, Example
+from mtml_jax.data.episodes import training_batch
+from mtml_jax.data.packing import tiles_needed
+from mtml_jax.data.prepare import Prepared, prepare
 from mtml_jax.data.vocab import UNK
 from mtml_jax.meta.inner import GRADIENTS
 from mtml_jax.meta.outer import init_state
 from mtml_jax.model import transformer
 from mtml_jax.runs.files import write_bytes, write_json
-from mtml_jax.sharding import persona_mesh, replicate, split_personas
+from mtml_jax.sharding import Placement, persona_mesh, replicate, split_personas
 from mtml_jax.train.loop import rates_at
-from mtml_jax.train.memory_plan import jitted_steps
+from mtml_jax.train.memory_plan import lower_steps
 
 
 class Axis(NamedTuple):
@@ -236,9 +238,9 @@ def _measured(config, data, words, repeats):
     state = replicate(init_state(params), mesh)
     batch = split_personas(training_batch(data, config, 0, devices=mesh.size), mesh)
     rates = replicate(rates_at(config, 0), mesh)
-    [step] = jitted_steps(config, mesh)
+    [lower] = lower_steps(config, Placement(mesh))
     clock = time.perf_counter()
-    compiled = step.lower(state, batch, rates).compile()
+    compiled = lower(state, batch, rates).compile()
     memory = compiled.memory_analysis()
     found = {
         "compile": time.perf_counter() - clock,

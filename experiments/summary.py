@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtml_jax.config import TrainConfig
-from mtml_jax.data.episodes import Encoding, encode_dialogue, own_side, pack_rows
+from mtml_jax.data.encode import Encoding, encode_dialogue, own_side
+from mtml_jax.data.packing import pack_rows
 from mtml_jax.data.prepare import Prepared
 from mtml_jax.data.vocab import START, START_PERSONA
 from mtml_jax.eval.adaptation import adapt_to, score_stages

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from mtml_jax.config import TrainConfig, restored_config
 from mtml_jax.data.demo import demo_facts
-from mtml_jax.data.episodes import EncodedPersona, Encoding, encode_personas
+from mtml_jax.data.encode import EncodedPersona, Encoding
+from mtml_jax.data.load import load_split
 from mtml_jax.data.personas import group_personas, require_conversations
-from mtml_jax.data.prepare import load_split
+from mtml_jax.data.prepare import encode_personas
 from mtml_jax.data.records import Persona
 from mtml_jax.data.vocab import Vocabulary
 from mtml_jax.runs.checkpoint import restore_params

@@ -10,7 +10,8 @@ from absl import app, flags
 
 from experiments import flags as settings
 from experiments import summary
-from mtml_jax.data.prepare import CORPORA, prepare
+from mtml_jax.data.load import CORPORA
+from mtml_jax.data.prepare import prepare
 from mtml_jax.runs.checkpoint import Checkpoints
 from mtml_jax.runs.files import RunLog, WorkdirLock
 from mtml_jax.runs.folder import save_run
@@ -82,12 +83,12 @@ def _train(stack) -> None:
     if outcome.reason == "interrupted":
         print(f"interrupted at step {step:,}; the same command goes on from there", flush=True)
         sys.exit(INTERRUPTED)
-    counters = outcome.counters
-    if counters["skipped"]:
-        print(f"{counters['skipped']:,} steps were skipped, their gradients not being finite")
+    progress = outcome.progress
+    if progress.skipped:
+        print(f"{progress.skipped:,} steps were skipped, their gradients not being finite")
     print(
         f"{outcome.reason} at step {step:,}; best valid response PPL "
-        f"{counters['best_score']:.1f} at step {counters['best_step']:,}"
+        f"{progress.best_score:.1f} at step {progress.best_step:,}"
     )
     summary.show(workdir, config, data)  # in every process, so that none waits for another
 

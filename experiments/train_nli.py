@@ -4,8 +4,8 @@ import jax
 from absl import app, flags
 
 from experiments import flags as settings
+from mtml_jax.data.load import CORPORA, load_split
 from mtml_jax.data.personas import group_personas
-from mtml_jax.data.prepare import CORPORA, load_split
 from mtml_jax.nli.build import build_scorer, default_base
 from mtml_jax.nli.dialogue_nli import CLASSES, read_dialogue_nli
 from mtml_jax.nli.huggingface import require_new

@@ -21,16 +21,16 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """What a loss needs to know."""
+    """Settings of a loss; static under jit."""
 
     model: ModelConfig
     reduction: str = "mean"  # over the tokens of each loss, or "sum"
-    forward_over_reverse: bool = False  # the second derivative by jvp of the gradient
+    plain: bool = False  # sum over tiles in plain JAX, which has a second reverse-mode derivative
 
 
 @dataclasses.dataclass(frozen=True)
 class StepConfig:
-    """What one outer step needs to know beyond its data; static under jit."""
+    """Settings of one outer step; static under jit."""
 
     model: ModelConfig
     reduction: str = "mean"
@@ -39,7 +39,7 @@ class StepConfig:
     persona_chunk: int | None = None  # personas vmapped at a time; None: all
 
     def loss(self) -> LossConfig:
-        return LossConfig(self.model, self.reduction, self.gradient == "mixed")
+        return LossConfig(self.model, self.reduction, plain=self.gradient == "exact")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +132,12 @@ def _check_type(name: str, value: Any, kind: Any) -> None:
 PRESETS = {
     "tiny": TrainConfig(
         model=ModelConfig(
-            encoder_layers=1, decoder_layers=1, heads=2, width=32, feed_forward=128
+            encoder_layers=1,
+            decoder_layers=1,
+            heads=2,
+            width=32,
+            feed_forward=128,
+            activation="gelu",
         ),
         shape=TileShape(rows=2, context=96, response=64, persona=128),
         inner_lr=0.1,
@@ -145,7 +150,12 @@ PRESETS = {
     ),
     "small": TrainConfig(
         model=ModelConfig(
-            encoder_layers=2, decoder_layers=2, heads=2, width=64, feed_forward=256
+            encoder_layers=2,
+            decoder_layers=2,
+            heads=2,
+            width=64,
+            feed_forward=256,
+            activation="gelu",
         ),
         shape=TileShape(rows=2, context=128, response=64, persona=128),
         inner_lr=0.1,

@@ -1,5 +1,6 @@
-"""Placement: personas over the devices of all processes, parameters whole or split over them."""
+"""Place personas on the devices of all processes, and parameters whole or split over them."""
 
+import dataclasses
 import functools
 
 import jax
@@ -10,26 +11,44 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 PERSONAS = "personas"  # the mesh's one axis
 
 
-def persona_mesh(personas: int) -> Mesh:
-    """A mesh over as many devices of all processes as divide the number of personas evenly.
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where the arrays of a training step lie; static under jit.
 
-    Each process has a run of neighbouring devices, so that its personas are one slice.
+    Attributes:
+      mesh: devices that share the personas.
+      split_state: whether parameters and optimiser are split over the mesh, too, instead of
+        being whole on every device.
+    """
+
+    mesh: Mesh
+    split_state: bool = False
+
+    def place(self, state):
+        """Puts a state, which every process holds whole, on the devices."""
+        return split_params(state, self.mesh) if self.split_state else replicate(state, self.mesh)
+
+
+def persona_mesh(personas: int) -> Mesh:
+    """Returns a mesh of as many devices of all processes as divide the personas evenly.
+
+    Devices of one process are neighbours, so that its personas are one slice.
 
     Raises:
-      ValueError: there are several processes, and some of their devices would stay idle.
+      ValueError: there are several processes, and some of their devices would be idle.
     """
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     mesh = _even_mesh(devices, personas)
     if jax.process_count() > 1 and mesh.size < len(devices):
         raise ValueError(
-            f"got --meta_batch={personas} for {len(devices)} devices of {jax.process_count()} "
-            f"processes, want a multiple of {len(devices)}"
+            f"expected --meta_batch to be a multiple of {len(devices)}, the number of devices of "
+            f"{jax.process_count()} processes, got {personas}; change --meta_batch"
         )
     return mesh
 
 
 def local_mesh(personas: int) -> Mesh:
-    """The same over this process's own devices, for what every process does by itself."""
+    """Returns the same over this process's own devices, for work that each process does alone."""
     return _even_mesh(jax.local_devices(), personas)
 
 
@@ -39,17 +58,17 @@ def _even_mesh(devices, personas):
 
 
 def own_share(personas: int, process: int | None = None) -> slice:
-    """Which personas of a mesh over all processes are on a process's devices, on this one's."""
+    """Returns the slice of personas on the devices of a process; None for this process."""
     process = jax.process_index() if process is None else process
     each = personas // jax.process_count()
     return slice(process * each, (process + 1) * each)
 
 
 def split_specs(tree, mesh: Mesh):
-    """How each array lies on the mesh when parameters are split.
+    """Returns how each array lies on the mesh when parameters are split.
 
-    Along its longest axis that the devices divide; an array without one is whole
-    on every device. The optimiser's moments lie as their parameters do.
+    An array is split along its longest axis that the devices divide; an array without such an
+    axis is whole on every device. The optimiser's moments lie as their parameters do.
     """
 
     def spec(leaf):
@@ -62,12 +81,12 @@ def split_specs(tree, mesh: Mesh):
 
 
 def split_params(tree, mesh: Mesh):
-    """Splits arrays, which every process has whole, as `split_specs` says."""
+    """Splits arrays, which every process holds whole, according to `split_specs`."""
     return jax.tree.map(functools.partial(_place, mesh), split_specs(tree, mesh), tree)
 
 
 def replicate(tree, mesh: Mesh):
-    """Puts a whole copy of every array, which every process has, on every device."""
+    """Puts a whole copy of every array on every device; every process holds the arrays."""
     return jax.tree.map(functools.partial(_place, mesh, PartitionSpec()), tree)
 
 
@@ -80,7 +99,7 @@ def _place(mesh, spec, array):
 def split_personas(tree, mesh: Mesh):
     """Splits every array along its leading axis, personas, over the devices.
 
-    Each process gives its own share alone (`own_share`).
+    Each process passes only its own share (`own_share`).
     """
     return jax.make_array_from_process_local_data(
         NamedSharding(mesh, PartitionSpec(PERSONAS)), tree
@@ -88,23 +107,23 @@ def split_personas(tree, mesh: Mesh):
 
 
 def fetch(tree):
-    """Arrays of any placement as whole numpy arrays, in every process."""
+    """Returns arrays of any placement as whole numpy arrays, in every process."""
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def from_first(tree):
-    """Process 0's numpy arrays, in every process."""
+    """Returns process 0's numpy arrays, in every process."""
     return multihost_utils.broadcast_one_to_all(tree)
 
 
 def wait_for_all(place: str) -> None:
-    """Returns when every process is at this place."""
+    """Waits until every process has reached this place."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(place)
 
 
 def any_process(flag: bool) -> bool:
-    """Whether any process says so: all of them get the same answer, at the same place."""
+    """Tells whether the flag is set in any process; all processes must call it together."""
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.array(flag)).any())
@@ -137,16 +156,16 @@ def map_personas(function, mesh: Mesh, chunk: int = 1):
 
 
 def sum_personas(function, mesh: Mesh, specs=None):
-    """Sums gradients over the personas of all devices, with what communication that takes.
+    """Sums gradients over the personas of all devices, communicating once per step.
 
-    Whole parameters: one sum of the gradient over the devices. Split ones: one gather of
-    the parameters before, and one sum that leaves every device its part of the gradient.
-    Once a step, however many personas and chunks a device has.
+    If parameters are whole, the gradient is summed over the devices. If they are split, they
+    are gathered first, and the sum leaves every device its part of the gradient. The number of
+    personas and chunks of a device does not matter.
 
     Args:
       function: (params, personas' data, shared) -> (gradient, numbers), sums over personas.
       mesh: from `persona_mesh`.
-      specs: of split parameters, from `split_specs`; None where they are whole.
+      specs: of split parameters, from `split_specs`; None if they are whole.
 
     Returns:
       The same function of the data of all devices; the gradient lies as the parameters do.
@@ -158,13 +177,13 @@ def sum_personas(function, mesh: Mesh, specs=None):
         grads, numbers = function(jax.tree.map(_gather, params, specs), data, shared)
         return jax.tree.map(_sum_parts, grads, specs), jax.lax.psum(numbers, PERSONAS)
 
-    lying = PartitionSpec() if specs is None else specs
+    params_specs = PartitionSpec() if specs is None else specs
     return jax.shard_map(
         local,
         mesh=mesh,
-        in_specs=(lying, PartitionSpec(PERSONAS), PartitionSpec()),
-        out_specs=(lying, PartitionSpec()),
-        check_vma=False,  # the custom derivatives of `tiles` do not carry the types it wants
+        in_specs=(params_specs, PartitionSpec(PERSONAS), PartitionSpec()),
+        out_specs=(params_specs, PartitionSpec()),
+        check_vma=False,  # the custom derivatives of `tiles` do not carry the types that it expects
     )
 
 

@@ -1,4 +1,4 @@
-"""The pytrees that travel through jit: examples, episodes, token sums, training state."""
+"""Define the pytrees that pass through jit: examples, episodes, token sums, training state."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ Params = Any  # nested dict of arrays
 
 @struct.dataclass
 class Tokens:
-    """Token sequences laid side by side; `segment` tells them apart.
+    """Token sequences laid side by side, one segment each.
 
     Attributes:
       ids: int32 [..., S] word ids.
-      segment: int32 [..., S], the number of the example within its tile,
-        counted from 1; 0 for padding.
+      segment: int32 [..., S], the number of the sequence within its tile, counted
+        from 1; 0 for padding. Tokens attend only to tokens of their own segment.
       position: int32 [..., S], counted from 0 within each sequence.
     """
 
@@ -27,16 +27,19 @@ class Tokens:
 
 @struct.dataclass
 class Targets:
-    """Target sequences of both tasks laid side by side, for teacher forcing.
+    """Target sequences laid side by side for teacher forcing, one segment per example and task.
 
     Attributes:
       inputs: Tokens [..., T], the decoder's inputs, start token first.
       ids: int32 [..., T], the tokens to predict, end-of-sequence last.
-      task: int32 [..., T], whose target it is, an index into `config.TASKS`.
+      reads: int32 [..., T], the segment of the context that a token attends to; 0 for padding.
+      task: int32 [..., T], the task that the token's loss counts for, an index into
+        `strategies.TASKS`.
     """
 
     inputs: Tokens
     ids: jax.Array
+    reads: jax.Array
     task: jax.Array
 
 
@@ -44,9 +47,9 @@ class Targets:
 class Tiles:
     """Turns of one persona, packed into tiles of one shape: context -> response, persona.
 
-    A tile (axis N) is the unit of work: contexts in R rows of S slots each, so
-    that attention among them stays short; targets of all tasks in one stream.
-    Tiles in use come first.
+    A tile (axis N) is the unit of work. Its contexts lie in R rows of S slots each, which
+    keeps attention among them short; its targets of all tasks lie in one stream of T slots.
+    Occupied tiles come first.
 
     Attributes:
       context: Tokens [N, R, S].
@@ -57,7 +60,7 @@ class Tiles:
     targets: Targets
 
 
-Examples = tuple[Tiles, ...]  # the turns of one persona, in tiles of one or of two shapes
+Examples = tuple[Tiles, ...]  # the turns of one persona, in tiles of one or two shapes
 
 
 @struct.dataclass
@@ -70,7 +73,7 @@ class Episode:
 
 @struct.dataclass
 class TokenSums:
-    """A loss before division: summed negative log-likelihood in nats, and real tokens."""
+    """A loss before division: the summed negative log-likelihood in nats, and its tokens."""
 
     nll: jax.Array
     tokens: jax.Array
@@ -85,7 +88,7 @@ class TokenSums:
 
 @struct.dataclass
 class TaskSums:
-    """Token sums of the two tasks; a task that was not computed counts no tokens."""
+    """Token sums of the two tasks; a task without targets counts no tokens."""
 
     response: TokenSums
     persona: TokenSums
@@ -93,7 +96,7 @@ class TaskSums:
 
 @struct.dataclass
 class Rates:
-    """Settings that are traced, so that changing them compiles nothing.
+    """Settings that are traced, so that changing them needs no compilation.
 
     Attributes:
       alpha: weight of the response loss against the persona loss (eq. 6).
@@ -108,7 +111,7 @@ class Rates:
 
 @struct.dataclass
 class MetaState:
-    """What training carries from step to step.
+    """The state that training carries from step to step.
 
     Attributes:
       params: the initial parameters phi.

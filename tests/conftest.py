@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from mtml_jax.data.episodes import Example
+from mtml_jax.data.encode import Example
 from mtml_jax.data.vocab import END, SPECIALS
 from mtml_jax.model import transformer
 

@@ -10,9 +10,11 @@ import pytest
 from experiments import tested
 from mtml_jax.config import TileShape
 from mtml_jax.data.demo import demo_corpus
-from mtml_jax.data.episodes import Encoding, encode_dialogue, encode_personas, sample_episodes
+from mtml_jax.data.encode import Encoding, encode_dialogue
+from mtml_jax.data.episodes import sample_episodes
 from mtml_jax.data.parlai import find_split, read_parlai
 from mtml_jax.data.personas import group_personas, require_conversations
+from mtml_jax.data.prepare import encode_personas
 from mtml_jax.data.vocab import SPECIALS, Vocabulary, build_vocabulary
 from mtml_jax.eval.folds import choose_folds, measure_folds, pack_folds
 
@@ -109,7 +111,7 @@ def folds_of(save_tiny_run, tmp_path_factory):
             data_dir=None, split="test", split_seed=0, skip_bad=False,
         )  # fmt: skip
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("mtml_jax.data.prepare.demo_corpus", told)
+            patch.setattr("mtml_jax.data.load.demo_corpus", told)
             run = tested.load(given)
         plans = choose_folds(run.encoded, 5, 0, 4)
         sizes = measure_folds(plans, run.config.shape, epochs=2, seed=0)

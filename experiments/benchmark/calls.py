@@ -11,12 +11,12 @@ import numpy as np
 
 from experiments.benchmark.measuring import summarise, time_calls
 from mtml_jax.config import TrainConfig
-from mtml_jax.data.episodes import pack_rows
+from mtml_jax.data.packing import pack_rows
 from mtml_jax.data.prepare import Prepared
 from mtml_jax.data.vocab import START
 from mtml_jax.eval.adaptation import score_stages
 from mtml_jax.eval.folds import choose_folds, measure_folds, pack_folds
-from mtml_jax.model import decoding, transformer
+from mtml_jax.model import beam, decoding, transformer
 from mtml_jax.sharding import persona_mesh, replicate, split_personas
 from mtml_jax.types import Tokens
 
@@ -63,7 +63,7 @@ def measure_decoding(
     ways = {
         "greedy, cached": decoding.greedy,
         "greedy, uncached": uncached_greedy,
-        f"beam {decoding.BEAMS}, cached": decoding.beam_search,
+        f"beam {beam.BEAMS}, cached": beam.beam_search,
     }
     for what, way in ways.items():
         decode = jax.jit(functools.partial(way, start=START, config=config.model))
@@ -87,7 +87,9 @@ def uncached_greedy(params, context, start, *, max_tokens=decoding.MAX_TOKENS, c
 
         def step(ids_T, position):
             inputs = Tokens(ids_T, ones_T, position_T)
-            hidden_TD = transformer.decode(params, memory_SD, context.segment, inputs, config)
+            hidden_TD = transformer.decode(
+                params, memory_SD, context.segment, inputs, ones_T, config
+            )
             best = jnp.argmax(matrix_VD @ hidden_TD[position]).astype(jnp.int32)
             return ids_T.at[position + 1].set(best, mode="drop"), best
 

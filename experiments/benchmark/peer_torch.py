@@ -24,14 +24,18 @@ from experiments.benchmark.memory import most_resident
 
 WAYS = ("loop", "higher", "func")
 _MASKED = -1e9
+_ACTIVATIONS = {
+    "relu": functional.relu,
+    "gelu": lambda hidden: functional.gelu(hidden, approximate="tanh"),
+}
 
 
 class Model(torch.nn.Module):
     """The Transformer of `mtml_jax.model.transformer` on batches padded at the end."""
 
-    def __init__(self, params: dict[str, torch.Tensor], heads: int, layers: tuple[int, int]):
+    def __init__(self, params, heads: int, layers: tuple[int, int], activation: str):
         super().__init__()
-        self.heads, self.layers = heads, layers
+        self.heads, self.layers, self.activate = heads, layers, _ACTIVATIONS[activation]
         self.weights = torch.nn.ParameterDict(
             {name.replace("/", "-"): torch.nn.Parameter(x) for name, x in params.items()}
         )
@@ -103,7 +107,8 @@ class Model(torch.nn.Module):
 
     def feed_forward(self, name, hidden):
         normal = self.norm(f"{name}-norm", hidden)
-        return hidden + self.dense(name, "output", self.dense(name, "hidden", normal).relu())
+        active = self.activate(self.dense(name, "hidden", normal))
+        return hidden + self.dense(name, "output", active)
 
 
 def main() -> None:
@@ -121,7 +126,7 @@ def main() -> None:
             if name.startswith("params/")
         }
         flat = {name: arrays[name] for name in arrays.files if name.startswith("data/")}
-    model = Model(params, problem["heads"], problem["layers"])
+    model = Model(params, problem["heads"], problem["layers"], problem["activation"])
     episodes = _episodes(flat, problem["personas"], together=given.way == "func")
     step = {"loop": _loop, "higher": _higher, "func": _func}[given.way]
     seconds = []

@@ -22,7 +22,7 @@ def real_shares(episode: Episode, model: ModelConfig, vocabulary: int) -> dict[s
     """
     real, executed = Work(), Work()
     for tiles in (*episode.support, *episode.query):
-        for one in zip(tiles.context.segment, tiles.targets.inputs.segment, tiles.targets.task):
+        for one in zip(tiles.context.segment, tiles.targets.reads, tiles.targets.task):
             more_real, more_executed = tile_work(*one)
             real, executed = real.plus(more_real), executed.plus(more_executed)
 
@@ -46,7 +46,7 @@ def tile_work(context_NRS, target_NT, task_NT) -> tuple[Work, Work]:
 
     Args:
       context_NRS: segment of each context slot, 0 in padding.
-      target_NT: segment of each target slot, 0 in padding.
+      target_NT: segment of the context that each target slot reads, 0 in padding.
       task_NT: task of each target slot.
 
     Returns:

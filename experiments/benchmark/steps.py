@@ -13,13 +13,13 @@ from tqdm import tqdm
 from experiments.benchmark.ceiling import product_ceiling
 from experiments.benchmark.slots import real_shares
 from mtml_jax.config import TrainConfig
-from mtml_jax.data.episodes import sample_episodes
-from mtml_jax.data.prepare import Prepared, training_batch
+from mtml_jax.data.episodes import sample_episodes, training_batch
+from mtml_jax.data.prepare import Prepared
 from mtml_jax.meta.cost import StepCount, count_step, mode_of
-from mtml_jax.sharding import persona_mesh, replicate, split_personas
+from mtml_jax.sharding import Placement, persona_mesh, replicate, split_personas
 from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.loop import initial_state, rates_at
-from mtml_jax.train.memory_plan import jitted_steps
+from mtml_jax.train.memory_plan import lower_steps
 
 
 @dataclasses.dataclass
@@ -154,13 +154,14 @@ def _compile(config, data, mesh, batches):
     state = replicate(initial_state(config, data), mesh)
     rates = replicate(rates_at(config, 0), mesh)
     words = len(data.vocabulary)
-    for number, (tasks, step) in enumerate(zip(strategy.phases, jitted_steps(config, mesh))):
+    lowering = lower_steps(config, Placement(mesh))
+    for number, (tasks, lower) in enumerate(zip(strategy.phases, lowering)):
         steps = [s for s in range(batches) if strategy.phase_of(s) == number]
         packed = [training_batch(data, config, s, devices=mesh.size) for s in steps]
         triples = [sample_episodes(data.train, config.meta_batch, config.seed, s) for s in steps]
         placed = [split_personas(batch, mesh) for batch in packed]
         clock = time.perf_counter()
-        compiled = step.lower(state, placed[0], rates).compile()
+        compiled = lower(state, placed[0], rates).compile()
         yield Setting(
             config,
             number,

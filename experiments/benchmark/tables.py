@@ -1,5 +1,6 @@
 """Format the rows of the benchmark as tables, in plain text or Markdown."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -87,7 +88,7 @@ _CALLS = {
 _PEERS = {
     "way": lambda row: row["what"],
     "seconds": spread,
-    "over our fastest": lambda row: f"{row['to_ours']['fastest']:.2f}",
+    "over our fastest": lambda row: f"{row['to_ours'].get('fastest', math.nan):.2f}",
     "over our default": lambda row: f"{row['to_ours']['default']:.2f}",
     "over our smallest": lambda row: f"{row['to_ours']['smallest']:.2f}",
     "resident MB, whole process": lambda row: megabytes(row["resident_bytes"]),

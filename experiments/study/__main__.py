@@ -17,8 +17,9 @@ from experiments.study.bar import Part, whole_bar
 from experiments.study.cell import make_cell, step_cost, training_cost
 from experiments.study.rows import chosen_rows, config_of
 from mtml_jax.config import PRESETS, TrainConfig
+from mtml_jax.data.load import CORPORA, load_split
 from mtml_jax.data.personas import group_personas, require_conversations
-from mtml_jax.data.prepare import CORPORA, Prepared, load_split, prepare
+from mtml_jax.data.prepare import Prepared, prepare
 from mtml_jax.nli.scorer import Scorer, load_scorer
 from mtml_jax.runs.files import InUse, write_json
 from mtml_jax.strategies import STRATEGIES

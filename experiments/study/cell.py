@@ -18,13 +18,13 @@ from experiments.study.rows import Row, config_of
 from experiments.study.training import train_run
 from experiments.tested import fingerprint, load
 from mtml_jax.config import TrainConfig
-from mtml_jax.data.episodes import sample_episodes
-from mtml_jax.data.prepare import Prepared, training_batch
+from mtml_jax.data.episodes import sample_episodes, training_batch
+from mtml_jax.data.prepare import Prepared
 from mtml_jax.eval.folds import choose_folds
 from mtml_jax.meta.cost import PRICES, count_step, mode_of
-from mtml_jax.model import decoding
+from mtml_jax.model import beam
 from mtml_jax.runs.files import WorkdirLock, read_log, versions
-from mtml_jax.sharding import persona_mesh, replicate, split_personas
+from mtml_jax.sharding import Placement, persona_mesh, replicate, split_personas
 from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.loop import initial_state, rates_at
 from mtml_jax.train.memory_plan import fit_steps
@@ -89,12 +89,12 @@ def _train(config, data, workdir, study, bar):
     return {
         "iterations": int(outcome.state.step),
         "reason": outcome.reason,
-        "best_step": outcome.counters["best_step"],
-        "best_score": outcome.counters["best_score"],
-        "skipped": outcome.counters["skipped"],
+        "best_step": outcome.progress.best_step,
+        "best_score": outcome.progress.best_score,
+        "skipped": outcome.progress.skipped,
         "seconds": sum(seconds),
         "seconds_a_step": statistics.median(seconds),
-        "tokens": outcome.counters["tokens"],
+        "tokens": outcome.progress.tokens,
         "parameters": sum(x.size for x in jax.tree.leaves(outcome.state.params)),
         **cost,
         "curve": {
@@ -140,7 +140,7 @@ def step_cost(config: TrainConfig, data: Prepared) -> dict[str, float]:
             len(data.vocabulary),
         )
         operations.append(count.operations(mode_of(config)))
-    steps = fit_steps(config, mesh, arguments).steps  # as in training
+    steps = fit_steps(config, Placement(mesh), arguments).steps  # as in training
     memory = max(step.memory_analysis().temp_size_in_bytes for step in steps)
     return {"temporary_bytes": memory, "operations": statistics.mean(operations)}
 
@@ -150,7 +150,7 @@ def _test(row, workdir, study, bar):
     given = SimpleNamespace(
         workdir=workdir, checkpoint=row.checkpoint, split=study.split, persona_at_test=False,
         data=None, data_dir=study.data_dir, split_seed=0, skip_bad=False, inner_lr=None, seed=0,
-        decoder="beam", beams=decoding.BEAMS, folds_at_once=None,
+        decoder="beam", beams=beam.BEAMS, folds_at_once=None,
     )  # fmt: skip
     run = load(given)
     count = study.folds_per_persona * len(run.personas)

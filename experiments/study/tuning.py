@@ -13,13 +13,13 @@ import optax
 from experiments.study.training import train_run
 from experiments.summary import own_and_other
 from mtml_jax.config import TrainConfig
-from mtml_jax.data.prepare import training_batch, validation_batch
+from mtml_jax.data.episodes import training_batch, validation_batch
+from mtml_jax.meta.gradient import mean_gradient
 from mtml_jax.meta.inner import inner_update
-from mtml_jax.meta.objectives import mean_gradient
 from mtml_jax.model import losses
 from mtml_jax.runs.checkpoint import restore_params
 from mtml_jax.runs.files import WorkdirLock, read_log, write_json
-from mtml_jax.sharding import map_personas, persona_mesh, replicate, split_personas
+from mtml_jax.sharding import Placement, map_personas, persona_mesh, replicate, split_personas
 from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.loop import rates_at
 
@@ -130,7 +130,7 @@ def run_trial(config: TrainConfig, study, bar) -> dict[str, Any]:
         except FloatingPointError as error:
             return {**rates, "failed": str(error), "seconds": time.monotonic() - begin}
     params = restore_params(workdir, "best").params
-    best = outcome.counters["best_step"]
+    best = outcome.progress.best_step
     valid = next(
         row
         for row in read_log(workdir / "log.jsonl")
@@ -160,7 +160,7 @@ def _moved(params, config, data):
 @functools.partial(jax.jit, static_argnames=("config", "mesh"))
 def _movement(shared, episodes, *, config, mesh):
     def loss(params, examples):
-        return losses.response_loss(params, examples, 1.0, config=config)
+        return losses.weighted_loss(params, examples, losses.RESPONSE_ONLY, config=config)
 
     def one(shared, episode):
         params, inner_lr = shared
@@ -192,7 +192,8 @@ def _second_order_share(params, config, data):
 @functools.partial(jax.jit, static_argnames=("config", "mesh"))
 def _meta_gradient(params, batch, rates, *, config, mesh):
     (phase,) = STRATEGIES["mtml"].phases
-    return mean_gradient(params, batch, rates, phase=phase, config=config, mesh=mesh)[0]
+    placement = Placement(mesh)
+    return mean_gradient(params, batch, rates, phase=phase, config=config, placement=placement)[0]
 
 
 def write_trial(folder, name: str, trial: dict[str, Any]) -> None:

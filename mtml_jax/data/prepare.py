@@ -1,57 +1,48 @@
-"""From a corpus by name to encoded personas: the one road from files to episodes."""
+"""Prepare a corpus for training: vocabulary, encoded personas, word vectors."""
 
+import collections
 import dataclasses
-import functools
 import os
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
 from mtml_jax.config import TrainConfig
-from mtml_jax.data.demo import demo_corpus
-from mtml_jax.data.episodes import (
+from mtml_jax.data.encode import (
+    EncodedDialogue,
     EncodedPersona,
     Encoding,
-    encode_personas,
-    occupied_slots,
-    sample_episodes,
-    stack_episodes,
+    LazyExamples,
+    encode_dialogue,
 )
 from mtml_jax.data.glove import load_glove
-from mtml_jax.data.jsonl import iterate_jsonl
-from mtml_jax.data.parlai import read_parlai
+from mtml_jax.data.load import forget_file, load_split
+from mtml_jax.data.packing import tiles_of
 from mtml_jax.data.personas import (
     group_personas,
     require_conversations,
     require_statements,
 )
-from mtml_jax.data.records import Dialogue, Persona
-from mtml_jax.data.splits import split_by_persona
-from mtml_jax.data.store import load_stored
+from mtml_jax.data.records import Persona
 from mtml_jax.data.vocab import Vocabulary, build_vocabulary
 from mtml_jax.strategies import STRATEGIES
-from mtml_jax.types import Episode
 
-CORPORA = ("demo", "personachat")
-_FILES = (".jsonl", ".txt")
-_SCORED = ("response",)  # the task of validation
+SCORED = ("response",)  # the task of validation
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """What training reads.
+    """The data that training reads.
 
     Attributes:
       vocabulary: of the train split.
-      train: encoded personas of train with two conversations or more.
-      valid: the same of valid.
+      train: encoded personas of the train split with two conversations or more.
+      valid: the same of the valid split.
       valid_personas: the personas behind `valid`, as text.
-      tiles: tiles that the largest dialogue takes.
+      tiles: number of tiles that the largest dialogue needs.
       embedding: float32 [V, G] word vectors, or None.
-      notes: sentences on what was left out, truncated or covered.
+      notes: sentences about what was left out, truncated or covered.
     """
 
     vocabulary: Vocabulary
@@ -63,81 +54,6 @@ class Prepared:
     notes: Sequence[str]
 
 
-def load_split(
-    data: str,
-    data_dir: str | os.PathLike | None,
-    split: str,
-    *,
-    split_seed: int = 0,
-    skip_bad: bool = False,
-) -> tuple[list[Dialogue], list[str]]:
-    """Reads one split of a corpus.
-
-    Args:
-      data: "demo"; "personachat"; a .jsonl file, or a .txt file of ParlAI's format, to
-        be split by persona; or a folder of train.jsonl, valid.jsonl and test.jsonl.
-      data_dir: folder of the PersonaChat text files; None: they are downloaded.
-      split: "train", "valid" or "test".
-      split_seed: of the split by persona.
-      skip_bad: count malformed conversations instead of raising.
-
-    Returns:
-      (dialogues, sentences on what was read, skipped and changed).
-
-    Raises:
-      ValueError: the name is unknown; or a reader's error.
-      FileNotFoundError: there is no such file or split.
-    """
-    if data == "demo":
-        return demo_corpus(split), []
-    if data == "personachat":
-        # Here, so that what reads other corpora need not wait for its import.
-        from mtml_jax.data.personachat import load_personachat
-
-        return load_personachat(split, data_dir, skip_bad=skip_bad)
-    path = Path(data)
-    if path.is_dir():
-        if not (path / f"{split}.jsonl").is_file():
-            raise FileNotFoundError(
-                f"{path}: found no {split}.jsonl, want one file a split in the folder of "
-                "--data; a single file is split by persona if --data names it itself"
-            )
-        return _read(path / f"{split}.jsonl", skip_bad)
-    if path.suffix not in _FILES:
-        raise ValueError(
-            f"got --data={data}, want {', '.join(CORPORA)}, a file that ends in "
-            f"{' or '.join(_FILES)}, or a folder of train.jsonl and valid.jsonl"
-        )
-    status = path.stat()
-    dialogues, notes = _read_and_split(
-        path, (status.st_mtime_ns, status.st_size), split_seed, skip_bad
-    )
-    if not dialogues[split]:
-        raise FileNotFoundError(
-            f"{path}: found too few personas for a {split} split, want more speakers"
-        )
-    return dialogues[split], notes if split == "train" else []
-
-
-def _read(path: Path, skip_bad: bool) -> tuple[list[Dialogue], list[str]]:
-    if path.suffix == ".jsonl":
-        read = functools.partial(iterate_jsonl, path, skip_bad=skip_bad)
-        return load_stored(path, read, skip_bad=skip_bad)
-    dialogues, report = read_parlai(path, skip_bad=skip_bad)
-    if not dialogues:
-        raise ValueError("; ".join(report.sentences()) + ": nothing is left to train on")
-    return dialogues, report.sentences() if report.found > report.read else []
-
-
-@functools.lru_cache(maxsize=1)
-def _read_and_split(path, stamp, seed, skip_bad):
-    # One file gives all splits: read once for them all, and again where it has changed.
-    del stamp
-    dialogues, notes = _read(path, skip_bad)
-    splits, more = split_by_persona(dialogues, seed)
-    return splits, notes + more
-
-
 def prepare(
     config: TrainConfig,
     data: str,
@@ -146,18 +62,21 @@ def prepare(
     split_seed: int = 0,
     skip_bad: bool = False,
 ) -> Prepared:
-    """Reads train and valid, groups personas, builds the vocabulary, encodes everything.
+    """Loads train and valid, groups personas, builds the vocabulary and encodes all dialogues.
 
     Raises:
       ValueError: the data do not allow the strategy or the meta-batch, or cannot be read.
     """
+    # Load the dialogues.
     dialogues, notes = {}, []
     for split in ("train", "valid"):
         dialogues[split], more = load_split(
             data, data_dir, split, split_seed=split_seed, skip_bad=skip_bad
         )
         notes += more
-    _read_and_split.cache_clear()  # what is not needed any more may be large
+    forget_file()  # a whole corpus may be large
+
+    # Build the vocabulary, with word vectors if there are any.
     vocabulary = build_vocabulary(
         _shown(dialogues["train"], "counting words"), config.min_count
     )
@@ -168,12 +87,14 @@ def prepare(
             f"word vectors of width {embedding.shape[1]} cover {covered:,} of "
             f"{len(vocabulary):,} words"
         )
+
+    # Group dialogues into personas, and check that the strategy can use them.
     strategy = STRATEGIES[config.strategy]
     encoding = Encoding(
         vocabulary,
         config.shape,
         strategy.persona_in_context,
-        tuple({_SCORED, *strategy.packed_tasks}),
+        tuple({SCORED, *strategy.packed_tasks}),
         config.persona_context,
     )
     grouped, alone = {}, {}
@@ -185,13 +106,16 @@ def prepare(
         notes.append(f"{len(twice):,} speakers of valid are in train too, {min(twice)!r} first")
     everyone = [p for personas in grouped.values() for p in personas]
     if not all(d.statements for p in everyone for d in p.dialogues):
-        # Personas are reconstructed by all speakers or by none.
-        grouped = {split: [_untold(p) for p in personas] for split, personas in grouped.items()}
+        # All speakers have statements as targets, or none has.
+        for split, personas in grouped.items():
+            grouped[split] = [_without_statements(p) for p in personas]
         if any(d.statements for p in everyone for d in p.dialogues):
-            notes.append("some dialogues have no statements, so those of the others are unused")
+            notes.append("some dialogues have no statements, so the statements of the others are not used")
+
+    # Encode each split, and measure how many tiles its largest dialogue needs.
     encoded, tiles = {}, 1
     for split, personas in grouped.items():
-        if split == "valid":  # it is scored by its responses alone, a turn an example
+        if split == "valid":  # only its responses are scored, one example per turn
             encoding = dataclasses.replace(encoding, persona_context="both")
         encoded[split], counts = encode_personas(_shown(personas, f"measuring {split}"), encoding)
         tiles = max(tiles, counts["tiles"])
@@ -202,14 +126,16 @@ def prepare(
             f"conversation; cut to their slots {counts['contexts']:,} contexts (the end kept), "
             f"{counts['responses']:,} responses, {counts['personas']:,} personas"
         )
+
+    # Check that there are enough personas.
     if len(encoded["train"]) < config.meta_batch:
         raise ValueError(
-            f"the data have {len(encoded['train'])} personas with two conversations, fewer than "
-            f"the {config.meta_batch} distinct ones of a meta-batch; lower --meta_batch"
+            f"expected at least {config.meta_batch} personas with two conversations, one for each "
+            f"of a meta-batch, got {len(encoded['train'])}; lower --meta_batch"
         )
     if not encoded["valid"]:
         raise ValueError(
-            "the valid split has no persona with two conversations, want at least one; "
+            "expected at least one persona with two conversations in the valid split, got none; "
             "add dialogues to it"
         )
     return Prepared(
@@ -223,96 +149,36 @@ def prepare(
     )
 
 
+def encode_personas(
+    personas: Iterable[Persona], encoding: Encoding
+) -> tuple[list[EncodedPersona], collections.Counter]:
+    """Turns personas into ids.
+
+    Returns:
+      (encoded personas, the counts of `encode_dialogue` summed, and as "tiles" the number
+      of tiles that the largest dialogue needs).
+    """
+    counts: collections.Counter = collections.Counter()
+    encoded, tiles = [], 0
+    for persona in personas:
+        for dialogue in persona.dialogues:
+            examples, cut = encode_dialogue(dialogue, encoding)
+            counts.update(cut)
+            for tasks in encoding.tasks:
+                tiles = max(tiles, tiles_of(examples, encoding.shape, tasks))
+        lazy = (
+            EncodedDialogue(d.conversation, LazyExamples(d, encoding)) for d in persona.dialogues
+        )
+        encoded.append(EncodedPersona(persona.name, tuple(lazy)))
+    counts["tiles"] = tiles
+    return encoded, counts
+
+
 def _shown(things: Sequence, what: str):
-    """A progress bar, on a terminal and where it takes more than two seconds."""
+    """Shows a progress bar on a terminal if the iteration takes more than two seconds."""
     return tqdm(things, desc=what, delay=2, leave=False, disable=None)
 
 
-def _untold(persona: Persona) -> Persona:
-    told_nothing = (dataclasses.replace(d, statements=()) for d in persona.dialogues)
-    return Persona(persona.name, tuple(told_nothing))
-
-
-def training_batch(
-    data: Prepared,
-    config: TrainConfig,
-    step: int,
-    share: slice = slice(None),
-    *,
-    devices: int = 1,
-) -> Episode:
-    """The episodes of outer step `step`, counted from 0: a function of (seed, step).
-
-    All are drawn, and those of `share` read and packed. They stand in an order that gives
-    each of `devices` that split them evenly about the same work, since all wait for the last.
-    """
-    return _training(data, config, step, share, devices)[1]
-
-
-def training_names(
-    data: Prepared,
-    config: TrainConfig,
-    step: int,
-    share: slice = slice(None),
-    *,
-    devices: int = 1,
-) -> list[str]:
-    """The personas of `training_batch`, in its order."""
-    return _training(data, config, step, share, devices)[0]
-
-
-def _training(data, config, step, share, devices):
-    triples = sample_episodes(data.train, config.meta_batch, config.seed, step)[share]
-    strategy = STRATEGIES[config.strategy]
-    inner, outer = strategy.phases[strategy.phase_of(step)]
-    episodes = stack_episodes(
-        triples,
-        config.shape,
-        data.tiles,
-        tasks=(inner or outer, outer),
-        distinct_start=config.distinct_start,
-    )
-    work = occupied_slots(episodes.query)
-    # A support set is read for the inner gradient and, four times as long, for its derivative.
-    work = work + (4 if inner else 1) * occupied_slots(episodes.support)
-    order = _dealt(work, devices)
-    names = [triples[index][0].name for index in order]
-    return names, jax.tree.map(lambda x: x[order], episodes)
-
-
-def _dealt(work, hands):
-    """An order in which equal parts, side by side, have about equal sums; largest work first."""
-    parts: list[list[int]] = [[] for _ in range(hands)]
-    sums = np.zeros(hands)
-    for index in np.argsort(-work, kind="stable"):
-        sums[[len(part) == len(work) // hands for part in parts]] = np.inf  # it is full
-        least = int(np.argmin(sums))
-        parts[least].append(int(index))
-        sums[least] += work[index]
-    return np.concatenate(parts).astype(int)
-
-
-def validation_batch(
-    data: Prepared, config: TrainConfig, padded: int | None = None, share: slice = slice(None)
-) -> Episode:
-    """The fixed support/query pairs of early stopping, without persona targets.
-
-    Args:
-      data: from `prepare`.
-      config: TrainConfig.
-      padded: with so many pairs in all; those beyond `validation_episodes` have an empty
-        query, which counts no tokens.
-      share: which of them to read and pack.
-    """
-    seed, draw = config.seed + 1, 0
-    triples: list = []
-    while len(triples) < config.validation_episodes:
-        count = min(len(data.valid), config.validation_episodes - len(triples))
-        triples += sample_episodes(data.valid, count, seed, draw)
-        draw += 1
-    own = np.arange(padded or len(triples))[share]
-    chosen = [triples[i % len(triples)] for i in own]
-    episodes = stack_episodes(chosen, config.shape, data.tiles, tasks=(_SCORED, _SCORED))
-    for array in jax.tree.leaves(episodes.query):
-        array[own >= len(triples)] = 0
-    return episodes
+def _without_statements(persona: Persona) -> Persona:
+    dialogues = (dataclasses.replace(d, statements=()) for d in persona.dialogues)
+    return Persona(persona.name, tuple(dialogues))

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mtml_jax.config import TrainConfig
-from mtml_jax.data.episodes import Encoding, encode_personas
+from mtml_jax.data.encode import Encoding
 from mtml_jax.data.personas import group_personas, require_conversations, require_statements
+from mtml_jax.data.prepare import encode_personas
 from mtml_jax.data.records import Dialogue, Persona, utterances
 from mtml_jax.data.text import persona_text
 from mtml_jax.data.vocab import SPECIALS, Vocabulary, build_vocabulary

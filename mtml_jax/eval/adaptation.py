@@ -38,9 +38,9 @@ def validation_sums(
     def one(shared, episode):
         params, inner_lr = shared
         loss = functools.partial(_response_loss, config)
-        initial = losses.response_loss(params, episode.query, 1.0, config=config)[1]
+        initial = _response_loss(config, params, episode.query)[1]
         adapted, _ = inner_update(loss, params, episode.support, inner_lr)
-        return initial, losses.response_loss(adapted, episode.query, 1.0, config=config)[1]
+        return initial, _response_loss(config, adapted, episode.query)[1]
 
     sums = map_personas(one, mesh)((params, inner_lr), episodes)
     return jax.tree.map(lambda x: x.sum(axis=0), sums)
@@ -99,7 +99,7 @@ def score_stages(
         def stage(params, bound):
             if any(stages):  # the unadapted model needs no gradient compiled
                 params = jax.lax.fori_loop(bound[0], bound[1], epoch, params)
-            sums = losses.response_loss(params, fold.held_out, 1.0, config=config)[1]
+            sums = _response_loss(config, params, fold.held_out)[1]
             replies = _all_replies(decode, params, fold.contexts) if decode else None
             return params, Stages(sums.response, replies)
 
@@ -132,4 +132,4 @@ def adapt_to(params: Params, batches: Examples, inner_lr, *, config: LossConfig)
 
 
 def _response_loss(config, params, examples):
-    return losses.response_loss(params, examples, 1.0, config=config)
+    return losses.weighted_loss(params, examples, losses.RESPONSE_ONLY, config=config)

@@ -6,14 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mtml_jax.config import TileShape
-from mtml_jax.data.episodes import (
-    EncodedDialogue,
-    EncodedPersona,
-    pack,
-    pack_rows,
-    stack,
-    tiles_needed,
-)
+from mtml_jax.data.encode import EncodedDialogue, EncodedPersona
+from mtml_jax.data.packing import pack, pack_rows, stack, tiles_needed
 from mtml_jax.types import Examples, Tokens
 
 TURNS_A_BATCH = 16  # test-time fine-tuning, as the paper's predecessor does

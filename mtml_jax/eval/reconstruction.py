@@ -15,7 +15,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mtml_jax.config import LossConfig, TileShape
-from mtml_jax.data.episodes import Encoding, Example, encode_dialogue, own_side, pack, stack
+from mtml_jax.data.encode import Encoding, Example, encode_dialogue, own_side
+from mtml_jax.data.packing import pack, stack
 from mtml_jax.data.records import Dialogue
 from mtml_jax.data.text import persona_text
 from mtml_jax.data.vocab import Vocabulary
@@ -181,7 +182,9 @@ def reconstruct(
         flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), group)
 
         def force(example):
-            return losses.persona_loss(params, example, 1.0, config=config)[1].persona
+            return losses.weighted_loss(
+                params, example, losses.PERSONA_ONLY, config=config
+            )[1].persona
 
         forced = jax.tree.map(lambda x: x.reshape(-1, 2), jax.lax.map(force, flat))
         return Reconstructions(decode(params, contexts).ids, forced)

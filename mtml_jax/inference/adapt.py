@@ -23,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtml_jax.config import LossConfig, restored_config
-from mtml_jax.data.episodes import Encoding, Example, encode_dialogue, pack, stack
+from mtml_jax.data.encode import Encoding, Example, encode_dialogue
+from mtml_jax.data.packing import pack, stack
 from mtml_jax.data.records import Dialogue
 from mtml_jax.data.vocab import Vocabulary
 from mtml_jax.eval.adaptation import adapt_to
@@ -294,6 +295,8 @@ def _programs(config: LossConfig):
     """The two compiled programs: (adapt to a few batches, sums of a batch's responses)."""
 
     def score(params, examples):
-        return losses.response_loss(params, examples, 1.0, config=config)[1].response
+        return losses.weighted_loss(
+            params, examples, losses.RESPONSE_ONLY, config=config
+        )[1].response
 
     return jax.jit(functools.partial(adapt_to, config=config)), jax.jit(score)

@@ -17,11 +17,12 @@ import jax
 import numpy as np
 
 from mtml_jax.config import ModelConfig, TrainConfig
-from mtml_jax.data.episodes import Encoding, encode_dialogue, pack_rows
+from mtml_jax.data.encode import Encoding, encode_dialogue
+from mtml_jax.data.packing import pack_rows
 from mtml_jax.data.records import Dialogue, Turn
 from mtml_jax.data.text import detokenize, tokenize
 from mtml_jax.data.vocab import END, START, START_PERSONA, UNK, Vocabulary
-from mtml_jax.model import decoding
+from mtml_jax.model import beam, decoding
 from mtml_jax.strategies import STRATEGIES
 from mtml_jax.types import Params, Tokens
 
@@ -69,7 +70,7 @@ class Responder:
         model: Model,
         decoder: str = "beam",
         *,
-        beams: int = decoding.BEAMS,
+        beams: int = beam.BEAMS,
         top_p: float = 0.9,
         temperature: float = 1.0,
         max_tokens: int = decoding.MAX_TOKENS,
@@ -238,7 +239,7 @@ def _context(model: Model, history_or_dialogue) -> Tokens:
 def _beam_search(config: ModelConfig, start: int, max_tokens: int, beams: int):
     return jax.jit(
         functools.partial(
-            decoding.beam_search, start=start, max_tokens=max_tokens, beams=beams, config=config
+            beam.beam_search, start=start, max_tokens=max_tokens, beams=beams, config=config
         )
     )
 

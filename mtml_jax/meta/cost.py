@@ -27,7 +27,8 @@ are not read) unless they are kept, and a pass over tiles keeps none. So it cost
 over reverse and by forward over reverse alike, and a second-order step costs 3 + 8 + 3 = 14 F
 against 6 F for first order, a ratio of 2.33; with residuals kept it would cost 12 F. The scores
 and mixing of attention, where both factors are activations, take 9 F instead of these 8 F. A finite
-difference takes one more gradient, and a forward pass without logits for the gates: 10 F.
+difference takes one more gradient: 9 F. The exact gradient, which scans over tiles in plain JAX,
+computes the value of each set in a pass of its own: 16 F.
 
 Layers that are recomputed (`ModelConfig.remat`) turn the 3 F of a gradient into 3.5 F and the
 8 F of a Hessian-vector product into 9.5 F, since logits are not recomputed.
@@ -40,7 +41,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mtml_jax.config import ModelConfig, TrainConfig
-from mtml_jax.data.episodes import EncodedDialogue, Example
+from mtml_jax.data.encode import EncodedDialogue, Example
 from mtml_jax.strategies import STRATEGIES
 
 # Gradient mode -> forward passes over (support, query) in one step, without rematerialisation.
@@ -48,8 +49,8 @@ PRICES: Mapping[str, tuple[int, int]] = {
     "supervised": (3, 3),
     "first_order": (3, 3),
     "mixed": (3 + 8, 3),
-    "exact": (3 + 8, 3),
-    "finite_difference": (3 + 4, 3),
+    "exact": (4 + 8, 4),
+    "finite_difference": (3 + 3, 3),
 }
 # The operations of a second-order step with rematerialised layers over those without: 1.18.
 REMAT_PRICE = (3.5 + 9.5 + 3.5) / (3 + 8 + 3)
@@ -164,7 +165,5 @@ def count_step(
     for _, *sides in triples:
         for n, (dialogue, targets) in enumerate(zip(sides, (inner or outer, outer))):
             works[n] = works[n].plus(work_of(dialogue.examples, targets))
-    return StepCount(
-        *(forward_operations(work, model, vocabulary) for work in works),
-        tokens=int(sum(work.contexts + work.targets for work in works)),
-    )
+    support, query = (forward_operations(work, model, vocabulary) for work in works)
+    return StepCount(support, query, int(sum(work.contexts + work.targets for work in works)))

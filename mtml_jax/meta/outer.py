@@ -1,12 +1,13 @@
-"""The outer step: Adam on the mean meta-gradient, from state to state."""
+"""Take outer steps: Adam on the mean meta-gradient, from state to state."""
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 
 from mtml_jax.config import StepConfig
-from mtml_jax.meta.objectives import Metrics, mean_gradient
+from mtml_jax.meta.gradient import mean_gradient
+from mtml_jax.meta.objectives import Metrics
+from mtml_jax.sharding import Placement
 from mtml_jax.strategies import Phase
 from mtml_jax.types import Episode, MetaState, Params, Rates
 
@@ -16,7 +17,7 @@ _ADAM = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
 
 
 def init_state(params: Params) -> MetaState:
-    """The state before the first iteration."""
+    """Returns the state before the first iteration."""
     return MetaState(params, optax.chain(_CLIP, _ADAM).init(params), jnp.zeros((), jnp.int32))
 
 
@@ -27,13 +28,12 @@ def outer_step(
     *,
     phase: Phase,
     config: StepConfig,
-    mesh: Mesh | None = None,
-    shard_params: bool = False,
+    placement: Placement | None = None,
 ) -> tuple[MetaState, Metrics]:
-    """One outer update of the initial parameters (eq. 14, with Adam as section 3.2 says).
+    """Updates the initial parameters once (eq. 14, with Adam as section 3.2 says).
 
-    Where loss or gradient is not finite, parameters and optimiser stay as they are and
-    the step counts nevertheless, so that the next one reads other episodes.
+    If the loss or the gradient is not finite, parameters and optimiser stay as they are. The
+    step counts nevertheless, so that the next one reads other episodes.
 
     Args:
       state: MetaState.
@@ -41,32 +41,25 @@ def outer_step(
       rates: alpha, inner_lr and outer_lr.
       phase: the tasks of both losses, from `strategies.STRATEGIES`.
       config: StepConfig.
-      mesh: devices that share the personas; None for one.
-      shard_params: whether the state is split over them too (`sharding.split_specs`).
+      placement: where personas and state lie; None for one device.
 
     Returns:
       (new state, Metrics of this step).
     """
     grads, metrics = mean_gradient(
-        state.params,
-        episodes,
-        rates,
-        phase=phase,
-        config=config,
-        mesh=mesh,
-        shard_params=shard_params,
+        state.params, episodes, rates, phase=phase, config=config, placement=placement
     )
     metrics = metrics.replace(gradient_norm=optax.tree.norm(grads))
 
     clip_state, adam_state = state.opt_state
-    # Here, because it needs the norm, a sum over devices where the state is split.
+    # Clip outside the branch, because a split state needs its norm summed over devices.
     grads, clip_state = _CLIP.update(grads, clip_state)
 
     def update(params, adam_state, grads):
         updates, adam_state = _ADAM.update(grads, adam_state)
         return jax.tree.map(lambda p, u: p - rates.outer_lr * u, params, updates), adam_state
 
-    # A branch and not a choice between results, so that arrays are updated in place.
+    # A branch instead of a choice between results updates arrays in place.
     params, adam_state = jax.lax.cond(
         is_finite(metrics),
         update,
@@ -79,5 +72,5 @@ def outer_step(
 
 
 def is_finite(metrics: Metrics) -> jax.Array:
-    """Whether loss and gradient are, a bool scalar: `outer_step` updates only then."""
+    """Tells whether loss and gradient are finite, a bool scalar; `outer_step` updates only then."""
     return jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.gradient_norm)

@@ -1,13 +1,12 @@
-"""Replies from a model: greedy, beam search and nucleus sampling, with a key-value cache.
+"""Decode replies with a key-value cache: greedily or by nucleus sampling.
 
-All three read the context once, take one token per step from the cached decoder,
-and score what they return under the model as it is. Padding and the start tokens
-are never emitted: they are no candidates, but keep their share of the probability,
-so that a score is what teacher forcing gives. Settings that shape arrays are static;
-under jit a call compiles once for each shape of the contexts.
+Each method, `beam.beam_search` included, encodes the context once, takes one token per step
+from the cached decoder, and scores its reply under the unchanged model. Padding and the start
+tokens are never emitted. They are no candidates but keep their share of the probability, so
+that a score is that of teacher forcing. Settings that shape arrays are static: under jit a
+call compiles once for each shape of the contexts.
 
-Axes: E example, B beam, S context token, T reply token, L layer, D width, V vocabulary,
-K candidates of a beam.
+Axes: E example, S context token, T reply token, D width, V vocabulary.
 """
 
 from typing import Any, NamedTuple
@@ -21,7 +20,6 @@ from mtml_jax.model import transformer
 from mtml_jax.types import Params, Tokens
 
 MAX_TOKENS = 20  # of a reply, end-of-sequence included
-BEAMS = 5
 _NEVER_EMITTED = (PAD, START, START_PERSONA)
 
 
@@ -30,9 +28,9 @@ class Growing(NamedTuple):
 
     Attributes:
       cache: keys and values of the contexts and of the tokens so far.
-      segment: int32 [E, S], of the contexts.
+      segment: int32 [E, S], segments of the contexts.
       token: int32 [E], the newest token; the start token at first.
-      position: int32 scalar, tokens so far.
+      position: int32 scalar, number of tokens so far.
     """
 
     cache: Any
@@ -42,13 +40,13 @@ class Growing(NamedTuple):
 
 
 class Replies(NamedTuple):
-    """What a model answers, one reply per example.
+    """Decoded replies, one per example.
 
     Attributes:
-      ids: int32 [E, T], padding after end-of-sequence; without end-of-sequence where
-        T tokens were not enough.
-      log_prob: float32 [E], or wider where the model computes in more; the sum of
-        log p(token | context, tokens before) over the reply, end-of-sequence included.
+      ids: int32 [E, T], padding after end-of-sequence; without end-of-sequence if T tokens
+        were not enough.
+      log_prob: float32 [E], or wider if the model computes in more; the sum of
+        log p(token | context, previous tokens) over the reply, end-of-sequence included.
     """
 
     ids: jax.Array
@@ -63,13 +61,13 @@ def greedy(
     max_tokens: int = MAX_TOKENS,
     config: ModelConfig,
 ) -> Replies:
-    """Takes the likeliest token at each position; of equal ones the lowest id.
+    """Takes the most likely token at each position; of equal ones the lowest id.
 
     Args:
       params: the model's parameters.
-      context: Tokens [E, S], one example a row, segment 1 where there are tokens.
-      start: id of the start token of the task.
-      max_tokens: most tokens of a reply, T.
+      context: Tokens [E, S], one example per row, segment 1 where there are tokens.
+      start: id of the task's start token.
+      max_tokens: greatest length of a reply, T.
       config: sizes of the model.
 
     Returns:
@@ -79,7 +77,7 @@ def greedy(
       ValueError: max_tokens is below one.
     """
 
-    return _one_by_one(params, context, start, _likeliest, max_tokens, config)
+    return _one_by_one(params, context, start, _most_likely, max_tokens, config)
 
 
 def sample(
@@ -95,19 +93,19 @@ def sample(
 ) -> Replies:
     """Draws each token from the nucleus of its distribution (Holtzman et al., 2020).
 
-    The logits of the tokens that may be emitted are divided by the temperature; the
-    nucleus is the smallest set of likeliest tokens whose probabilities reach top_p, and
-    the token is drawn from it in proportion. Every example has a key of its own, split
-    from `key`. The score is under the whole distribution at temperature one.
+    The logits of the tokens that may be emitted are divided by the temperature. The nucleus
+    is the smallest set of most likely tokens whose probabilities reach top_p; the token is
+    drawn from it in proportion. Every example has a key of its own, split from `key`. The
+    score is that under the whole distribution at temperature one.
 
     Args:
       params: the model's parameters.
-      context: Tokens [E, S], one example a row, segment 1 where there are tokens.
-      start: id of the start token of the task.
+      context: Tokens [E, S], one example per row, segment 1 where there are tokens.
+      start: id of the task's start token.
       key: PRNG key.
-      max_tokens: most tokens of a reply, T.
-      top_p: in (0, 1]; may be traced, and is not checked then.
-      temperature: above zero; may be traced, and is not checked then.
+      max_tokens: greatest length of a reply, T.
+      top_p: in (0, 1]; not checked if it is traced.
+      temperature: above zero; not checked if it is traced.
       config: sizes of the model.
 
     Returns:
@@ -123,13 +121,13 @@ def sample(
 def begin_replies(
     params: Params, context: Tokens, start: int, *, max_tokens: int, config: ModelConfig
 ) -> Growing:
-    """Reads the contexts, for replies that `grow_replies` decodes a token at a time.
+    """Encodes the contexts of replies that `grow_replies` decodes token by token.
 
     Args:
       params: the model's parameters.
-      context: Tokens [E, S], one example a row, segment 1 where there are tokens.
-      start: id of the start token of the task.
-      max_tokens: how often the replies may grow.
+      context: Tokens [E, S], one example per row, segment 1 where there are tokens.
+      start: id of the task's start token.
+      max_tokens: number of tokens by which the replies may grow.
       config: sizes of the model.
 
     Returns:
@@ -138,9 +136,9 @@ def begin_replies(
     Raises:
       ValueError: max_tokens is below one.
     """
-    _require_positive("max_tokens", max_tokens)
+    require_positive("max_tokens", max_tokens)
     token_E = jnp.full((context.ids.shape[0],), start, jnp.int32)
-    cache = _read(params, context, max_tokens, config)
+    cache = start_caches(params, context, max_tokens, config)
     return Growing(cache, context.segment, token_E, jnp.int32(0))
 
 
@@ -153,12 +151,12 @@ def grow_replies(
     temperature: float = 1.0,
     config: ModelConfig,
 ) -> Growing:
-    """Decodes one more token of each reply: that of `greedy`, or with a key that of `sample`.
+    """Decodes one more token of each reply, like `greedy` or, with a key, like `sample`.
 
     Args:
       params: the model's parameters.
-      growing: from `begin_replies` or the call before.
-      key: PRNG key, the same in all calls for one reply; None takes the likeliest token.
+      growing: from `begin_replies` or the previous call.
+      key: PRNG key, the same in all calls for one reply; None takes the most likely token.
       top_p: see `sample`.
       temperature: see `sample`.
       config: sizes of the model.
@@ -170,102 +168,19 @@ def grow_replies(
       ValueError: top_p or temperature is out of range.
     """
     examples = growing.token.shape[0]
-    choose = _likeliest if key is None else _nucleus(key, examples, top_p, temperature)
+    choose = _most_likely if key is None else _nucleus(key, examples, top_p, temperature)
     matrix_VD = transformer.output_matrix(params, config)
     logits_EV, cache = _advance(params, growing, matrix_VD, config)
-    token_E = choose(_permitted(logits_EV), growing.position).astype(jnp.int32)
+    token_E = choose(permitted(logits_EV), growing.position).astype(jnp.int32)
     return Growing(cache, growing.segment, token_E, growing.position + 1)
 
 
-def beam_search(
-    params: Params,
-    context: Tokens,
-    start: int,
-    *,
-    max_tokens: int = MAX_TOKENS,
-    beams: int = BEAMS,
-    config: ModelConfig,
-) -> Replies:
-    """Looks for the likeliest reply, keeping the best hypotheses of each length.
-
-    The score of a hypothesis is its log-probability, without a length penalty. A finished
-    one keeps its place and its score while others grow past it; after max_tokens the best
-    is returned, finished or not. Equal scores go to the earlier beam, then the lower id.
-    The keys and values of a context are held once for all its beams.
-
-    Args:
-      params: the model's parameters.
-      context: Tokens [E, S], one example a row, segment 1 where there are tokens.
-      start: id of the start token of the task.
-      max_tokens: most tokens of a reply, T.
-      beams: hypotheses kept, B.
-      config: sizes of the model.
-
-    Returns:
-      Replies.
-
-    Raises:
-      ValueError: max_tokens or beams is below one.
-    """
-    _require_positive("max_tokens", max_tokens)
-    _require_positive("beams", beams)
-    examples = context.ids.shape[0]
-    matrix_VD = transformer.output_matrix(params, config)
-    width = min(beams, matrix_VD.shape[0])
-    cache = _read(params, context, max_tokens, config)
-    memory = cache["memory"]
-    own = jax.tree.map(lambda x: jnp.repeat(x[:, None], beams, axis=1), cache["own"])
-    axes = {"memory": None, "own": 0}
-    advance = jax.vmap(
-        jax.vmap(
-            transformer.decode_step,
-            in_axes=(None, axes, None, 0, None, None),
-            out_axes=(0, axes),
-        ),
-        in_axes=(None, 0, 0, 0, None, None),
-    )
-    reorder = jax.vmap(lambda x_BTD, parent_B: x_BTD[parent_B])
-
-    def step(carry, position):
-        own, ids_EBT, token_EB, done_EB, score_EB = carry
-        hidden_EBD, cache = advance(
-            params, {"memory": memory, "own": own}, context.segment, token_EB, position, config
-        )
-        logits_EBV = _logits(hidden_EBD, matrix_VD)
-        best_EBK, word_EBK = jax.lax.top_k(_permitted(logits_EBV), width)
-        gain_EBK = best_EBK - jax.nn.logsumexp(logits_EBV, axis=-1, keepdims=True)
-        # A finished hypothesis has one continuation: padding, which costs nothing.
-        stay_K = jnp.where(jnp.arange(width) == 0, 0.0, -jnp.inf).astype(gain_EBK.dtype)
-        gain_EBK = jnp.where(done_EB[:, :, None], stay_K[None, None], gain_EBK)
-        word_EBK = jnp.where(done_EB[:, :, None], PAD, word_EBK)
-        score_EB, choice_EB = jax.lax.top_k(
-            (score_EB[:, :, None] + gain_EBK).reshape(examples, -1), beams
-        )
-        parent_EB = choice_EB // width
-        token_EB = jnp.take_along_axis(word_EBK.reshape(examples, -1), choice_EB, axis=1)
-        ids_EBT = jnp.take_along_axis(ids_EBT, parent_EB[:, :, None], axis=1)
-        ids_EBT = ids_EBT.at[:, :, position].set(token_EB)
-        done_EB = jnp.take_along_axis(done_EB, parent_EB, axis=1) | (token_EB == END)
-        own = jax.tree.map(lambda x: reorder(x, parent_EB), cache["own"])
-        return (own, ids_EBT, token_EB, done_EB, score_EB), None
-
-    # One hypothesis to begin with; the other beams hold nothing until it has branched.
-    first_B = jnp.where(jnp.arange(beams) == 0, 0.0, -jnp.inf).astype(_wide(matrix_VD.dtype))
-    begin = (
-        own,
-        jnp.full((examples, beams, max_tokens), PAD, jnp.int32),
-        jnp.full((examples, beams), start, jnp.int32),
-        jnp.zeros((examples, beams), bool),
-        jnp.broadcast_to(first_B[None], (examples, beams)),
-    )
-    positions = jnp.arange(max_tokens, dtype=jnp.int32)
-    (_, ids_EBT, _, _, score_EB), _ = jax.lax.scan(step, begin, positions)
-    return Replies(ids_EBT[:, 0], score_EB[:, 0])  # beams stand in the order of their scores
-
-
 def _one_by_one(params, context, start, choose, max_tokens, config):
-    """One hypothesis an example; choose: (logits_EV of what may come, position) -> token_E."""
-    _require_positive("max_tokens", max_tokens)
+    """Decodes one hypothesis per example.
+
+    choose: (logits_EV of the tokens that may be emitted, position) -> token_E.
+    """
+    require_positive("max_tokens", max_tokens)
     examples = context.ids.shape[0]
     matrix_VD = transformer.output_matrix(params, config)
 
@@ -273,7 +188,7 @@ def _one_by_one(params, context, start, choose, max_tokens, config):
         cache, token_E, done_E, score_E = carry
         growing = Growing(cache, context.segment, token_E, position)
         logits_EV, cache = _advance(params, growing, matrix_VD, config)
-        token_E = choose(_permitted(logits_EV), position).astype(jnp.int32)
+        token_E = choose(permitted(logits_EV), position).astype(jnp.int32)
         gain_E = jnp.take_along_axis(logits_EV, token_E[:, None], axis=1)[:, 0]
         gain_E -= jax.nn.logsumexp(logits_EV, axis=-1)
         token_E = jnp.where(done_E, PAD, token_E)
@@ -281,18 +196,18 @@ def _one_by_one(params, context, start, choose, max_tokens, config):
         return (cache, token_E, done_E | (token_E == END), score_E), token_E
 
     begin = (
-        _read(params, context, max_tokens, config),
+        start_caches(params, context, max_tokens, config),
         jnp.full((examples,), start, jnp.int32),
         jnp.zeros((examples,), bool),
-        jnp.zeros((examples,), _wide(matrix_VD.dtype)),
+        jnp.zeros((examples,), widened(matrix_VD.dtype)),
     )
     positions = jnp.arange(max_tokens, dtype=jnp.int32)
     (_, _, _, score_E), ids_TE = jax.lax.scan(step, begin, positions)
     return Replies(ids_TE.T, score_E)
 
 
-def _read(params, context, length, config):
-    """The caches of all examples."""
+def start_caches(params, context, length, config):
+    """Encodes all contexts, and returns the caches of their decoders."""
     memory_ESD = jax.vmap(transformer.encode, in_axes=(None, 0, None))(params, context, config)
     return jax.vmap(transformer.start_cache, in_axes=(None, 0, None, None))(
         params, memory_ESD, length, config
@@ -300,25 +215,25 @@ def _read(params, context, length, config):
 
 
 def _advance(params, growing, matrix_VD, config):
-    """Logits after the newest token, and the caches with it."""
+    """Returns the logits after the newest token, and the caches that include it."""
     advance = jax.vmap(transformer.decode_step, in_axes=(None, 0, 0, 0, None, None))
     hidden_ED, cache = advance(
         params, growing.cache, growing.segment, growing.token, growing.position, config
     )
-    return _logits(hidden_ED, matrix_VD), cache
+    return logits_of(hidden_ED, matrix_VD), cache
 
 
-def _likeliest(logits_EV, position):
+def _most_likely(logits_EV, position):
     del position
     return jnp.argmax(logits_EV, axis=-1)
 
 
 def _nucleus(key, examples, top_p, temperature):
     if not isinstance(top_p, jax.Array) and not 0.0 < top_p <= 1.0:
-        raise ValueError(f"found top_p {top_p}, want a probability above 0 and up to 1")
+        raise ValueError(f"expected top_p above 0 and up to 1, got {top_p}")
     if not isinstance(temperature, jax.Array) and not temperature > 0.0:
         raise ValueError(
-            f"found temperature {temperature}, want a number above 0; greedy is the limit"
+            f"expected a temperature above 0, got {temperature}; use greedy for its limit"
         )
     keys_E = jax.random.split(key, examples)
 
@@ -338,18 +253,22 @@ def _draw(logits_V, key, top_p):
     return order_V[jax.random.categorical(key, jnp.where(nucleus_V, falling_V, -jnp.inf))]
 
 
-def _logits(hidden, matrix_VD):
-    return jnp.einsum("...d,vd->...v", hidden, matrix_VD).astype(_wide(hidden.dtype))
+def logits_of(hidden, matrix_VD):
+    """Multiplies hidden states with the output matrix, in at least float32."""
+    return jnp.einsum("...d,vd->...v", hidden, matrix_VD).astype(widened(hidden.dtype))
 
 
-def _permitted(logits):
+def permitted(logits):
+    """Masks the tokens that are never emitted."""
     return logits.at[..., jnp.array(_NEVER_EMITTED)].set(-jnp.inf)
 
 
-def _wide(dtype):
+def widened(dtype):
+    """Returns a dtype of at least float32."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
-def _require_positive(name, value):
+def require_positive(name, value):
+    """Checks a count."""
     if value < 1:
-        raise ValueError(f"found {name} {value}, want at least 1")
+        raise ValueError(f"expected {name} of at least 1, got {value}")

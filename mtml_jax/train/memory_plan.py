@@ -1,122 +1,121 @@
-"""The fastest setting of an outer step that fits the memory that is free, compiled."""
+"""Compile the fastest setting of the outer step that fits the free memory."""
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+import psutil
 
-from mtml_jax.config import StepConfig, TrainConfig
+from mtml_jax.config import TrainConfig
 from mtml_jax.meta.outer import outer_step
-from mtml_jax.sharding import fetch
-from mtml_jax.strategies import STRATEGIES, Phase
-from mtml_jax.train.memory import free_memory
+from mtml_jax.sharding import Placement, fetch
+from mtml_jax.strategies import STRATEGIES
 
-_TAKEN = 0.9  # of the free memory: the loop's own arrays and others' need some too
-_REMAT_PRICE = 1.2  # in operations, counted: a gradient takes 3.5 passes for 3, its own 9.5 for 8
+_USABLE = 0.9  # of the free memory; the loop's own arrays and other programs need some, too
+# Operations of recomputed layers relative to stored ones, counted: a gradient takes 3.5 passes
+# instead of 3, and its derivative 9.5 instead of 8.
+_REMAT_PRICE = 1.2
+
+# Files of a control group, version 2 and 1: its limit and its use; and the name that its
+# `memory.stat` has for cached files, which it would release.
+_FILES = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+_step = jax.jit(
+    outer_step, static_argnames=("phase", "config", "placement"), donate_argnames="state"
+)
 
 
 class Fitted(NamedTuple):
-    """Steps that fit.
+    """Steps that fit the memory.
 
     Attributes:
-      config: the settings, with those that were left open.
-      steps: compiled (state, batch, rates) -> (state, metrics), one a phase.
-      told: a sentence on what was chosen, and its price.
+      config: the settings, with those filled in that were left open.
+      steps: compiled (state, batch, rates) -> (state, metrics), one for each phase.
+      note: a sentence on what was chosen, and its price.
     """
 
     config: TrainConfig
     steps: list
-    told: str
+    note: str
 
 
-def phases(config: TrainConfig, mesh: Mesh) -> list[tuple[Phase, StepConfig]]:
-    """What each phase of a strategy computes, and how; iteration i runs i modulo their count."""
-    step_config = config.step(mesh.devices.flat[0].platform)
-    return [(phase, step_config) for phase in STRATEGIES[config.strategy].phases]
+def lower_steps(config: TrainConfig, placement: Placement) -> list[Callable]:
+    """Returns for each phase a function (state, batch, rates) -> lowered outer step.
 
-
-def jitted_steps(config: TrainConfig, mesh: Mesh, shard_params: bool = False) -> list:
-    """One jitted outer step a phase.
+    A lowered step has `compile()`; what was compiled once in a process is compiled no more.
+    The compiled step reuses the memory of the state that it is called with.
 
     Args:
       config: TrainConfig.
-      mesh: devices that share the personas.
-      shard_params: whether the state is split over them, by `split_params`.
+      placement: where the arguments lie.
     """
+    how = config.step(placement.mesh.devices.flat[0].platform)
     return [
-        _jitted_step(phase=phase, config=step_config, mesh=mesh, shard_params=shard_params)
-        for phase, step_config in phases(config, mesh)
+        functools.partial(_step.lower, phase=phase, config=how, placement=placement)
+        for phase in STRATEGIES[config.strategy].phases
     ]
 
 
-@functools.lru_cache(maxsize=16)  # runs that differ in seed, alpha and rates alone share it
-def _jitted_step(**settings):
-    return jax.jit(functools.partial(outer_step, **settings), donate_argnums=0)
-
-
 def fit_steps(
-    config: TrainConfig, mesh: Mesh, arguments: Sequence[tuple], shard_params: bool = False
+    config: TrainConfig, placement: Placement, arguments: Sequence[tuple]
 ) -> Fitted:
-    """Compiles the fastest steps that fit; what `config` sets of chunk and remat stays.
+    """Compiles the fastest steps that fit; a chunk or remat that `config` sets is kept.
 
-    Every process finds the same: the one with the least memory speaks for all.
+    All processes choose the same setting, by the free memory of the one with the least.
 
     Args:
       config: TrainConfig.
-      mesh: devices that share the personas.
-      arguments: (state, batch, rates) of each phase, in place.
-      shard_params: as for `jitted_steps`.
+      placement: where the arguments lie.
+      arguments: (state, batch, rates) of each phase, on the devices.
 
     Returns:
       Fitted.
 
     Raises:
-      ValueError: none fits; in one sentence with what to lower.
+      ValueError: no setting fits; one sentence with what to lower.
     """
+    mesh = placement.mesh
     free = float(fetch(np.asarray([free_memory(mesh.local_devices)], np.float32)).min())
     share = config.meta_batch // mesh.size
     platform = mesh.devices.flat[0].platform
     tried: list[tuple[int, int]] = []  # (personas at a time, bytes)
     for chunk, setting in _settings(config, platform, share):
-        # Memory grows with the chunk at most in proportion, so that some need not be compiled.
+        # Memory grows at most in proportion to the chunk, which rules out some without compiling.
         least = max((needed * chunk / other for other, needed in tried), default=0)
-        if least > _TAKEN * free and not setting.model.remat:
+        if least > _USABLE * free and not setting.model.remat:
             continue
         steps, needed = [], 0
-        for step, those in zip(jitted_steps(setting, mesh, shard_params), arguments):
-            leaves, structure = jax.tree.flatten(those)
-            shapes = tuple(
-                jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in leaves
-            )
-            steps.append(_compiled(step, structure, shapes))
+        for lower, phase_arguments in zip(lower_steps(setting, placement), arguments):
+            steps.append(lower(*phase_arguments).compile())
             needed = max(needed, _bytes_needed(steps[-1]))
-            if needed > _TAKEN * free:
+            if needed > _USABLE * free:
                 break
         else:
-            return Fitted(setting, steps, _told(chunk, setting, needed, free, tried))
+            return Fitted(setting, steps, _note(chunk, setting, needed, free, tried))
         tried.append((chunk, needed))
+
+    # Nothing fits.
     smaller = ", a smaller --persona_chunk" if config.persona_chunk not in (None, 1) else ""
     shared = platform == "cpu" and len(mesh.local_devices) > 1
     fewer = ", fewer --cpu_devices" if shared else ""
     raise ValueError(
-        f"a step needs {_gigabytes(needed)} of memory on each device, even {_named(chunk, setting)}, "
-        f"and {_gigabytes(_TAKEN * free)} of the {_gigabytes(free)} that are free may be taken; lower "
+        f"expected a step that takes at most {_gigabytes(_USABLE * free)} of the {_gigabytes(free)} "
+        f"of free memory on each device, got one of {_gigabytes(needed)}, even {_named(chunk, setting)}; "
+        "lower "
         "--width, --encoder_layers, --decoder_layers, --context_tokens or --tile_rows, or use "
         f"--min_count for fewer words{smaller}{fewer}"
     )
 
 
-@functools.lru_cache(maxsize=16)
-def _compiled(step, structure, shapes):
-    return step.lower(*structure.unflatten(shapes)).compile()
-
-
 def _settings(config, platform, share) -> Iterator[tuple[int, TrainConfig]]:
-    """Fastest first: as many personas at a time as there are, fewer, and layers recomputed."""
+    """Yields (chunk, setting), fastest first: all personas at a time, fewer, recomputed layers."""
     if config.persona_chunk:
         chunks = [config.persona_chunk]
     elif platform == "cpu":
@@ -130,22 +129,22 @@ def _settings(config, platform, share) -> Iterator[tuple[int, TrainConfig]]:
 
 
 def _bytes_needed(compiled):
-    """On each device, beside the arguments: what a step makes and does not put in their place."""
+    """Returns the bytes on each device that a step needs in addition to its arguments."""
     memory = compiled.memory_analysis()
-    made = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return memory.temp_size_in_bytes + made
+    outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes  # others reuse arguments
+    return memory.temp_size_in_bytes + outputs
 
 
-def _told(chunk, setting, needed, free, tried):
-    told = (
+def _note(chunk, setting, needed, free, tried):
+    note = (
         f"a step takes {_gigabytes(needed)} of {_gigabytes(free)} of free memory on each device: "
         f"{_named(chunk, setting)}"
     )
     if setting.model.remat:
-        told += f", {_REMAT_PRICE:g} times the operations"
+        note += f", {_REMAT_PRICE:g} times the operations"
     if tried:
-        told += f"; the fastest way would take {_gigabytes(tried[0][1])}"
-    return told
+        note += f"; the fastest way would take {_gigabytes(tried[0][1])}"
+    return note
 
 
 def _named(chunk, setting):
@@ -155,3 +154,42 @@ def _named(chunk, setting):
 
 def _gigabytes(count):
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+def free_memory(devices: Sequence[jax.Device]) -> int:
+    """Returns the bytes that are free on each of these devices of this process.
+
+    An accelerator reports its own memory. Devices of a CPU share the memory that the machine
+    has available within the limits of the control groups of this process.
+    """
+    stats = [device.memory_stats() for device in devices]
+    if all(stats):
+        return min(one["bytes_limit"] - one["bytes_in_use"] for one in stats)
+    machine = psutil.virtual_memory().available
+    return min([machine, *_left_by_groups(Path("/"))]) // len(devices)
+
+
+def _left_by_groups(root: Path) -> Iterator[int]:
+    """Yields the bytes that are free in every control group with a limit, from this process up."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for _, kind, path in (line.split(":", 2) for line in lines):
+        if kind and "memory" not in kind.split(","):
+            continue
+        top = root / "sys/fs/cgroup" / ("memory" if kind else "")
+        own = top / path.lstrip("/")  # absent within a container, whose own group is the top
+        for folder in (own, *own.parents):
+            if folder.is_relative_to(top):
+                yield from _left_by_group(folder)
+
+
+def _left_by_group(folder):
+    for limit, held, files in _FILES:
+        try:
+            numbers = [int((folder / name).read_text()) for name in (limit, held)]
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        except (OSError, ValueError):  # no such file, or a limit that reads "max"
+            continue
+        yield max(numbers[0] - numbers[1] + int(stat.get(files, 0)), 0)

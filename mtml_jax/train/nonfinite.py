@@ -1,32 +1,78 @@
-"""For whom, and in which operation, a step that was skipped was not finite."""
+"""Find out for which personas, and in which operation, a skipped step was not finite."""
 
 import dataclasses
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import optax
 from jax.sharding import Mesh
 
-from mtml_jax.config import StepConfig
-from mtml_jax.meta.objectives import mean_gradient
+from mtml_jax.config import StepConfig, TrainConfig
+from mtml_jax.data.episodes import training_names
+from mtml_jax.data.prepare import Prepared
+from mtml_jax.meta.gradient import mean_gradient
 from mtml_jax.meta.outer import is_finite
-from mtml_jax.sharding import map_personas
-from mtml_jax.strategies import Phase
+from mtml_jax.sharding import Placement, fetch, map_personas, own_share
+from mtml_jax.strategies import STRATEGIES, Phase
 from mtml_jax.types import Episode, Params, Rates
 
 _PACKAGE = Path(__file__).parents[1]
 
 
+def blamer(
+    config: TrainConfig, data: Prepared, placement: Placement, debug_nans: bool
+) -> Callable:
+    """Returns a function of (params, batch, rates, step) that explains a skipped step.
+
+    Args:
+      config: TrainConfig.
+      data: from `prepare`.
+      placement: where params and batch lie.
+      debug_nans: whether the function raises FloatingPointError with the first operation that
+        made a NaN, instead of returning which personas are not finite.
+    """
+    mesh, strategy = placement.mesh, STRATEGIES[config.strategy]
+    how = config.step(mesh.devices.flat[0].platform)
+
+    def blame(params, batch, rates, step):
+        phase = strategy.phases[strategy.phase_of(step)]
+        finite = fetch(_finite_personas(params, batch, rates, phase=phase, config=how, mesh=mesh))
+        names = [
+            name
+            for process in range(jax.process_count())
+            for name in training_names(
+                data,
+                config,
+                step,
+                own_share(config.meta_batch, process),
+                devices=len(mesh.local_devices),
+            )
+        ]
+        if debug_nans:
+            index = int(finite.argmin())
+            episode = jax.tree.map(lambda x: x[index], fetch(batch))
+            operation = find_nan(fetch(params), episode, rates, phase=phase, config=how)
+            raise FloatingPointError(
+                f"iteration {step + 1}, {names[index]}: "
+                f"{operation or 'an infinite number, but no operation that makes a NaN'}"
+            )
+        guilty = [name for name, fine in zip(names, finite, strict=True) if not fine]
+        return f"because of {', '.join(guilty)}" if guilty else "though each persona is finite"
+
+    return blame
+
+
 def finite_personas(
     params: Params, episodes: Episode, rates: Rates, *, phase: Phase, config: StepConfig, mesh: Mesh
 ) -> jax.Array:
-    """Tells whose loss and gradient are finite, one persona after the other.
+    """Tells which personas have a finite loss and gradient, one persona after the other.
 
-    Costs as much as a step, so it is for a step that was skipped.
+    It costs as much as a step, so it is for a step that was skipped.
 
     Args:
-      params: the initial parameters phi, as the step found them.
+      params: the initial parameters phi before the step.
       episodes: Episode with a leading persona axis of length P.
       rates: of the step.
       phase: of the step.
@@ -44,6 +90,9 @@ def finite_personas(
     return map_personas(finite, mesh)((params, rates), episodes)
 
 
+_finite_personas = jax.jit(finite_personas, static_argnames=("phase", "config", "mesh"))
+
+
 def find_nan(
     params: Params, episode: Episode, rates: Rates, *, phase: Phase, config: StepConfig
 ) -> str | None:
@@ -57,7 +106,8 @@ def find_nan(
       config: of the step.
 
     Returns:
-      What JAX says of the operation, and our line that asked for it; None without a NaN.
+      JAX's message about the operation with the line of this package that called it; None if
+      there is no NaN.
     """
     params, episode, rates = jax.device_get((params, episode, rates))
     try:
@@ -69,8 +119,8 @@ def find_nan(
             for frame in traceback.extract_tb(error.__traceback__)
             if _PACKAGE in Path(frame.filename).parents
         ]
-        said = str(error).split("\n")[0].rstrip(".")
-        return f"{said} at {Path(ours[-1].filename).name}:{ours[-1].lineno}, {ours[-1].line}"
+        message = str(error).split("\n")[0].rstrip(".")
+        return f"{message} at {Path(ours[-1].filename).name}:{ours[-1].lineno}, {ours[-1].line}"
     return None
 
 

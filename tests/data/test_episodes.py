@@ -9,20 +9,11 @@ import pytest
 
 from mtml_jax.config import TileShape
 from mtml_jax.data.demo import demo_corpus
-from mtml_jax.data.episodes import (
-    EncodedDialogue,
-    EncodedPersona,
-    Encoding,
-    Example,
-    encode_dialogue,
-    encode_personas,
-    occupied_slots,
-    pack,
-    sample_episodes,
-    stack,
-    tiles_needed,
-)
+from mtml_jax.data.encode import EncodedDialogue, EncodedPersona, Encoding, Example, encode_dialogue
+from mtml_jax.data.episodes import sample_episodes
+from mtml_jax.data.packing import occupied_slots, pack, stack, tiles_needed
 from mtml_jax.data.personas import group_personas
+from mtml_jax.data.prepare import encode_personas
 from mtml_jax.data.records import Dialogue, Turn
 from mtml_jax.data.vocab import (
     END,
@@ -143,7 +134,8 @@ def unpack(examples):
             parts = [tuple(examples.context.ids[n, row][place].tolist())]
             targets = examples.targets
             for task in range(2):
-                here = (targets.inputs.segment[n] == segment) & (targets.task[n] == task)
+                here = (targets.reads[n] == segment) & (targets.task[n] == task)
+                assert len(np.unique(targets.inputs.segment[n][here])) == here.any()
                 inputs, ids = targets.inputs.ids[n][here], targets.ids[n][here]
                 assert (targets.inputs.position[n][here] == np.arange(here.sum())).all()
                 assert (inputs[1:] == ids[:-1]).all()
@@ -203,7 +195,7 @@ def test_start_tokens_of_the_two_tasks():
 
 def test_too_few_tiles_are_refused():
     examples = [Example(tuple(range(6, 70)), (8, END), ())] * 3
-    with pytest.raises(ValueError, match="for 2 tiles, there is room for 1"):
+    with pytest.raises(ValueError, match="fit 1 tiles, got some that need 2"):
         pack(examples, WIDE, 1)
 
 

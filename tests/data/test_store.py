@@ -12,8 +12,10 @@ import pytest
 
 from mtml_jax.config import PRESETS
 from mtml_jax.data import store
+from mtml_jax.data.episodes import training_batch
 from mtml_jax.data.jsonl import iterate_jsonl, read_jsonl
-from mtml_jax.data.prepare import load_split, prepare, training_batch
+from mtml_jax.data.load import load_split
+from mtml_jax.data.prepare import prepare
 from mtml_jax.data.records import Dialogue, Turn
 
 # A file, and the copy that an earlier version prepared from it.

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from mtml_jax.config import LossConfig, ModelConfig, TileShape
-from mtml_jax.data.episodes import EncodedDialogue, EncodedPersona, pack
+from mtml_jax.data.encode import EncodedDialogue, EncodedPersona
+from mtml_jax.data.packing import pack
 from mtml_jax.data.vocab import START
 from mtml_jax.eval import adaptation as evaluation
 from mtml_jax.eval.folds import choose_folds, measure_folds, pack_folds
@@ -59,8 +60,8 @@ def staged(params, folds, stages, devices, **settings):
 def test_stages_equal_a_plain_loop_of_gradient_steps(params, folds, quick_compile):
     found = staged(params, folds, (0, 1, 2), 2, decode=GREEDY)
     one_chunk = staged(params, folds, (0, 2), 1, chunk=2, decode=GREEDY)
-    loss = jax.jit(lambda p, e: losses.response_loss(p, e, 1.0, config=CONFIG)[0])
-    slope = jax.jit(jax.grad(lambda p, e: losses.response_loss(p, e, 1.0, config=CONFIG)[0]))
+    loss = jax.jit(lambda p, e: losses.weighted_loss(p, e, losses.RESPONSE_ONLY, config=CONFIG)[0])
+    slope = jax.jit(jax.grad(lambda p, e: losses.weighted_loss(p, e, losses.RESPONSE_ONLY, config=CONFIG)[0]))
     decode = jax.jit(GREEDY)
     changed = False
     for n in range(2):

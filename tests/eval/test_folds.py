@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mtml_jax.config import TileShape
-from mtml_jax.data.episodes import EncodedDialogue, EncodedPersona, Example
+from mtml_jax.data.encode import EncodedDialogue, EncodedPersona, Example
 from mtml_jax.eval.folds import (
     ROWS_A_DECODE,
     choose_folds,

@@ -16,7 +16,8 @@ from experiments import reconstruct as command
 from experiments import reconstruction_report
 from mtml_jax.config import LossConfig, ModelConfig, TileShape, TrainConfig
 from mtml_jax.data.demo import demo_corpus
-from mtml_jax.data.episodes import Encoding, encode_dialogue, pack_rows
+from mtml_jax.data.encode import Encoding, encode_dialogue
+from mtml_jax.data.packing import pack_rows
 from mtml_jax.data.records import Dialogue, Turn
 from mtml_jax.data.vocab import PAD, SILENCE, START, START_PERSONA, UNK, build_vocabulary
 from mtml_jax.eval import reconstruction

@@ -19,7 +19,7 @@ from mtml_jax.data.prepare import prepare
 CONFIG = dataclasses.replace(
     PRESETS["tiny"],
     model=ModelConfig(
-        encoder_layers=1, decoder_layers=1, heads=2, width=8, feed_forward=16
+        encoder_layers=1, decoder_layers=1, heads=2, width=8, feed_forward=16, activation="gelu"
     ),
     shape=TileShape(rows=1, context=48, response=40, persona=80),
     strategy="mtml",

@@ -18,7 +18,7 @@ from experiments import flags as settings
 from experiments import train
 from mtml_jax.config import PRESETS, TileShape, TrainConfig
 from mtml_jax.data import personachat
-from mtml_jax.data.prepare import training_batch
+from mtml_jax.data.episodes import training_batch
 from mtml_jax.runs.files import WorkdirLock
 
 
@@ -97,6 +97,10 @@ def test_every_setting_has_a_flag_that_changes_it():
         ("--inner_steps=0", "--inner_steps=0 1 or more"),
         ("--width=63", "--width=63 --heads=2 divide"),
         ("--gradient=finite_difference --dtype=bfloat16", "finite_difference bfloat16 float32"),
+        (
+            "--gradient=finite_difference --activation=relu",
+            "finite_difference --activation=relu --activation=gelu",
+        ),
         ("--tile_rows=0", "--tile_rows=0 1 or more"),
         ("--warmup=-1", "--warmup=-1 0 or more"),
         ("--persona_chunk=3", "--persona_chunk=3 divisor"),

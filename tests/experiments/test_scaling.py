@@ -21,7 +21,8 @@ from experiments import train as command
 from experiments.communication import traffic
 from mtml_jax import sharding
 from mtml_jax.config import restored_config
-from mtml_jax.data.prepare import prepare, training_batch, training_names, validation_batch
+from mtml_jax.data.episodes import training_batch, training_names, validation_batch
+from mtml_jax.data.prepare import prepare
 from mtml_jax.runs.checkpoint import Checkpoints, restore_params
 from mtml_jax.runs.files import read_log
 from mtml_jax.runs.folder import load_run
@@ -139,7 +140,7 @@ def test_a_process_has_one_run_of_personas(of_two):
 
 
 def test_processes_whose_devices_would_stay_idle_are_refused(of_two):
-    with pytest.raises(ValueError, match="--meta_batch=6 for 4 devices of 2 processes, .* of 4"):
+    with pytest.raises(ValueError, match="--meta_batch to be a multiple of 4, .* of 2 processes, got 6"):
         sharding.persona_mesh(6)
 
 

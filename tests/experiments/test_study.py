@@ -189,7 +189,7 @@ def test_parts_fill_a_bar_whatever_they_skip():
 @pytest.mark.long
 def test_a_study_of_two_rows_from_the_search_to_the_cells(tmp_path, monkeypatch):
     """Two steps each, on a part of the demo corpus: every stage runs, and nothing twice."""
-    monkeypatch.setattr("mtml_jax.data.prepare.demo_corpus", lambda split: demo_corpus(split)[:160])
+    monkeypatch.setattr("mtml_jax.data.load.demo_corpus", lambda split: demo_corpus(split)[:160])
     model = dataclasses.replace(TINY.model, width=8, feed_forward=16)
     small = dataclasses.replace(TINY, model=model, validation_episodes=4, meta_batch=4)
     monkeypatch.setitem(PRESETS, "tiny", small)

@@ -1,9 +1,11 @@
-"""Twenty outer steps of a strategy on some of eight virtual devices: a program for its tests.
+"""Take twenty outer steps of a strategy on some of eight virtual devices; run by its tests.
 
-python tests/experiments/twenty_steps.py STRATEGY DTYPE PLACEMENT... where a placement is a number of
-devices, with an s behind it where parameters are split: 1 2 4 8 8s. With 8s-2 half of the steps
-are taken on eight devices, saved, and gone on from on two. Prints one JSON object: for each
-placement the losses, the parameters and what the compiled steps send at the end.
+python tests/experiments/twenty_steps.py STRATEGY DTYPE PLACEMENT...
+
+A placement is a number of devices, followed by s if parameters are split: 1 2 4 8 8s. With
+8s-2 half of the steps are taken on eight devices and saved, and the other half on two. The
+program prints one JSON object: for each placement the losses, the parameters at the end, and
+what the compiled steps communicate.
 """
 
 import json
@@ -16,14 +18,15 @@ from jax.sharding import Mesh
 
 from experiments.communication import traffic
 from mtml_jax.config import ModelConfig, TileShape, TrainConfig
-from mtml_jax.data.episodes import Example, pack, stack
+from mtml_jax.data.encode import Example
+from mtml_jax.data.packing import pack, stack
 from mtml_jax.data.vocab import END, SPECIALS
 from mtml_jax.meta.outer import init_state
 from mtml_jax.model import transformer
 from mtml_jax.runs.checkpoint import Checkpoints
-from mtml_jax.sharding import PERSONAS, replicate, split_params, split_personas
+from mtml_jax.sharding import PERSONAS, Placement, replicate, split_personas
 from mtml_jax.train.loop import rates_at
-from mtml_jax.train.memory_plan import jitted_steps
+from mtml_jax.train.memory_plan import lower_steps
 from mtml_jax.types import Episode
 
 STEPS, VOCABULARY = 20, 23
@@ -57,28 +60,29 @@ def train(config: TrainConfig, params, placement: str) -> dict:
 
 
 def train_on(placement, config, params, begin, end, folder=None):
-    """Steps from `begin` to `end` on some devices; what is in the folder is gone on from."""
+    """Takes the steps from `begin` to `end`, from the checkpoint in the folder if begin > 0."""
     split = placement.endswith("s")
     devices = jax.devices()[: int(placement.rstrip("s"))]
     mesh = Mesh(np.array(devices), (PERSONAS,))
-    state = (split_params if split else replicate)(init_state(params), mesh)
+    placement = Placement(mesh, split)
+    state = placement.place(init_state(params))
     if begin:
         with Checkpoints(folder) as checkpoints:
             state, _ = checkpoints.restore(begin, state)
     whole = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     held = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state))
-    steps, texts, losses = jitted_steps(config, mesh, split), {}, []
+    steps, texts, losses = lower_steps(config, placement), {}, []
     for step in range(begin, end):
         batch = split_personas(draw_batch(step, config.meta_batch), mesh)
         arguments = (state, batch, replicate(rates_at(config, step), mesh))
         phase = (step + 1) % len(steps)
         if phase not in texts:
             before = jax.tree.map(lambda leaf: leaf.sharding, state)
-            steps[phase] = steps[phase].lower(*arguments).compile(_QUICK)
+            steps[phase] = steps[phase](*arguments).compile(_QUICK)
             texts[phase] = traffic(steps[phase].as_text(), len(devices))
         state, metrics = steps[phase](*arguments)
         losses.append(float(metrics.loss))
-    assert jax.tree.map(lambda leaf: leaf.sharding, state) == before  # where it was, it stays
+    assert jax.tree.map(lambda leaf: leaf.sharding, state) == before  # the state stays where it was
     if end < STEPS:
         with Checkpoints(folder) as checkpoints:
             checkpoints.save(end, state, {}, best=True)

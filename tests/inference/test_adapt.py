@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from experiments import adapt as command
-from mtml_jax.data.episodes import Encoding, encode_dialogue, pack, pack_rows
+from mtml_jax.data.encode import Encoding, encode_dialogue
+from mtml_jax.data.packing import pack, pack_rows
 from mtml_jax.data.records import Dialogue, Turn
 from mtml_jax.data.vocab import START, START_PERSONA
 from mtml_jax.inference import adapt as speaker
@@ -27,7 +28,7 @@ from mtml_jax.inference.adapt import (
     save_adapted,
 )
 from mtml_jax.inference.delta import digest
-from mtml_jax.model import decoding, losses
+from mtml_jax.model import beam, decoding, losses
 from mtml_jax.runs.folder import save_run
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -68,7 +69,7 @@ def test_adapting_is_a_plain_loop_of_sgd(model):
     @jax.jit
     @jax.value_and_grad
     def slope(params, packed):
-        return losses.response_loss(params, packed, 1.0, config=config)[0]
+        return losses.weighted_loss(params, packed, losses.RESPONSE_ONLY, config=config)[0]
 
     def loss(params, examples):
         return slope(params, pack(examples, model.config.shape, 17, tasks=("response",)))
@@ -234,7 +235,7 @@ def test_a_reply_is_that_of_the_decoder(model, decoder):
     said = "hi ! who is there ? i am a dog . what do you like ?"
     context = pack_rows([model.vocabulary.encode(said)], model.config.shape.context, 1)
     decode = {
-        "beam": decoding.beam_search,
+        "beam": beam.beam_search,
         "greedy": decoding.greedy,
         "nucleus": functools.partial(
             decoding.sample, key=jax.random.fold_in(jax.random.key(3), 0)
@@ -259,7 +260,7 @@ def test_replies_compile_once(model):
     for decoder in responder.DECODERS:
         Responder(model, decoder).reply(model.params, HISTORY)
     programs = [
-        responder._beam_search(model.config.model, START, decoding.MAX_TOKENS, decoding.BEAMS),
+        responder._beam_search(model.config.model, START, decoding.MAX_TOKENS, beam.BEAMS),
         *responder._growth(model.config.model, responder.MAX_PERSONA),
     ]
     sizes = [program._cache_size() for program in programs]

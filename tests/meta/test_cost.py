@@ -9,9 +9,11 @@ import pytest
 
 from experiments.benchmark.slots import real_shares, tile_work
 from mtml_jax.config import ModelConfig, StepConfig, TileShape
-from mtml_jax.data.episodes import EncodedDialogue, Example, pack, stack_episodes
+from mtml_jax.data.encode import EncodedDialogue, Example
+from mtml_jax.data.episodes import stack_episodes
+from mtml_jax.data.packing import pack
 from mtml_jax.meta.cost import PRICES, Work, count_step, forward_operations, work_of
-from mtml_jax.meta.objectives import mean_gradient
+from mtml_jax.meta.gradient import mean_gradient
 from mtml_jax.model import transformer
 from mtml_jax.strategies import STRATEGIES, TASKS
 from mtml_jax.types import Rates, Tokens
@@ -43,7 +45,8 @@ def test_a_forward_pass_without_padding(tasks):
         memory_SD = transformer.encode(params, context, MODEL)
         matrix_VD = transformer.output_matrix(params, MODEL)
         return [
-            transformer.decode(params, memory_SD, context.segment, inputs, MODEL) @ matrix_VD.T
+            transformer.decode(params, memory_SD, context.segment, inputs, inputs.segment, MODEL)
+            @ matrix_VD.T
             for inputs in targets
         ]
 
@@ -103,7 +106,7 @@ def test_packing_keeps_the_work():
     packed = pack(examples, shape, 9)
     [tiles] = packed
     targets = tiles.targets
-    real, executed = tile_work(tiles.context.segment, targets.inputs.segment, targets.task)
+    real, executed = tile_work(tiles.context.segment, targets.reads, targets.task)
     assert real == work_of(examples, ["response", "persona"])
     used = int(np.any(tiles.context.segment > 0, axis=(1, 2)).sum())
     assert 1 < used < 9

@@ -18,9 +18,8 @@ def close(got, wanted, tolerance=1e-12):
     np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance)
 
 
-def support_loss(params, data, gates_at=None):
+def support_loss(params, data):
     """1/2 phi' A phi - b' phi; the Hessian is A."""
-    del gates_at  # it has no kinks
     matrix, vector = data
     flat = ravel_pytree(params)[0]
     loss = flat @ matrix @ flat / 2 - vector @ flat
@@ -99,7 +98,7 @@ def test_a_finite_difference_of_any_size(precision, error, size):
     """On size times the sum of sin(phi), with small and large gradients, in either precision."""
     phi, target = np.random.default_rng(3).standard_normal((2, 50)).astype(precision)
 
-    def curved(params, data, gates_at=None):
+    def curved(params, data):
         return data * jnp.sum(jnp.sin(params)), None
 
     def objective(params):

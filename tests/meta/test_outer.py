@@ -10,12 +10,12 @@ import optax
 import pytest
 
 from mtml_jax.config import ModelConfig, StepConfig, TileShape
-from mtml_jax.data.episodes import pack, stack
-from mtml_jax.meta import outer
+from mtml_jax.data.packing import pack, stack
+from mtml_jax.meta import objectives, outer
 from mtml_jax.meta.objectives import Metrics
-from mtml_jax.sharding import persona_mesh
-from mtml_jax.strategies import STRATEGIES, Phase
-from mtml_jax.train import nonfinite as blame
+from mtml_jax.sharding import Placement, persona_mesh
+from mtml_jax.strategies import STRATEGIES
+from mtml_jax.train import nonfinite
 from mtml_jax.types import Episode, Rates, TaskSums, Tiles, TokenSums
 
 pytestmark = pytest.mark.usefixtures("float64", "quick_compile")
@@ -66,31 +66,36 @@ def test_adam_and_the_clip_by_hand(monkeypatch):
             np.testing.assert_allclose(state.params[name], wanted[name], rtol=1e-12)
 
 
-def _quadratic(params, x, alpha, *, config):
+def toy_loss(params, x, weights, *, config):
+    """A quadratic as the persona loss, which adapts; as the response loss, which judges, a root.
+
+    The root is not a number below 0; at 0 it is finite and its derivative is not.
+    """
     zero = TaskSums(TokenSums.zero(), TokenSums.zero())
-    return jnp.sum((params - x) ** 2), zero
+    if weights == (0.0, 1.0):
+        return jnp.sum((params - x) ** 2), zero
+    return jnp.sqrt(x * jnp.sum(params**2)), zero
 
 
-def _root(params, x, alpha, *, config):
-    """Not a number below 0; at 0 the loss is finite and its derivative is not."""
-    return jnp.sqrt(x * jnp.sum(params**2)), TaskSums(TokenSums.zero(), TokenSums.zero())
-
-
+PERSONA_ADAPTS = AMTML[1]
 SOUND, NAN_LOSS, NAN_GRADIENT, INFINITE = 3.0, -1.0, 0.0, np.inf
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
 @pytest.mark.parametrize("bad", [NAN_LOSS, NAN_GRADIENT, INFINITE])
-def test_a_step_that_is_not_finite_is_skipped_and_its_personas_are_told(bad, chunk):
+def test_a_step_that_is_not_finite_is_skipped_and_its_personas_are_named(bad, chunk, monkeypatch):
+    monkeypatch.setattr(objectives, "weighted_loss", toy_loss)
     config = StepConfig(MODEL, persona_chunk=chunk)
-    phase, mesh = Phase(_quadratic, _root), persona_mesh(4)
+    phase, mesh = PERSONA_ADAPTS, persona_mesh(4)
     assert mesh.size == 2
     skipped, taken = [
         Episode(jnp.arange(2.0, 6.0), jnp.asarray([SOUND, x, SOUND, y]))
         for x, y in ((bad, bad), (SOUND, SOUND))
     ]
     state = outer.init_state(jnp.asarray([0.5, 2.0, 3.0]))
-    step = functools.partial(outer.outer_step, phase=phase, config=config, mesh=mesh)
+    step = functools.partial(
+        outer.outer_step, phase=phase, config=config, placement=Placement(mesh)
+    )
     state, metrics = jax.jit(step)(state, taken, rates())
     assert np.isfinite(metrics.gradient_norm) and int(state.opt_state[1].count) == 1
 
@@ -101,16 +106,17 @@ def test_a_step_that_is_not_finite_is_skipped_and_its_personas_are_told(bad, chu
     for name in ("params", "opt_state"):
         for a, b in zip(*(jax.tree.leaves(getattr(s, name)) for s in (after, state)), strict=True):
             np.testing.assert_array_equal(a, b)
-    finite = functools.partial(blame.finite_personas, phase=phase, config=config, mesh=mesh)
+    finite = functools.partial(nonfinite.finite_personas, phase=phase, config=config, mesh=mesh)
     assert jax.jit(finite)(after.params, skipped, rates()).tolist() == [True, False, True, False]
     assert all(jax.jit(finite)(after.params, taken, rates()))
 
 
 @pytest.mark.parametrize("bad", [SOUND, NAN_LOSS, NAN_GRADIENT])
-def test_the_operation_that_makes_a_nan_is_found(bad):
-    phase, one = Phase(_quadratic, _root), Episode(jnp.float32(2.0), jnp.float32(bad))
+def test_the_operation_that_makes_a_nan_is_found(bad, monkeypatch):
+    monkeypatch.setattr(objectives, "weighted_loss", toy_loss)
+    phase, one = PERSONA_ADAPTS, Episode(jnp.float32(2.0), jnp.float32(bad))
     params = jnp.asarray([0.5, 2.0, 3.0], jnp.float32)
-    found = blame.find_nan(params, one, rates(), phase=phase, config=StepConfig(MODEL))
+    found = nonfinite.find_nan(params, one, rates(), phase=phase, config=StepConfig(MODEL))
     if bad == SOUND:
         assert found is None
     else:  # in the loss it is the root, in its derivative what follows the division by 0

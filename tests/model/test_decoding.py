@@ -1,4 +1,4 @@
-"""Decoding with a cache says what full forward passes say, and nothing likelier is missed."""
+"""Check that decoding with a cache equals full forward passes and misses no likelier reply."""
 
 import functools
 import itertools
@@ -11,7 +11,8 @@ import pytest
 from mtml_jax.config import ModelConfig
 from mtml_jax.data.vocab import END, PAD, START, START_PERSONA, UNK
 from mtml_jax.model import transformer
-from mtml_jax.model.decoding import beam_search, greedy, sample
+from mtml_jax.model.beam import beam_search
+from mtml_jax.model.decoding import greedy, sample
 from mtml_jax.sharding import map_personas, persona_mesh
 from mtml_jax.types import Tokens
 
@@ -70,7 +71,9 @@ def whole_pass(params, context, ids):
     memory_SD = transformer.encode(params, context, CONFIG)
     ids = jnp.concatenate([jnp.array([START], jnp.int32), ids])
     inputs = Tokens(ids, jnp.ones_like(ids), jnp.arange(ids.size, dtype=jnp.int32))
-    hidden_TD = transformer.decode(params, memory_SD, context.segment, inputs, CONFIG)
+    hidden_TD = transformer.decode(
+        params, memory_SD, context.segment, inputs, inputs.segment, CONFIG
+    )
     return jax.nn.log_softmax(hidden_TD @ transformer.output_matrix(params, CONFIG).T)
 
 
@@ -117,7 +120,7 @@ def test_each_cached_step_equals_the_whole_pass(params):
     memory_SD = jax.jit(functools.partial(transformer.encode, config=CONFIG))(params, context)
     inputs = Tokens(tokens, jnp.ones(5, jnp.int32), jnp.arange(5, dtype=jnp.int32))
     decode = jax.jit(functools.partial(transformer.decode, config=CONFIG))
-    want_TD = decode(params, memory_SD, context.segment, inputs)
+    want_TD = decode(params, memory_SD, context.segment, inputs, inputs.segment)
     step = jax.jit(functools.partial(transformer.decode_step, config=CONFIG))
     cache = transformer.start_cache(params, memory_SD, 5, CONFIG)
     for position, token in enumerate(tokens):

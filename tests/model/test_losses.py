@@ -1,5 +1,6 @@
-"""The losses against one example at a time, without packing, padding or tiles."""
+"""Hold the loss against one example at a time, without packing, padding or tiles."""
 
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from mtml_jax.config import LossConfig, ModelConfig, TileShape
-from mtml_jax.data.episodes import pack
+from mtml_jax.data.packing import pack
 from mtml_jax.data.vocab import START, START_PERSONA
 from mtml_jax.model import losses, transformer
 from mtml_jax.types import Tokens
@@ -30,10 +31,10 @@ SHAPE = TileShape(rows=2, context=11, response=7, persona=13)
 TILES = 3
 ALPHA = 0.7
 
-response_loss, persona_loss, multi_task_loss = (
-    jax.jit(loss, static_argnames="config")
-    for loss in (losses.response_loss, losses.persona_loss, losses.multi_task_loss)
-)
+RESPONSE, PERSONA = losses.RESPONSE_ONLY, losses.PERSONA_ONLY
+BOTH = (ALPHA, 1 - ALPHA)
+
+weighted_loss = jax.jit(losses.weighted_loss, static_argnames="config")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,9 @@ def log_probabilities(params, context, inputs):
 
     context = tokens(context)
     memory_SD = transformer.encode(params, context, MODEL)
-    hidden_TD = transformer.decode(params, memory_SD, context.segment, tokens(inputs), MODEL)
+    hidden_TD = transformer.decode(
+        params, memory_SD, context.segment, tokens(inputs), jnp.ones_like(inputs), MODEL
+    )
     return jax.nn.log_softmax(hidden_TD @ transformer.output_matrix(params, MODEL).T)
 
 
@@ -88,18 +91,20 @@ def close(got, wanted):
     np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("loss, task", [(response_loss, "response"), (persona_loss, "persona")])
-def test_one_task(params, dialogue, packed, wanted, loss, task):
+@pytest.mark.parametrize("weights, task", [(RESPONSE, "response"), (PERSONA, "persona")])
+@pytest.mark.parametrize("plain", [False, True])
+def test_one_task(params, dialogue, packed, wanted, weights, task, plain):
+    mean, summed = (dataclasses.replace(config, plain=plain) for config in (MEAN, SUM))
     nll, tokens = wanted[task]
-    close(loss(params, packed, 0.3, config=MEAN)[0], nll / tokens)  # the other counts nothing
+    close(weighted_loss(params, packed, weights, config=mean)[0], nll / tokens)
     packed = one_task(dialogue, task)
-    value, sums = loss(params, packed, 0.3, config=MEAN)
+    value, sums = weighted_loss(params, packed, weights, config=mean)
     close(value, nll / tokens)
     close(getattr(sums, task).nll, nll)
     assert getattr(sums, task).tokens == tokens
     other = sums.persona if task == "response" else sums.response
     assert (other.nll, other.tokens) == (0, 0)
-    close(loss(params, packed, 0.3, config=SUM)[0], nll)
+    close(weighted_loss(params, packed, weights, config=summed)[0], nll)
 
 
 @pytest.mark.parametrize("config", [MEAN, SUM], ids=["mean", "sum"])
@@ -107,12 +112,12 @@ def test_both_tasks(params, packed, wanted, config):
     (response, response_tokens), (persona, persona_tokens) = wanted.values()
     if config is MEAN:
         response, persona = response / response_tokens, persona / persona_tokens
-    value, sums = multi_task_loss(params, packed, ALPHA, config=config)
+    value, sums = weighted_loss(params, packed, BOTH, config=config)
     close(value, ALPHA * response + (1 - ALPHA) * persona)
     close((sums.response.nll, sums.persona.nll), [nll for nll, _ in wanted.values()])
     assert (sums.response.tokens, sums.persona.tokens) == (response_tokens, persona_tokens)
-    close(multi_task_loss(params, packed, 1.0, config=config)[0], response)
-    close(multi_task_loss(params, packed, 0.0, config=config)[0], persona)
+    close(weighted_loss(params, packed, (1.0, 0.0), config=config)[0], response)
+    close(weighted_loss(params, packed, (0.0, 1.0), config=config)[0], persona)
 
 
 def without(targets, lost):
@@ -125,9 +130,9 @@ def test_masked_targets_leave_the_loss_of_the_rest(params, dialogue):
     """Examples in tiles of their own, longest context first, so that tile n holds example n."""
     dialogue = sorted(dialogue, key=lambda e: -len(e.context))
     (packed,) = pack(dialogue, SHAPE, TILES)
-    place = {}  # example -> (tile, segment)
+    place = {}  # example -> (tile, segment of its context)
     for tile in range(TILES):
-        for number in range(1, packed.targets.inputs.segment[tile].max() + 1):
+        for number in range(1, packed.context.segment[tile].max() + 1):
             here = packed.context.segment[tile] == number
             ids = tuple(packed.context.ids[tile][here])
             (index,) = [i for i, e in enumerate(dialogue) if e.context == ids]
@@ -137,11 +142,11 @@ def test_masked_targets_leave_the_loss_of_the_rest(params, dialogue):
     rest = [e for i, e in enumerate(dialogue) if i not in dropped]
     lost = np.zeros_like(packed.targets.ids, bool)
     for tile, number in (place[i] for i in dropped):
-        lost[tile] |= packed.targets.inputs.segment[tile] == number
+        lost[tile] |= packed.targets.reads[tile] == number
     masked = (packed.replace(targets=without(packed.targets, lost)),)
-    for loss, task in ((response_loss, "response"), (persona_loss, "persona")):
+    for weights, task in ((RESPONSE, "response"), (PERSONA, "persona")):
         nll, tokens = plain_nll(params, rest, task)
-        value, sums = loss(params, masked, ALPHA, config=MEAN)
+        value, sums = weighted_loss(params, masked, weights, config=MEAN)
         close(value, nll / tokens)
         close(getattr(sums, task).nll, nll)
         assert getattr(sums, task).tokens == tokens
@@ -150,23 +155,23 @@ def test_masked_targets_leave_the_loss_of_the_rest(params, dialogue):
 def test_persona_task_with_a_start_token_of_its_own(params, dialogue, wanted):
     packed = pack(dialogue, SHAPE, TILES, distinct_start=True)
     nll, tokens = plain_nll(params, dialogue, "persona", START_PERSONA)
-    close(persona_loss(params, packed, ALPHA, config=MEAN)[0], nll / tokens)
+    close(weighted_loss(params, packed, PERSONA, config=MEAN)[0], nll / tokens)
     assert abs(nll - wanted["persona"][0]) > 1e-3
     nll, tokens = wanted["response"]
-    close(response_loss(params, packed, ALPHA, config=MEAN)[0], nll / tokens)
+    close(weighted_loss(params, packed, RESPONSE, config=MEAN)[0], nll / tokens)
 
 
 def test_a_model_of_zeros_is_uniform(params, packed, wanted):
     zeros = jax.tree.map(np.zeros_like, params)
     tokens = wanted["response"][1]
-    close(response_loss(zeros, packed, ALPHA, config=MEAN)[0], np.log(VOCABULARY))
-    close(response_loss(zeros, packed, ALPHA, config=SUM)[0], tokens * np.log(VOCABULARY))
-    close(multi_task_loss(zeros, packed, ALPHA, config=MEAN)[0], np.log(VOCABULARY))
+    close(weighted_loss(zeros, packed, RESPONSE, config=MEAN)[0], np.log(VOCABULARY))
+    close(weighted_loss(zeros, packed, RESPONSE, config=SUM)[0], tokens * np.log(VOCABULARY))
+    close(weighted_loss(zeros, packed, BOTH, config=MEAN)[0], np.log(VOCABULARY))
 
 
 def test_sums_have_no_gradient(params, packed):
     def objective(params, weight):
-        value, sums = losses.multi_task_loss(params, packed, ALPHA, config=MEAN)
+        value, sums = losses.weighted_loss(params, packed, BOTH, config=MEAN)
         return value + weight * (sums.response.nll + sums.persona.nll)
 
     gradient = jax.jit(jax.grad(objective))
@@ -176,14 +181,14 @@ def test_sums_have_no_gradient(params, packed):
 
 
 def test_nothing_to_learn_has_a_loss_of_zero(params, packed, wanted):
-    value, sums = multi_task_loss(
-        params, jax.tree.map(np.zeros_like, packed), ALPHA, config=MEAN
+    value, sums = weighted_loss(
+        params, jax.tree.map(np.zeros_like, packed), BOTH, config=MEAN
     )
     assert value == 0
     assert jax.tree.leaves(sums) == [0, 0, 0, 0]
     (tiles,) = packed
     silent = tiles.replace(targets=without(tiles.targets, tiles.targets.task == 1))
-    value, sums = multi_task_loss(params, (silent,), ALPHA, config=MEAN)
+    value, sums = weighted_loss(params, (silent,), BOTH, config=MEAN)
     nll, tokens = wanted["response"]
     close(value, ALPHA * nll / tokens)
     assert (sums.persona.nll, sums.persona.tokens) == (0, 0)

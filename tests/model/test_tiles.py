@@ -5,21 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtml_jax.model.tiles import sum_over_tiles
+from mtml_jax.model.tiles import scan_over_tiles, sum_over_tiles
 
 pytestmark = pytest.mark.usefixtures("float64")
 
 TILES, SLOTS, ROWS, WIDTH = 5, 3, 7, 2
-SHIFT = 0.7  # the constant
 POISON = -1  # makes `one_tile` not a number
 
 
-def one_tile(operands, shift, tile):
+def one_tile(operands, tile):
     """Not linear in any operand, all mixed; not a number where `tile` holds POISON."""
     table_RD, (scale_D, offset) = operands
     rows_SD = table_RD[jnp.maximum(tile["rows"], 0)]
     level_S = jnp.sqrt(tile["level"].astype(rows_SD.dtype) + 0.5)
-    inner_S = jnp.sin(rows_SD @ scale_D + offset + shift) * level_S
+    inner_S = jnp.sin(rows_SD @ scale_D + offset) * level_S
     aux = {"level": jnp.sum(level_S), "inner": jax.lax.stop_gradient(inner_S)}
     return jnp.sum(jnp.exp(inner_S)) * jnp.sum(inner_S), aux
 
@@ -52,7 +51,7 @@ def two_kinds(tiles, count):
 
 def plain_sum(operands, tiles, count):
     """One tile after the other; `tiles` must hold no POISON, `count` may be traced."""
-    one = [one_tile(operands, SHIFT, jax.tree.map(lambda x: x[n], tiles)) for n in range(TILES)]
+    one = [one_tile(operands, jax.tree.map(lambda x: x[n], tiles)) for n in range(TILES)]
     return jax.tree.map(
         lambda *leaves: sum(jnp.where(n < count, x, 0.0) for n, x in enumerate(leaves)), *one
     )
@@ -79,14 +78,18 @@ def derivatives(total, forward, operands, direction):
     return total(operands), jax.value_and_grad(outer, has_aux=True)(operands), second
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["reverse", "forward"])
+@pytest.fixture(
+    scope="module",
+    params=[(scan_over_tiles, False), (scan_over_tiles, True), (sum_over_tiles, True)],
+    ids=["scan, reverse", "scan, forward", "sum, forward"],
+)
 def both(request, float64):
     """(tiled, plain): compiled functions of (operands, tiles, count, direction)."""
-    forward = request.param
+    over_tiles, forward = request.param
 
     def tiled(operands, tiles, count, direction):
         return derivatives(
-            lambda o: sum_over_tiles(one_tile, forward, o, SHIFT, two_kinds(tiles, count)),
+            lambda o: over_tiles(one_tile, o, two_kinds(tiles, count)),
             forward,
             operands,
             direction,
@@ -107,7 +110,7 @@ def assert_close(got, wanted):
 def test_poison_is_poison():
     operands, tiles = draw(0)
     bad = jax.tree.map(lambda x: x[-1], poisoned(tiles, TILES - 1))
-    assert np.isnan(one_tile(operands, SHIFT, bad)[0])
+    assert np.isnan(one_tile(operands, bad)[0])
 
 
 def test_value_and_both_derivatives(both):

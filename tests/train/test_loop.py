@@ -1,4 +1,4 @@
-"""The loop: resuming gives the same bits, stopping stops, and the log tells the truth."""
+"""Check the loop: resuming gives the same bits, a run stops when it should, the log is right."""
 
 import dataclasses
 import os
@@ -11,7 +11,8 @@ import pytest
 from jax._src.array import ArrayImpl
 
 from mtml_jax.config import ModelConfig, TileShape, TrainConfig
-from mtml_jax.data.prepare import prepare, training_batch, training_names, validation_batch
+from mtml_jax.data.episodes import training_batch, training_names, validation_batch
+from mtml_jax.data.prepare import prepare
 from mtml_jax.data.vocab import PAD
 from mtml_jax.runs.checkpoint import Checkpoints
 from mtml_jax.runs.files import RunLog, read_log
@@ -54,10 +55,10 @@ _fitted = {}
 _original_fit = training.fit_steps
 
 
-def _fit_steps(config, mesh, arguments, shard_params):
+def _fit_steps(config, placement, arguments):
     # Rates and counts are not compiled in, so that all runs here share two programs.
     if (key := config.strategy) not in _fitted:
-        _fitted[key] = _original_fit(config, mesh, arguments, shard_params)
+        _fitted[key] = _original_fit(config, placement, arguments)
     return _fitted[key]._replace(config=config)
 
 
@@ -110,8 +111,8 @@ def test_a_whole_run_logs_every_step_and_validates(whole_run):
     valid = [row for row in rows(workdir) if row["kind"] == "valid"]
     assert [row["step"] for row in valid] == [3, 6, 7]
     best = min(valid, key=lambda row: row["adapted_response_ppl"])
-    assert outcome.counters["best_score"] == best["adapted_response_ppl"]
-    assert outcome.counters["best_step"] == best["step"]
+    assert outcome.progress.best_score == best["adapted_response_ppl"]
+    assert outcome.progress.best_step == best["step"]
 
 
 @pytest.mark.parametrize("step", [2, 3, 5])
@@ -125,7 +126,7 @@ def test_a_terminated_run_goes_on_with_the_same_bits(tmp_path, data, whole_run, 
     second = run(tmp_path, data)
     assert second.reason == "finished"
     assert_same_bits(second.state, whole_run[1].state)
-    assert {**second.counters, "seconds": 0} == {**whole_run[1].counters, "seconds": 0}
+    assert second.progress._replace(seconds=0) == whole_run[1].progress._replace(seconds=0)
     assert rows(tmp_path) == rows(whole_run[0])
 
 
@@ -154,7 +155,7 @@ def test_training_stops_when_no_score_is_better(tmp_path, data, whole_run):
     )
     outcome = run(tmp_path, data, config)
     assert outcome.reason == "no better score"
-    assert outcome.counters["best_step"] == 1 and int(outcome.state.step) == 3
+    assert outcome.progress.best_step == 1 and int(outcome.state.step) == 3
     again = run(tmp_path, data, config)
     assert again.reason == "no better score" and int(again.state.step) == 3
     with Checkpoints(tmp_path) as checkpoints:
@@ -166,8 +167,8 @@ def test_steps_without_a_finite_gradient_are_skipped_told_and_end_the_run(
     tmp_path, data, whole_run
 ):
     config = dataclasses.replace(CONFIG, inner_lr=1e30, max_skipped=4)
-    told = "the last 4 steps up to 4 .*state before them is saved; lower --outer_lr or --inner_lr"
-    with pytest.raises(FloatingPointError, match=told):
+    message = "the last 4 steps up to 4, .*state before them is saved; lower --outer_lr or --inner_lr"
+    with pytest.raises(FloatingPointError, match=message):
         run(tmp_path, data, config)
     template = jax.tree.map(np.array, training.initial_state(config, data))
     with Checkpoints(tmp_path) as checkpoints:
@@ -180,7 +181,7 @@ def test_steps_without_a_finite_gradient_are_skipped_told_and_end_the_run(
     for step, row in enumerate(notes):
         names = training_names(data, config, step, devices=persona_mesh(config.meta_batch).size)
         assert f"skipped, because of {', '.join(names)}: loss " in row["text"]
-    with pytest.raises(FloatingPointError, match="up to 4 "):  # it is no better the next time
+    with pytest.raises(FloatingPointError, match="up to 4, "):  # it is no better the next time
         run(tmp_path, data, config)
 
 
@@ -204,7 +205,7 @@ def test_a_run_goes_on_after_a_step_that_was_skipped(tmp_path, data, monkeypatch
     assert repr(rows(tmp_path / "killed")) == repr(rows(tmp_path / "whole"))  # NaNs among them
     for outcome in outcomes:
         assert (outcome.reason, int(outcome.state.opt_state[1].count)) == ("finished", 5)
-        assert (outcome.counters["skipped"], outcome.counters["skipped_in_a_row"]) == (2, 0)
+        assert (outcome.progress.skipped, outcome.progress.skipped_in_a_row) == (2, 0)
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path, data, whole_run):
@@ -289,9 +290,9 @@ def test_minutes_end_a_run_that_more_of_them_finish(tmp_path, data, whole_run):
     for _ in range(2):  # what is over stays so
         outcome = run(tmp_path, data, minutes=1e-9)
         assert outcome.reason == "out of minutes" and int(outcome.state.step) == 1
-        assert outcome.counters["best_step"] == 1 and outcome.counters["seconds"] > 0
+        assert outcome.progress.best_step == 1 and outcome.progress.seconds > 0
     outcome = run(tmp_path, data, minutes=60.0)
     assert outcome.reason == "finished"
     assert_same_bits(outcome.state, whole_run[1].state)
     seconds = [row["seconds"] for row in read_log(tmp_path / "log.jsonl") if row["kind"] == "train"]
-    assert outcome.counters["seconds"] == pytest.approx(sum(seconds), rel=1e-6)
+    assert outcome.progress.seconds == pytest.approx(sum(seconds), rel=1e-6)

@@ -1,27 +1,24 @@
-"""The setting of a step is the fastest that fits; memory and steps are faked here."""
+"""Check that the chosen setting is the fastest that fits; memory and steps are faked here."""
 
 import dataclasses
+import functools
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from mtml_jax.config import TrainConfig
-from mtml_jax.train import memory
-from mtml_jax.train import memory_plan as fitting
+from mtml_jax.sharding import Placement
+from mtml_jax.train import memory_plan
 
 CONFIG = TrainConfig(strategy="amtml", meta_batch=12)
 MIB = 2**20
 
 
 def phases_of(needed, compiled):
-    """Stands for `jitted_steps`: phases that need as many bytes as `needed` says of a setting."""
+    """Stands for `lower_steps`: phases that need as many bytes as `needed` says of a setting."""
 
     class Step(SimpleNamespace):
-        __hash__ = object.__hash__
-        def lower(self, *arguments):
-            return self
-
         def compile(self):
             compiled.append((self.setting.persona_chunk, self.setting.model.remat))
             return self
@@ -33,10 +30,10 @@ def phases_of(needed, compiled):
                 alias_size_in_bytes=50,
             )
 
-    def jitted_steps(setting, mesh, shard_params):
-        return [Step(setting=setting, needed=n) for n in needed(setting)]
+    def lower_steps(setting, placement):
+        return [functools.partial(Step, setting=setting, needed=n) for n in needed(setting)]
 
-    return jitted_steps
+    return lower_steps
 
 
 @pytest.fixture
@@ -49,9 +46,9 @@ def fit(monkeypatch):
         mesh = SimpleNamespace(
             devices=np.array(all_of_them), size=devices, local_devices=all_of_them
         )
-        monkeypatch.setattr(fitting, "free_memory", lambda devices: free)
-        monkeypatch.setattr(fitting, "jitted_steps", phases_of(needed, compiled))
-        return fitting.fit_steps(config, mesh, [()] * 2), compiled
+        monkeypatch.setattr(memory_plan, "free_memory", lambda devices: free)
+        monkeypatch.setattr(memory_plan, "lower_steps", phases_of(needed, compiled))
+        return memory_plan.fit_steps(config, Placement(mesh), [()] * 2), compiled
 
     return run
 
@@ -72,7 +69,7 @@ def test_the_fastest_is_taken_where_it_fits_and_compiled_once(fit):
     assert compiled == [(1, False)] * 2
     assert (fitted.config.persona_chunk, fitted.config.model.remat) == (1, False)
     assert len(fitted.steps) == 2
-    assert fitted.told == (
+    assert fitted.note == (
         "a step takes 0.1 GB of 1.0 GB of free memory on each device: one persona at a time"
     )
 
@@ -83,7 +80,7 @@ def test_layers_are_recomputed_where_memory_is_short(fit):
     assert fitted.config == dataclasses.replace(
         CONFIG, persona_chunk=1, model=dataclasses.replace(CONFIG.model, remat=True)
     )
-    assert fitted.told == (
+    assert fitted.note == (
         "a step takes 10.5 MB of 0.1 GB of free memory on each device: one persona at a time, layers "
         "recomputed, 1.2 times the operations; the fastest way would take 0.1 GB"
     )
@@ -93,7 +90,7 @@ def test_an_accelerator_takes_as_many_personas_at_once_as_fit(fit):
     fitted, compiled = fit(CONFIG, "gpu", 700 * MIB, 1, in_proportion)
     # A quarter of what 12 need is 300 MiB: 12 at once do not fit, and the half of them do.
     assert compiled == [(12, False)] * 2 + [(6, False)] * 2
-    assert "6 personas at a time" in fitted.told
+    assert "6 personas at a time" in fitted.note
 
 
 def test_what_cannot_fit_in_proportion_is_not_compiled(fit):
@@ -109,7 +106,7 @@ def test_what_cannot_fit_in_proportion_is_not_compiled(fit):
     ],
 )
 def test_what_was_set_stays(changed, wanted):
-    settings = list(fitting._settings(dataclasses.replace(CONFIG, **changed), "cpu", 12))
+    settings = list(memory_plan._settings(dataclasses.replace(CONFIG, **changed), "cpu", 12))
     assert [(chunk, s.model.remat) for chunk, s in settings] == wanted
     assert all(s.persona_chunk == chunk for chunk, s in settings)
 
@@ -119,15 +116,15 @@ def test_a_step_that_cannot_fit_says_what_to_lower(fit):
         fit(dataclasses.replace(CONFIG, persona_chunk=6), "cpu", 30 * MIB, 2, alike)
     told = str(raised.value)
     assert told.startswith(
-        "a step needs 62.9 MB of memory on each device, even 6 personas at a time, layers "
-        "recomputed, and 28.3 MB of the 31.5 MB that are free may be taken; lower --width"
+        "expected a step that takes at most 28.3 MB of the 31.5 MB of free memory on each device, "
+        "got one of 62.9 MB, even 6 personas at a time, layers recomputed; lower --width"
     )
     for flag in ("--tile_rows", "--persona_chunk", "--cpu_devices"):
         assert flag in told
 
 
 def test_processes_agree_on_the_least_free_memory(fit, monkeypatch):
-    monkeypatch.setattr(fitting, "fetch", lambda mine: np.append(mine, 50.0 * MIB))
+    monkeypatch.setattr(memory_plan, "fetch", lambda mine: np.append(mine, 50.0 * MIB))
     fitted, _ = fit(CONFIG, "cpu", 1000 * MIB, 2, in_proportion)
     assert fitted.config.model.remat
 
@@ -137,16 +134,16 @@ def test_accelerators_tell_what_is_free():
         stats = {"bytes_limit": limit, "bytes_in_use": used}
         return SimpleNamespace(memory_stats=lambda: stats)
 
-    assert memory.free_memory([device(100, 20), device(100, 30)]) == 70
+    assert memory_plan.free_memory([device(100, 20), device(100, 30)]) == 70
 
 
 def test_devices_of_a_cpu_share_what_is_available(monkeypatch):
     cpus = [SimpleNamespace(memory_stats=lambda: None)] * 2
-    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=90))
-    monkeypatch.setattr(memory, "_left_by_groups", lambda root: iter([60, 80]))
-    assert memory.free_memory(cpus) == 30
-    monkeypatch.setattr(memory, "_left_by_groups", lambda root: iter([]))
-    assert memory.free_memory(cpus) == 45
+    monkeypatch.setattr(memory_plan.psutil, "virtual_memory", lambda: SimpleNamespace(available=90))
+    monkeypatch.setattr(memory_plan, "_left_by_groups", lambda root: iter([60, 80]))
+    assert memory_plan.free_memory(cpus) == 30
+    monkeypatch.setattr(memory_plan, "_left_by_groups", lambda root: iter([]))
+    assert memory_plan.free_memory(cpus) == 45
 
 
 V2 = {"memory.max": "1000", "memory.current": "700", "memory.stat": "anon 3\ninactive_file 40"}
@@ -175,8 +172,8 @@ def test_control_groups_limit_what_is_free(tmp_path, line, folders, wanted):
             (tmp_path / "sys/fs/cgroup" / folder / name).write_text(text + "\n")
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/self/cgroup").write_text(line + "\n")
-    assert list(memory._left_by_groups(tmp_path)) == wanted
+    assert list(memory_plan._left_by_groups(tmp_path)) == wanted
 
 
 def test_without_control_groups_none_limits(tmp_path):
-    assert list(memory._left_by_groups(tmp_path)) == []
+    assert list(memory_plan._left_by_groups(tmp_path)) == []

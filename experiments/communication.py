@@ -1,4 +1,4 @@
-"""What one training step sends between devices: `python -m experiments.communication`."""
+"""Count what a training step sends between devices: `python -m experiments.communication`."""
 
 import dataclasses
 import math
@@ -29,12 +29,12 @@ _ARRAY = re.compile(r"\b[a-z]+(?P<bits>\d+)\[(?P<sizes>[\d,]*)\]")
 
 
 class Traffic(NamedTuple):
-    """What a compiled step sends.
+    """The communication of a compiled step.
 
     Attributes:
-      payload: name of the collective -> bytes of its whole arrays, once a step.
-      looped: collectives within a loop, which run more than once a step.
-      host: transfers to or from the host within the step.
+      payload: name of a collective -> bytes of its whole arrays in one step.
+      looped: number of collectives inside a loop, which run more than once a step.
+      host: number of transfers to or from the host.
     """
 
     payload: dict[str, int]
@@ -42,8 +42,8 @@ class Traffic(NamedTuple):
     host: int
 
     def sent(self, devices: int) -> float:
-        """Bytes that each device sends a step, where collectives run around a ring."""
-        rounds = {"all-reduce": 2}  # a sum into parts, then a gather of them
+        """Counts the bytes that each device sends in a step if collectives run around a ring."""
+        rounds = {"all-reduce": 2}  # a reduce-scatter, then an all-gather
         return sum(
             rounds.get(name, 1) * (devices - 1) / devices * payload
             for name, payload in self.payload.items()
@@ -51,35 +51,41 @@ class Traffic(NamedTuple):
 
 
 def traffic(hlo: str, devices: int) -> Traffic:
-    """Reads the text of a compiled program, as XLA writes it for a CPU."""
-    payload, looped, host, within = {}, 0, 0, ""
+    """Counts the communication in the text of a compiled program, as XLA writes it for a CPU.
+
+    Args:
+      hlo: the text.
+      devices: number of devices.
+    """
+    payload, looped, host, computation = {}, 0, 0, ""
     for line in hlo.splitlines():
         if line and not line[0].isspace():
-            within = line.split(" ")[0]
+            computation = line.split(" ")[0]
         host += bool(_HOST.search(line))
-        if not (found := _COLLECTIVE.search(line)):
+        if not (collective := _COLLECTIVE.search(line)):
             continue
-        looped += within != "ENTRY"
+        looped += computation != "ENTRY"
         size = sum(
             int(array["bits"]) // 8 * math.prod(map(int, filter(None, array["sizes"].split(","))))
-            for array in _ARRAY.finditer(found["shape"])
+            for array in _ARRAY.finditer(collective["shape"])
         )
-        if found["name"] == "reduce-scatter":
-            size *= devices  # its result is a device's part
-        payload[found["name"]] = payload.get(found["name"], 0) + size
+        name = collective["name"]
+        if name == "reduce-scatter":
+            size *= devices  # its result is one device's part
+        payload[name] = payload.get(name, 0) + size
     return Traffic(payload, looped, host)
 
 
 def compiled_text(
     config: TrainConfig, data: Prepared, mesh: Mesh, shard_params: bool, phase: int = 0
 ) -> str:
-    """Compiles one phase of the training step from shapes alone, and returns its text."""
+    """Compiles one phase of the training step from shapes alone; returns the program's text."""
     whole = NamedSharding(mesh, PartitionSpec())
     split = NamedSharding(mesh, PartitionSpec(PERSONAS))
     state = jax.eval_shape(lambda: initial_state(config, data))
-    lying = jax.tree.map(lambda _: whole, state)
+    placement = jax.tree.map(lambda _: whole, state)
     if shard_params:
-        lying = jax.tree.map(lambda spec: NamedSharding(mesh, spec), split_specs(state, mesh))
+        placement = jax.tree.map(lambda spec: NamedSharding(mesh, spec), split_specs(state, mesh))
 
     def shapes(tree, shardings):
         return jax.tree.map(
@@ -88,7 +94,7 @@ def compiled_text(
 
     batch, rates = training_batch(data, config, 0), rates_at(config, 0)
     lowered = lower_steps(config, Placement(mesh, shard_params))[phase](
-        shapes(state, lying),
+        shapes(state, placement),
         shapes(batch, jax.tree.map(lambda _: split, batch)),
         shapes(rates, jax.tree.map(lambda _: whole, rates)),
     )
@@ -106,7 +112,7 @@ def define_flags() -> None:
 def main(argv) -> None:
     given = flags.FLAGS
     startup.start(argv, "--preset=paper")
-    # Which collectives there are does not depend on it, and compiling takes half as long.
+    # The collectives do not depend on optimisations, and compiling takes half as long without.
     jax.config.update("jax_disable_most_optimizations", True)
     with startup.one_sentence("interrupted"):
         config = dataclasses.replace(PRESETS[given.preset], strategy=given.strategy)
@@ -117,7 +123,7 @@ def main(argv) -> None:
 
 
 def show(config: TrainConfig, data: Prepared) -> None:
-    """Prints a table: strong scaling with 16 personas in all, weak with 2 a device."""
+    """Prints a table: strong scaling with 16 personas in total, weak scaling with 2 per device."""
     params = jax.eval_shape(lambda: initial_state(config, data)).params
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
     print(f"{config.strategy}, {count:,} parameters, {4 * count / 1e6:.3f} MB in float32\n")
@@ -127,12 +133,12 @@ def show(config: TrainConfig, data: Prepared) -> None:
     for shard_params in (False, True):
         for devices, personas in sorted({(n, m) for n in sizes for m in (16, 2 * n)}):
             mesh = Mesh(np.array(jax.devices()[:devices]), (PERSONAS,))
-            some = dataclasses.replace(config, meta_batch=personas)
-            found = traffic(compiled_text(some, data, mesh, shard_params), devices)
-            what = ", ".join(f"{k} {v / 1e6:.3f} MB" for k, v in sorted(found.payload.items()))
+            resized = dataclasses.replace(config, meta_batch=personas)
+            sent = traffic(compiled_text(resized, data, mesh, shard_params), devices)
+            what = ", ".join(f"{k} {v / 1e6:.3f} MB" for k, v in sorted(sent.payload.items()))
             print(
                 f"| {'split' if shard_params else 'whole'} | {devices} | {personas} | {what} | "
-                f"{found.sent(devices) / 1e6:.3f} MB | {found.looped} | {found.host} |",
+                f"{sent.sent(devices) / 1e6:.3f} MB | {sent.looped} | {sent.host} |",
                 flush=True,
             )
 

@@ -1,10 +1,8 @@
-"""Time and memory of a step against what makes it larger: `python -m experiments.scaling`."""
+"""Measure how time and memory of a step grow with its sizes: `python -m experiments.scaling`."""
 
 import dataclasses
-import importlib.util
-import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,10 +10,15 @@ from absl import app, flags
 from tqdm import tqdm
 
 from experiments import flags as settings
-from experiments import startup
-from experiments.benchmark.__main__ import check_among, circumstances, say
+from experiments import plots, startup
+from experiments.benchmark.measuring import (
+    check_among,
+    circumstances,
+    say,
+    summarise,
+    time_calls,
+)
 from experiments.benchmark.tables import megabytes, spread, table
-from experiments.scaling_plot import draw
 from mtml_jax.config import GRADIENTS, PRESETS, TrainConfig
 from mtml_jax.data.encode import EncodedDialogue, EncodedPersona, Example
 from mtml_jax.data.episodes import training_batch
@@ -24,14 +27,19 @@ from mtml_jax.data.prepare import Prepared, prepare
 from mtml_jax.data.vocab import UNK
 from mtml_jax.meta.outer import init_state
 from mtml_jax.model import transformer
-from mtml_jax.runs.files import write_json
+from mtml_jax.runs.files import write_bytes, write_json
 from mtml_jax.sharding import Placement, persona_mesh, replicate, split_personas
 from mtml_jax.train.loop import rates_at
 from mtml_jax.train.memory_plan import lower_steps
 
 
 class Axis(NamedTuple):
-    """What grows: a heading with its unit, and the sizes."""
+    """A size that grows.
+
+    Attributes:
+      label: its name with the unit.
+      values: the sizes to measure.
+    """
 
     label: str
     values: tuple[int, ...]
@@ -43,12 +51,14 @@ AXES = {
     "context": Axis("context, tokens", (64, 128, 256, 512)),
     "vocabulary": Axis("vocabulary, words", (5_000, 10_000, 20_000, 50_000)),
 }
+_TIME = {"color": plots.BLUE, "marker": "o", "linestyle": "-"}
+_MEMORY = {"color": plots.VERMILION, "marker": "s", "linestyle": "--"}
 
 
 def define_flags() -> None:
     settings.define_device_flags()
     settings.define_data_flags()
-    # Seconds to compile would be those of a look into the cache.
+    # With a cache of compiled programs, the compile time would be that of a look-up.
     flags.FLAGS.set_default("compilation_cache", "")
     flags.DEFINE_enum("preset", "small", list(PRESETS), "preset whose sizes do not grow")
     flags.DEFINE_enum("gradient", None, GRADIENTS, "method of differentiating through the inner step of mtml (default: the preset's)")
@@ -68,10 +78,14 @@ def main(argv) -> None:
 
 
 def scale(given) -> None:
-    """Runs the whole command; `given` has the flags as attributes."""
+    """Measures every point, and prints, writes and draws them.
+
+    Args:
+      given: the command's flags as attributes.
+    """
     check_among("axes", given.axes, AXES)
-    if given.plot and not importlib.util.find_spec("matplotlib"):
-        raise ImportError("found no matplotlib for --plot; get it with pip install -e '.[plot]'")
+    if given.plot:
+        plots.require_matplotlib("--plot")
     config = dataclasses.replace(PRESETS[given.preset], strategy="mtml")
     if given.gradient:
         config = dataclasses.replace(config, gradient=given.gradient)
@@ -91,12 +105,13 @@ def scale(given) -> None:
     if given.json:
         write_json(given.json, {"rows": rows, "axes": AXES, **circumstances(given)})
     if given.plot:
+        labels = {name: AXES[name].label for name in given.axes}
         title = f"one outer step, mtml, {config.gradient}, preset {given.preset}"
-        draw(rows, {name: AXES[name].label for name in given.axes}, title, given.plot)
+        write_bytes(given.plot, plots.png(draw(rows, labels, title), dpi=130))
 
 
 def scaling_table(rows: Sequence[dict[str, Any]], markdown: bool) -> str:
-    """The points, each beside how much more it is than the first of its axis."""
+    """Formats all points, each with its ratios to the first point of its axis."""
     first = {row["axis"]: row for row in reversed(rows)}
     cells = []
     for row in rows:
@@ -118,15 +133,59 @@ def scaling_table(rows: Sequence[dict[str, Any]], markdown: bool) -> str:
     return table([*header, "compiled in s"], cells, markdown)
 
 
+def draw(rows: Sequence[dict[str, Any]], labels: Mapping[str, str], title: str):
+    """Draws seconds on the left scale and megabytes on the right, one panel for each axis.
+
+    Args:
+      rows: points with axis, value, temporary_bytes and, if timed, median, least and most.
+      labels: axis -> its name with the unit, in the order of the panels.
+      title: title of the figure.
+
+    Returns:
+      The matplotlib figure.
+    """
+    figure = plots.new_figure(10, 7)
+    panels = figure.subplots(2, 2).flat
+    for (axis, label), panel in zip(labels.items(), panels):
+        points = [row for row in rows if row["axis"] == axis]
+        values = [row["value"] for row in points]
+        if "median" in points[0]:
+            panel.plot(values, [row["median"] for row in points], **_TIME)
+            panel.fill_between(
+                values, [row["least"] for row in points], [row["most"] for row in points],
+                color=_TIME["color"], alpha=0.2, linewidth=0,
+            )  # fmt: skip
+            panel.set_ylabel("seconds a step", color=_TIME["color"])
+            memory = panel.twinx()
+        else:
+            memory = panel
+        memory.plot(values, [row["temporary_bytes"] / 1e6 for row in points], **_MEMORY)
+        memory.set_ylabel("temporary memory, MB", color=_MEMORY["color"])
+        for scale in {panel, memory}:
+            scale.set_ylim(bottom=0, top=1.1 * max(scale.dataLim.y1, 1e-9))
+        panel.set_xlabel(label)
+        panel.set_xlim(left=0)
+        panel.set_xticks(values, [f"{v // 1000}k" if v >= 1000 else str(v) for v in values])
+        panel.grid(alpha=0.3)
+    for panel in panels:
+        panel.set_visible(False)
+    figure.suptitle(f"{title} (both scales start at 0)")
+    return figure
+
+
 def _grown(config: TrainConfig, data: Prepared, axis: str, value: int):
-    """(config, data, words) with one size changed; dialogues stay real but for what is said."""
+    """Changes one size; the dialogues stay real in everything else.
+
+    Returns:
+      (config, data, vocabulary size).
+    """
     words = len(data.vocabulary)
     if axis == "personas":
         return dataclasses.replace(config, meta_batch=value), data, words
     if axis == "inner_steps":
         return dataclasses.replace(config, inner_steps=value), data, words
     if axis == "vocabulary":
-        # Words beyond are unknown; where there are fewer, the rest of the matrix is never read.
+        # Rarer words become unknown; if there are fewer words, the other embeddings are not read.
         return config, _with_examples(data, lambda e: _clipped(e, value)), value
     shape = dataclasses.replace(config.shape, rows=1, context=value, small=None)
     data = _with_examples(
@@ -138,7 +197,7 @@ def _grown(config: TrainConfig, data: Prepared, axis: str, value: int):
 
 
 def _with_examples(data, change):
-    """The corpus with every example of train changed."""
+    """Returns the corpus with every training example changed."""
     return dataclasses.replace(
         data,
         train=[
@@ -162,16 +221,16 @@ def _clipped(example: Example, words: int) -> Example:
 
 
 def _lengthened(context: tuple[int, ...], length: int) -> tuple[int, ...]:
-    """The context again and again, to exactly so many tokens."""
+    """Repeats the context to exactly this number of tokens."""
     return (context * -(-length // len(context)))[:length]
 
 
 def _measured(config, data, words, repeats):
-    """Memory and seconds to compile of the outer step; and the seconds of some."""
+    """Measures memory and compile time of the outer step, and the time of some steps."""
     if len(data.train) < config.meta_batch:
         raise ValueError(
-            f"the data have {len(data.train)} personas, want {config.meta_batch} for the largest "
-            "step; choose a larger --data, or --axes without personas"
+            f"expected at least {config.meta_batch} train personas for the largest step, got "
+            f"{len(data.train)}; choose a larger --data, or --axes without personas"
         )
     mesh = persona_mesh(config.meta_batch)
     params = transformer.init(jax.random.key(config.seed), words, config.model)
@@ -190,20 +249,14 @@ def _measured(config, data, words, repeats):
     }
     if not repeats:
         return found
-    seconds = []
-    for _ in range(repeats + 1):
-        clock = time.perf_counter()
+
+    def step_once():
+        nonlocal state  # a step donates the memory of its state
         state, metrics = compiled(state, batch, rates)
-        jax.block_until_ready((state, metrics))
-        seconds.append(time.perf_counter() - clock)
-    seconds = seconds[1:]
-    return {
-        **found,
-        "seconds": seconds,
-        "median": statistics.median(seconds),
-        "least": min(seconds),
-        "most": max(seconds),
-    }
+        return state, metrics
+
+    _, seconds = time_calls(step_once, repeats)
+    return {**found, "seconds": seconds, **summarise(seconds)}
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Breaks the numerics one change at a time, and asks whether a test sees it.
+"""Breaks the numerics one change at a time and checks that a test fails.
 
     python tests/mutants.py --count=150 [--seed=0] [--modules meta/inner model/losses]
 
-Works on a copy of the checkout. Prints each survivor as a diff of one line; what was done
-before is known from `mutants.jsonl`, so that it goes on where it was stopped. Compiled
-programs are kept beside the copy: most of them are those of the mutant before.
+Works on a copy of the checkout and prints each mutant that survives. Results are appended to
+`mutants.jsonl`, from which an interrupted run resumes. Compiled programs are cached next to the
+copy, since most of them are those of the previous mutant.
 """
 
 import argparse
@@ -39,7 +39,7 @@ SWAPS = {
 
 
 def changes(tree):
-    """Functions that change a copy of the tree in place, one thing each."""
+    """Lists (node number, function that changes the node in place) of all possible mutants."""
     found = []
     for number, node in enumerate(ast.walk(tree)):
         if isinstance(node, (ast.BinOp, ast.BoolOp)) and type(node.op) in SWAPS:
@@ -58,7 +58,7 @@ def changes(tree):
 
 
 def _left_out(folder, names):
-    """What a copy of the checkout does without: its history, environments and trained runs."""
+    """Names what is not copied: the history, virtual environments and trained runs."""
     unwanted = shutil.ignore_patterns(".git", ".venv*")(folder, names)
     return unwanted | ({"runs"} & {*names} if Path(folder) == ROOT else set())
 
@@ -106,7 +106,7 @@ def main():
                     timeout=3600,
                 ).returncode
             except subprocess.TimeoutExpired:
-                code = 1  # seen: it does not end
+                code = 1  # it hangs, which the tests would notice
             path.write_text(whole)
             line = getattr(node, "lineno", 0)
             text = f"{name}.py:{line}: {ast.unparse(node)}"

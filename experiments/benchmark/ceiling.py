@@ -1,21 +1,20 @@
-"""What the devices reach at most: a large matrix product on all of them at once."""
-
-import time
+"""Measure the most that the devices reach: a large matrix product on all of them at once."""
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
+from experiments.benchmark.measuring import time_calls
 from mtml_jax.sharding import PERSONAS, split_personas
 
 
 def product_ceiling(mesh: Mesh, dtype: str, repeats: int = 7) -> float:
-    """Operations per second of square matrix products, one on each device at the same time.
+    """Measures square matrix products, one on each device at the same time.
 
     Args:
       mesh: the devices that a step runs on.
-      dtype: of the products.
-      repeats: timings; the best counts, as it is a ceiling.
+      dtype: data type of the matrices.
+      repeats: number of timings, of which the best counts, since the result is a ceiling.
 
     Returns:
       Operations per second of all devices together.
@@ -28,10 +27,5 @@ def product_ceiling(mesh: Mesh, dtype: str, repeats: int = 7) -> float:
             out_specs=PartitionSpec(PERSONAS),
         )
     )  # fmt: skip
-    jax.block_until_ready(product(matrix))
-    seconds = []
-    for _ in range(repeats):
-        clock = time.perf_counter()
-        jax.block_until_ready(product(matrix))
-        seconds.append(time.perf_counter() - clock)
+    _, seconds = time_calls(lambda: product(matrix), repeats)
     return mesh.size * 2 * size**3 / min(seconds)

@@ -1,13 +1,13 @@
-"""One second-order MTML step as PyTorch users write it, in a process of its own: a peer to time.
+"""Time one second-order MTML step as PyTorch users write it, in a process of its own.
 
-`python -m experiments.benchmark.peer_torch FOLDER --way=loop` reads `problem.npz` and `problem.json`, which
-`experiments.benchmark --peers` wrote, and leaves `loop.npz` (loss, meta-gradient) and `loop.json`
-(seconds) beside them. Nothing of JAX is imported here.
+`python -m experiments.benchmark.peer_torch FOLDER --way=loop` reads `problem.npz` and
+`problem.json`, which `experiments.benchmark --peers` writes, and writes `loop.npz` (loss and
+meta-gradient) and `loop.json` (seconds) into the same folder. This file does not import JAX.
 
-Ways: `loop`, a Python loop over personas with `create_graph=True`; `higher`, the same by that
-library; `func`, `torch.func.vmap` of `torch.func.grad` over the personas, a few at a time.
-Contexts, responses and personas are padded to the longest of each dialogue, in `func` to the
-longest of all.
+Ways: `loop` is a Python loop over personas with `create_graph=True`; `higher` is the same loop
+with the library of that name; `func` is `torch.func.vmap` of `torch.func.grad` over a few
+personas at a time. Contexts, responses and personas are padded to the longest of each dialogue,
+in `func` to the longest of all dialogues.
 """
 
 import argparse
@@ -41,7 +41,7 @@ class Model(torch.nn.Module):
         )
 
     def forward(self, context, response, persona, alpha):
-        """alpha L_res + (1 - alpha) L_rec; ids [example, token], 0 where there is none."""
+        """alpha L_res + (1 - alpha) L_rec; ids [example, token], 0 in padding."""
         memory, seen = self.encode(context)
         loss_response = self.task(memory, seen, *response)
         loss_persona = self.task(memory, seen, *persona)
@@ -115,8 +115,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--way", choices=WAYS, default="loop")
-    parser.add_argument("--repeats", type=int, default=2, help="after one to warm up")
-    parser.add_argument("--chunk", type=int, default=4, help="personas at a time in `func`")
+    parser.add_argument("--repeats", type=int, default=2, help="timed steps, after one that warms up")
+    parser.add_argument("--chunk", type=int, default=4, help="func: personas at a time")
     given = parser.parse_args()
     problem = json.loads((given.folder / "problem.json").read_text())
     with np.load(given.folder / "problem.npz", allow_pickle=False) as arrays:
@@ -141,7 +141,7 @@ def main() -> None:
         **{f"grads/{n.replace('-', '/')}": g.detach().numpy() for n, g in grads.items()},
     )
     report = {
-        "seconds": seconds[1:],  # the first one warmed up
+        "seconds": seconds[1:],  # without the warm-up
         "resident_bytes": most_resident(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -150,7 +150,7 @@ def main() -> None:
 
 
 def _episodes(flat, personas, together):
-    """(support, query) a persona, each (context, response, persona) of padded ids."""
+    """Reads (support, query) of each persona; each is (context, response, persona) of padded ids."""
 
     def side(number, name):
         fields = []

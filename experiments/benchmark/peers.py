@@ -1,18 +1,17 @@
-"""The same meta-gradient here and in PyTorch processes: agreement first, then times."""
+"""Compare the meta-gradient with PyTorch processes: agreement first, then times."""
 
 import dataclasses
 import functools
 import json
 import math
 import pathlib
-import statistics
 import subprocess
 import tempfile
-import time
 
 import jax
 import numpy as np
 
+from experiments.benchmark.measuring import summarise, time_calls
 from experiments.benchmark.memory import most_resident, reset_most_resident
 from mtml_jax.config import TrainConfig
 from mtml_jax.data.encode import EncodedDialogue
@@ -24,13 +23,11 @@ from mtml_jax.sharding import Placement, persona_mesh, replicate, split_personas
 from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.loop import initial_state, rates_at
 
-# Of the meta-gradient, relative to its norm. At preset paper float32 is 1.4e-4 (here) and 0.5e-4
-# (PyTorch) away from float64, and a first-order gradient 830e-4.
+# The largest difference of two meta-gradients over the norm of one. At preset paper, float32
+# differs from float64 by 1.4e-4 here and by 0.5e-4 in PyTorch, and first order by 830e-4.
 _TOLERANCE = 3e-4
-
-
-_STEP = 0  # the batch
-WAYS = {
+_STEP = 0  # the training step whose batch is used
+WAYS = {  # name of a PyTorch implementation -> how tables call it
     "loop": "loop with create_graph",
     "higher": "higher",
     "func": "torch.func, vmap of grad",
@@ -40,23 +37,24 @@ WAYS = {
 def compare_with_peers(
     config: TrainConfig, data: Prepared, ways, python: str, repeats: int, chunk: int, say
 ) -> list[dict]:
-    """Times the meta-gradient of one batch of mtml, here in three settings and in PyTorch.
+    """Times the meta-gradient of one batch of mtml, in three configurations here and in PyTorch.
 
     Args:
-      config: of mtml; the smallest setting is one persona at a time, rematerialised,
-        forward over reverse, and the fastest one takes finite differences.
-      data: prepared for it.
-      ways: of `WAYS`.
-      python: interpreter that has PyTorch.
-      repeats: timed steps of each, after one to warm up.
-      chunk: personas at a time of the way "func".
-      say: takes lines for the user, without times.
+      config: the configuration of mtml, which is measured as "default". The "smallest" computes
+        one persona at a time in mixed mode and recomputes layers; the "fastest" takes finite
+        differences.
+      data: the corpus, prepared for `config`.
+      ways: names of `WAYS`.
+      python: path of a Python interpreter that has PyTorch.
+      repeats: number of timed steps of each, after one that warms up.
+      chunk: number of personas that the way "func" computes at a time.
+      say: prints a line for the user.
 
     Returns:
-      A row each; all of them agree.
+      One row for each; all meta-gradients agree.
 
     Raises:
-      ValueError: no peer runs, or a loss or meta-gradient is another than ours.
+      ValueError: no peer ran, or its loss or meta-gradient differs from ours.
     """
     smallest = dataclasses.replace(
         config,
@@ -66,8 +64,10 @@ def compare_with_peers(
     )
     params = jax.device_get(initial_state(config, data).params)
     settings = {"smallest": smallest, "default": config}
-    if config.model.activation != "relu":  # whose kinks a finite difference does not see
+    if config.model.activation != "relu":  # finite differences do not see its kinks
         settings["fastest"] = dataclasses.replace(config, gradient="finite_difference")
+
+    # Measure our own configurations; the first one is what all others have to agree with.
     rows, agreed = [], None
     for name, ours in settings.items():
         what = f"ours, {name} ({ours.gradient.replace('_', ' ')})"
@@ -77,6 +77,8 @@ def compare_with_peers(
             row["difference"] = _compare(what, *agreed, loss, grads)
         agreed = agreed or (loss, grads)
         rows.append({"row": "peers", "what": what, "difference": 0.0, **row})
+
+    # Run each peer in a process of its own on the same batch and the same parameters.
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         _write_problem(folder, config, data, _STEP, params)
@@ -96,18 +98,21 @@ def compare_with_peers(
                     "difference": _compare(f"PyTorch {way}", loss, named, *agreed),
                     "resident_bytes": report["resident_bytes"],
                     "threads": report["threads"],
-                    **_times(report["seconds"]),
+                    "seconds": report["seconds"],
+                    **summarise(report["seconds"]),
                 }
             )
     if len(rows) == len(settings):
-        raise ValueError("no PyTorch way ran, so there is nothing to compare; see --peers_python")
+        raise ValueError(
+            "expected at least one PyTorch implementation to run, got none; see --peers_python"
+        )
     for row in rows:
         row["to_ours"] = {name: row["median"] / one["median"] for name, one in zip(settings, rows)}
     return rows
 
 
 def _time_ours(config, data, params, repeats):
-    """(times and memory, loss, meta-gradient by name) of this process."""
+    """Returns (times and memory, loss, meta-gradient by name) of this process."""
     mesh = persona_mesh(config.meta_batch)
     gradient = jax.jit(
         functools.partial(
@@ -124,30 +129,18 @@ def _time_ours(config, data, params, repeats):
     )
     compiled = gradient.lower(*arguments).compile()
     reset_most_resident()
-    seconds = []
-    for _ in range(repeats + 1):
-        clock = time.perf_counter()
-        grads, metrics = jax.block_until_ready(compiled(*arguments))
-        seconds.append(time.perf_counter() - clock)
+    (grads, metrics), seconds = time_calls(lambda: compiled(*arguments), repeats)
     times = {
-        **_times(seconds[1:]),
+        "seconds": seconds,
+        **summarise(seconds),
         "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
         "resident_bytes": most_resident(),
     }
     return times, float(metrics.loss), named_leaves(grads)
 
 
-def _times(seconds):
-    return {
-        "seconds": seconds,
-        "median": statistics.median(seconds),
-        "least": min(seconds),
-        "most": max(seconds),
-    }
-
-
 def _run(command, way, say) -> bool:
-    """Whether the way ran; its lines are said as they come."""
+    """Runs a peer and prints its lines as they come; returns whether it succeeded."""
     with tempfile.TemporaryFile("w+") as errors:
         with subprocess.Popen(
             command,
@@ -167,7 +160,7 @@ def _run(command, way, say) -> bool:
 
 
 def named_leaves(tree) -> dict[str, np.ndarray]:
-    """Arrays by their path, like "encoder/0/feed_forward/hidden"."""
+    """Names arrays by their path, such as "encoder/0/feed_forward/hidden"."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
         for path, leaf in jax.tree.leaves_with_path(tree)
@@ -175,6 +168,7 @@ def named_leaves(tree) -> dict[str, np.ndarray]:
 
 
 def _write_problem(folder, config, data, step, params):
+    """Writes the parameters, the episodes and the settings that a peer reads."""
     triples = sample_episodes(data.train, config.meta_batch, config.seed, step)
     arrays = {f"params/{name}": leaf for name, leaf in named_leaves(params).items()}
     for number, (_, *sides) in enumerate(triples):
@@ -194,7 +188,7 @@ def _write_problem(folder, config, data, step, params):
 
 
 def _padded(dialogue: EncodedDialogue, distinct_start: bool) -> dict[str, np.ndarray]:
-    """Ids of all turns, padded to the longest of the dialogue."""
+    """Pads the ids of all turns to the longest of the dialogue."""
     start = START_PERSONA if distinct_start else START
     turns = tuple(dialogue.examples)
     fields = {
@@ -213,19 +207,19 @@ def _padded(dialogue: EncodedDialogue, distinct_start: bool) -> dict[str, np.nda
 
 
 def _compare(who, loss, grads, our_loss, ours):
-    """How far two meta-gradients are apart, relative to the norm of ours."""
+    """Returns the difference of two meta-gradients relative to the norm of ours."""
     if not abs(loss - our_loss) <= 1e-4 * abs(our_loss):
         raise ValueError(
-            f"{who} got loss {loss:.6f}, we got {our_loss:.6f}: not the same step, so its time "
-            "says nothing"
+            f"expected loss {our_loss:.6f} from {who}, got {loss:.6f}; it computes another step, "
+            "so its time cannot be compared"
         )
-    apart = {name: grads[name] - mine for name, mine in ours.items()}
-    difference = _norm(apart) / _norm(ours)
+    gaps = {name: grads[name] - mine for name, mine in ours.items()}
+    difference = _norm(gaps) / _norm(ours)
     if not difference <= _TOLERANCE:
-        worst = max(apart, key=lambda name: _norm({name: apart[name]}))
+        worst = max(gaps, key=lambda name: _norm({name: gaps[name]}))
         raise ValueError(
-            f"{who} got another meta-gradient than we did: {difference:.1e} of its norm apart, "
-            f"want at most {_TOLERANCE:.0e}; most of it in {worst}"
+            f"expected the meta-gradient of {who} within {_TOLERANCE:.0e} of the norm of ours, got "
+            f"a difference of {difference:.1e}; most of it is in {worst}"
         )
     return difference
 

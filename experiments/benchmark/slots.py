@@ -1,24 +1,24 @@
-"""How much of what a packed step multiplies is real, counted on its arrays."""
+"""Count how much of a packed step's work is on real tokens, from its arrays."""
 
 import numpy as np
 
-from experiments.operations import Work, forward_operations, prices_of_slots
 from mtml_jax.config import ModelConfig
+from mtml_jax.meta.cost import Work, prices_of_slots
 from mtml_jax.types import Episode
 
 
 def real_shares(episode: Episode, model: ModelConfig, vocabulary: int) -> dict[str, float]:
-    """Real over executed: slots by stack, pairs of attention, and operations.
+    """Divides real by executed work: slots of each stack, attention pairs, and operations.
 
     Args:
-      episode: with a leading persona axis, on the host.
-      model: sizes.
+      episode: episodes with a leading persona axis, on the host.
+      model: sizes of the Transformer.
       vocabulary: number of words V.
 
     Returns:
-      "encoder" and "decoder", shares of their slots; "products", of the operations of all
-      projections, feed-forward layers and logits; "attention", of those of its pairs;
-      "total", of all together.
+      The real shares: "encoder" and "decoder" of their slots; "products" of the operations of
+      all projections, feed-forward layers and logits; "attention" of the operations of
+      attention pairs; "total" of all operations.
     """
     real, executed = Work(), Work()
     for tiles in (*episode.support, *episode.query):
@@ -27,8 +27,8 @@ def real_shares(episode: Episode, model: ModelConfig, vocabulary: int) -> dict[s
             real, executed = real.plus(more_real), executed.plus(more_executed)
 
     def share(*fields):
-        kept = [value if name in fields else 0 for name, value in zip(Work._fields, prices)]
-        return float(np.dot(real, kept) / np.dot(executed, kept))
+        chosen = [value if name in fields else 0 for name, value in zip(Work._fields, prices)]
+        return float(np.dot(real, chosen) / np.dot(executed, chosen))
 
     prices = prices_of_slots(model, vocabulary)
     slots, pairs = Work._fields[:2], Work._fields[2:]
@@ -37,18 +37,20 @@ def real_shares(episode: Episode, model: ModelConfig, vocabulary: int) -> dict[s
         "decoder": real.targets / executed.targets,
         "products": share(*slots),
         "attention": share(*pairs),
-        "total": forward_operations(real, model, vocabulary)
-        / forward_operations(executed, model, vocabulary),
+        "total": share(*Work._fields),
     }
 
 
 def tile_work(context_NRS, target_NT, task_NT) -> tuple[Work, Work]:
-    """Counts the (real, executed) work of one persona's tiles of one kind.
+    """Counts the work of one persona's tiles of one kind.
 
     Args:
-      context_NRS: segments of the contexts' slots, 0 where there is none.
-      target_NT: segments of the contexts that the targets' slots read, 0 where there is none.
+      context_NRS: segment of each context slot, 0 in padding.
+      target_NT: segment of the context that each target slot reads, 0 in padding.
       task_NT: task of each target slot.
+
+    Returns:
+      (work on real tokens, executed work).
     """
     _, rows, slots = context_NRS.shape
     stream = target_NT.shape[1]

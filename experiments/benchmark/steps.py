@@ -1,4 +1,4 @@
-"""Rows of the benchmark for outer steps: time, memory, and both against what is counted."""
+"""Measure outer steps: time and memory, next to the operations counted from their data."""
 
 import dataclasses
 import itertools
@@ -12,10 +12,10 @@ from tqdm import tqdm
 
 from experiments.benchmark.ceiling import product_ceiling
 from experiments.benchmark.slots import real_shares
-from experiments.operations import StepCount, count_step
 from mtml_jax.config import TrainConfig
 from mtml_jax.data.episodes import sample_episodes, training_batch
 from mtml_jax.data.prepare import Prepared
+from mtml_jax.meta.cost import StepCount, count_step, mode_of
 from mtml_jax.sharding import Placement, persona_mesh, replicate, split_personas
 from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.loop import initial_state, rates_at
@@ -24,27 +24,33 @@ from mtml_jax.train.memory_plan import lower_steps
 
 @dataclasses.dataclass
 class Setting:
-    """One phase of one setting, compiled, with the batches that it is timed on."""
+    """One phase of a configuration, compiled, with the batches that it is timed on.
+
+    Attributes:
+      config: the configuration.
+      phase: index of the phase in its strategy.
+      step: compiled (state, batch, rates) -> (state, metrics).
+      compile_seconds: time to compile it.
+      batches: real batches on the devices.
+      counts: the counted work of each batch.
+      shares: the real share of each batch's slots, from `real_shares`.
+      seconds: measured times, one list for each round.
+    """
 
     config: TrainConfig
     phase: int
-    step: Any  # compiled: (state, batch, rates) -> (state, metrics)
+    step: Any
     compile_seconds: float
     batches: list
     counts: list[StepCount]
     shares: list[dict[str, float]]
-    seconds: list[list[float]] = dataclasses.field(default_factory=list)  # round by round
+    seconds: list[list[float]] = dataclasses.field(default_factory=list)
 
     @property
     def name(self) -> str:
+        """The strategy, and the phase where it has several."""
         several = len(STRATEGIES[self.config.strategy].phases) > 1
         return self.config.strategy + (f", phase {self.phase + 1}" if several else "")
-
-    @property
-    def price(self) -> str:
-        """Its key in `operations.PRICES`."""
-        adapts = STRATEGIES[self.config.strategy].adapts
-        return self.config.gradient if adapts else "supervised"
 
 
 def variants(
@@ -54,7 +60,7 @@ def variants(
     chunks: Iterable[int | None],
     remats: Iterable[bool],
 ) -> Iterator[TrainConfig]:
-    """All settings; strategies without an inner step have no gradient mode to choose."""
+    """Yields every combination; strategies without an inner step have no gradient mode to vary."""
     for strategy in strategies:
         for gradient, chunk, remat in itertools.product(
             gradients if STRATEGIES[strategy].adapts else [config.gradient], chunks, remats
@@ -75,18 +81,19 @@ def measure_steps(
     repeats: int,
     say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """Times all settings in turn, round by round, so that a slow minute meets them all.
+    """Times all configurations alternately, so that a slow minute of the machine affects them all.
 
     Args:
-      configs: settings.
-      data_of: the prepared corpus for the strategy of a setting.
-      batches: real batches of training, from step 0; phases share them in turn.
-      repeats: rounds.
-      say: takes lines for the user.
+      configs: the configurations.
+      data_of: returns the prepared corpus for a configuration.
+      batches: number of real training batches, from step 0; phases take them in turn.
+      repeats: number of timed rounds, after one that warms up.
+      say: prints a line for the user.
 
     Returns:
-      One row a setting, see `_row`; first that of the ceiling.
+      The row of the ceiling, then one row for each configuration; see `_row`.
     """
+    # Compile every phase of every configuration.
     configs = list(configs)
     mesh = persona_mesh(configs[0].meta_batch)
     settings = []
@@ -98,6 +105,8 @@ def measure_steps(
                 f"{memory / 1e6:,.0f} MB of temporary memory"
             )
             settings.append(setting)
+
+    # Time them in rounds, between two measurements of the ceiling.
     rates = replicate(rates_at(configs[0], 0), mesh)
     ceilings = [product_ceiling(mesh, configs[0].model.dtype)]
     rounds = repeats + 1  # the first one warms up
@@ -105,7 +114,7 @@ def measure_steps(
     with tqdm(total=total, desc="steps", unit="step", leave=False, disable=None) as bar:
         for _ in range(rounds):
             for setting in settings:
-                # Fresh, because a step takes over its state's memory, and the same for all.
+                # A new state, because a step donates its state's memory; the same one for all.
                 state = replicate(initial_state(setting.config, data_of(setting.config)), mesh)
                 seconds = []
                 for batch in setting.batches:
@@ -118,6 +127,8 @@ def measure_steps(
                     bar.update()
                 setting.seconds.append(seconds)
     ceilings.append(product_ceiling(mesh, configs[0].model.dtype))
+
+    # Make rows of the times, and compare them.
     ceiling = max(ceilings)
     rows = [
         {
@@ -138,12 +149,14 @@ def measure_steps(
 
 
 def _compile(config, data, mesh, batches):
-    phases = STRATEGIES[config.strategy].phases
+    """Yields a `Setting` for each phase of a configuration."""
+    strategy = STRATEGIES[config.strategy]
     state = replicate(initial_state(config, data), mesh)
     rates = replicate(rates_at(config, 0), mesh)
     words = len(data.vocabulary)
-    for number, (tasks, lower) in enumerate(zip(phases, lower_steps(config, Placement(mesh)))):
-        steps = [s for s in range(batches) if (s + 1) % len(phases) == number]
+    lowering = lower_steps(config, Placement(mesh))
+    for number, (tasks, lower) in enumerate(zip(strategy.phases, lowering)):
+        steps = [s for s in range(batches) if strategy.phase_of(s) == number]
         packed = [training_batch(data, config, s, devices=mesh.size) for s in steps]
         triples = [sample_episodes(data.train, config.meta_batch, config.seed, s) for s in steps]
         placed = [split_personas(batch, mesh) for batch in packed]
@@ -164,26 +177,25 @@ def _label(setting):
     config = setting.config
     chunk = config.persona_chunk or "default"
     remat = ", remat" if config.model.remat else ""
-    return f"{setting.name}, {setting.price}, chunk {chunk}{remat}"
+    return f"{setting.name}, {mode_of(config)}, chunk {chunk}{remat}"
 
 
 def _row(name, phases, ceiling):
-    """A row from the seconds of one phase, or of all phases of a setting in turn."""
+    """Makes a row of the times of one phase, or of all phases of a configuration in turn."""
     config = phases[0].config
+    mode = mode_of(config)
     rounds = [[s for p in phases for s in p.seconds[n]] for n in range(len(phases[0].seconds))]
     means = [statistics.fmean(seconds) for seconds in rounds[1:]]
     median = statistics.median(means)
     counts = [count for p in phases for count in p.counts]
     shares = [share for p in phases for share in p.shares]
-    operations = statistics.fmean(
-        count.operations(p.price) for p in phases for count in p.counts
-    )
+    operations = statistics.fmean(count.operations(mode) for count in counts)
     memory = [p.step.memory_analysis() for p in phases]
     return {
         "row": "steps",
         "what": name,
         "strategy": config.strategy,
-        "gradient": phases[0].price,
+        "gradient": mode,
         "persona_chunk": config.persona_chunk,
         "remat": config.model.remat,
         "median": median,
@@ -204,11 +216,11 @@ def _row(name, phases, ceiling):
 
 
 def _compare(rows):
-    """Adds to a row its ratio to first order of the same setting, and amtml's to mtml."""
+    """Adds each row's ratio to the first-order row that is otherwise the same, and to mtml's."""
 
-    def find(row, **changed):
-        same = ("strategy", "gradient", "persona_chunk", "remat", "what")
-        wanted = {name: row[name] for name in same} | changed
+    def find(row, **changes):
+        keys = ("strategy", "gradient", "persona_chunk", "remat", "what")
+        wanted = {name: row[name] for name in keys} | changes
         for other in rows:
             if all(other.get(name) == value for name, value in wanted.items()):
                 return other

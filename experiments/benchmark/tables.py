@@ -1,11 +1,12 @@
-"""The rows of `experiments.benchmark` as tables of text or Markdown."""
+"""Format the rows of the benchmark as tables, in plain text or Markdown."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 
 def benchmark_tables(rows: Sequence[dict[str, Any]], markdown: bool) -> str:
-    """One table for each kind of rows that is there."""
+    """Formats one table for each kind of row that was measured."""
     parts = []
     for kinds, columns in (
         (("steps",), _STEPS),
@@ -24,7 +25,7 @@ def benchmark_tables(rows: Sequence[dict[str, Any]], markdown: bool) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool) -> str:
-    """Cells in columns: aligned for a terminal, or as Markdown."""
+    """Formats cells in columns, aligned for a terminal or as Markdown."""
     if markdown:
         lines = [header, ["---"] * len(header), *rows]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -36,7 +37,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool) 
 
 
 def spread(row: dict[str, Any]) -> str:
-    """The median, and the least to the most."""
+    """Formats the median with the least and the most."""
     return f"{row['median']:.3g} ({row['least']:.3g} to {row['most']:.3g})"
 
 
@@ -87,12 +88,12 @@ _CALLS = {
 _PEERS = {
     "way": lambda row: row["what"],
     "seconds": spread,
-    "over our fastest": lambda row: f"{row['to_ours']['fastest']:.2f}",
+    "over our fastest": lambda row: f"{row['to_ours'].get('fastest', math.nan):.2f}",
     "over our default": lambda row: f"{row['to_ours']['default']:.2f}",
     "over our smallest": lambda row: f"{row['to_ours']['smallest']:.2f}",
     "resident MB, whole process": lambda row: megabytes(row["resident_bytes"]),
     "temporary MB": lambda row: (
         megabytes(row["temporary_bytes"]) if "temporary_bytes" in row else ""
     ),
-    "meta-gradient apart": lambda row: f"{row['difference']:.0e}" if row["difference"] else "",
+    "difference of meta-gradients": lambda row: f"{row['difference']:.0e}" if row["difference"] else "",
 }

@@ -1,5 +1,6 @@
 #!/bin/bash
-# A spot slice of 16 v5e chips, a process a host; REPOSITORY and NFS (HOST:/SHARE, for runs) given:
+# Trains on a spot slice of 16 v5e chips with one process per host. Set REPOSITORY, and NFS to
+# HOST:/SHARE for the runs:
 # NAME=mtml ZONE=us-west4-a REPOSITORY=... NFS=... experiments/jobs/tpu_vm.sh
 set -u
 tpu() { gcloud compute tpus tpu-vm "$1" "$NAME" --zone="$ZONE" "${@:2}"; }
@@ -9,14 +10,14 @@ train='cd mtml && exec .venv/bin/python -m experiments.train --strategy=amtml --
   --data=personachat --data_dir=../runs/personachat --workdir=../runs/amtml --coordinator=auto'
 
 while true; do
-  # A preempted slice does not come back: make it anew, and go on from the last checkpoint.
+  # A preempted slice is lost: create a new one, and training resumes from the last checkpoint.
   if [ "$(tpu describe --format='value(state)')" != READY ]; then
     tpu delete --quiet
     tpu create --accelerator-type=v5litepod-16 --version=v2-alpha-tpuv5-lite --spot
     tpu ssh --worker=all --command="$install"
   fi
   tpu ssh --worker=all --command="$train" && exit
-  # SIGTERM, at a preemption, saves. What went wrong on a slice that is still there stops this.
+  # At a preemption, SIGTERM makes training save. Any failure on a slice that still exists stops.
   sleep 60
   [ "$(tpu describe --format='value(state)')" = READY ] && exit 1
 done

@@ -1,4 +1,4 @@
-"""What `experiments.study` leaves in a folder, read and checked."""
+"""Read and check the folder that `experiments.study` writes."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from experiments.study.rows import GROUPS, ROWS
 from mtml_jax.eval.scores import Statistics
 
 Stage = tuple[str, int, int]  # system, shots, epoch
-# Systems of which there is only the likelihood of the gold replies, one's minus another's.
+# Pairs of systems whose log-likelihoods of the human replies are subtracted.
 GAINS = {"own minus unadapted": ("own", "unadapted"),
          "other minus unadapted": ("other", "unadapted"),
          "own minus other": ("own", "other")}  # fmt: skip
@@ -23,22 +23,22 @@ class Cell(NamedTuple):
     """One row of the study with one seed.
 
     Attributes:
-      told: what the file says beside the statistics.
-      statistics: by stage.
+      record: the contents of the file without the statistics.
+      statistics: stage -> statistics of the personas.
     """
 
-    told: dict[str, Any]
+    record: dict[str, Any]
     statistics: dict[Stage, Statistics]
 
 
 class Study(NamedTuple):
-    """All that was found.
+    """The results of a study.
 
     Attributes:
-      folder: where.
-      settings: of study.json.
-      tuning: of the trials before the grid, with their names.
-      rows: row -> seed -> cell; in the order of `study_rows`.
+      folder: the folder that they were read from.
+      settings: the contents of study.json.
+      tuning: the contents of tuning/*.json, each with its name.
+      rows: row -> seed -> cell, in the order of `study.rows.ROWS`.
     """
 
     folder: Path
@@ -47,25 +47,25 @@ class Study(NamedTuple):
     rows: dict[str, dict[int, Cell]]
 
     def cells(self) -> list[Cell]:
-        """All cells, row by row."""
+        """Lists all cells, row by row."""
         return [cell for seeds in self.rows.values() for cell in seeds.values()]
 
     def group(self, *names: str) -> list[str]:
-        """The rows of some groups, in order."""
-        return [row for row in self.rows if _any(self.rows[row]).told["group"] in names]
+        """Lists the rows of some groups, in order."""
+        return [row for row in self.rows if _any(self.rows[row]).record["group"] in names]
 
     def label(self, row: str) -> str:
-        """What a row is called, whether it is there or not."""
+        """Returns the name of a row in tables, whether it has cells or not."""
         if row in self.rows:
-            return _any(self.rows[row]).told["label"]
+            return _any(self.rows[row]).record["label"]
         return ROWS[row].label if row in ROWS else row
 
     def base(self, row: str) -> str | None:
-        """The row that an ablation changes; None where there is none."""
-        return _any(self.rows[row]).told.get("base") if row in self.rows else None
+        """Returns the row that an ablation changes; None for other rows."""
+        return _any(self.rows[row]).record.get("base") if row in self.rows else None
 
     def shots(self) -> int:
-        """Of the endpoint."""
+        """The number of shots of the endpoint."""
         return self.settings["endpoint"]["shots"]
 
     def last(self) -> int:
@@ -73,11 +73,11 @@ class Study(NamedTuple):
         return max(self.settings["epochs"])
 
     def has(self, name: str) -> bool:
-        """Whether some cell has a statistic."""
-        return any(name in found for cell in self.cells() for found in cell.statistics.values())
+        """Whether any cell has this statistic."""
+        return any(name in of for cell in self.cells() for of in cell.statistics.values())
 
     def missing(self) -> dict[str, list[int]]:
-        """Row -> the seeds without a cell, of the paper's rows, its control and what is there."""
+        """Maps rows to their seeds without a cell: the paper's rows, the control, and all present."""
         wanted = {row: None for row in (*GROUPS["paper"], *self.rows)}
         lacking = {
             row: [s for s in range(self.settings["seeds"]) if s not in self.rows.get(row, {})]
@@ -87,21 +87,21 @@ class Study(NamedTuple):
 
 
 def read_study(folder: Path) -> Study:
-    """Reads the folder of a study; cells that are not there yet are no error.
+    """Reads the folder of a study, in which some cells may still be missing.
 
     Raises:
-      ValueError: it is no such folder, holds no cell, or a file of it cannot be understood.
+      ValueError: the folder is not that of a study or has no cells, or a file is malformed.
     """
     if not (folder / "study.json").is_file():
         raise ValueError(
-            f"{folder}: found no study.json, want a folder that experiments.study has written"
+            f"{folder}: expected a folder written by experiments.study, got no study.json"
         )
     settings = _read(folder / "study.json", _SETTINGS)
     for added in settings.get("follow_ups", []):
         if not isinstance(added, dict) or not set(_FOLLOW_UP) <= set(added):
             raise ValueError(
-                f"{folder / 'study.json'}: found a follow-up {added!r}, want "
-                f"{', '.join(_FOLLOW_UP)}: two rows, some seeds, and when they were chosen"
+                f"{folder / 'study.json'}: expected a follow-up with {', '.join(_FOLLOW_UP)} (two "
+                f"rows, some seeds, and when they were fixed), got {added!r}"
             )
     tuning = [
         {"name": path.stem, **_read(path, ("strategy", "inner_lr"))}
@@ -110,51 +110,54 @@ def read_study(folder: Path) -> Study:
     cells = [_cell(path) for path in sorted((folder / "cells").glob("*.json"))]
     if not cells:
         raise ValueError(
-            f"{folder}: found no cells, want at least one file in its folder cells; run "
+            f"{folder}: expected at least one file in the folder cells, got none; run "
             "experiments.study first"
         )
     sizes = {len(s["dialogues"]) for c in cells for s in c.statistics.values()}
     if len(sizes) != 1:
         raise ValueError(
-            f"{folder / 'cells'}: found cells of {' and '.join(map(str, sorted(sizes)))} personas, "
-            "want all of one study, which tests the same personas; remove the others"
+            f"{folder / 'cells'}: expected cells of one study, which tests the same personas, got "
+            f"cells with {' and '.join(map(str, sorted(sizes)))} personas; remove those of another "
+            "study"
         )
     rows: dict[str, dict[int, Cell]] = {}
     for cell in sorted(cells, key=_place):
-        rows.setdefault(cell.told["row"], {})[cell.told["seed"]] = cell
+        rows.setdefault(cell.record["row"], {})[cell.record["seed"]] = cell
     return Study(folder, settings, tuning, rows)
 
 
 def _place(cell):
+    """The sorting key of a cell: rows that are no longer known come last."""
     known = {name: place for place, name in enumerate(ROWS)}
-    row = cell.told["row"]
-    return known.get(row, len(known)), row, cell.told["seed"]
+    row = cell.record["row"]
+    return known.get(row, len(known)), row, cell.record["seed"]
 
 
 def _cell(path):
-    told = _read(path, (*_CELL, "test"))
+    record = _read(path, (*_CELL, "test"))
     try:
         statistics = {
             (row["system"], row["shots"], row["epoch"]): {
-                # Numbers that JSON has not, such as infinity, are kept as strings.
+                # Numbers that JSON lacks, such as infinity, are stored as strings.
                 name: np.array(values, float)
                 for name, values in row["statistics"].items()
             }
-            for row in told.pop("test")
+            for row in record.pop("test")
         }
         for found in statistics.values():
             if {len(values) for values in found.values()} != {len(found["dialogues"])}:
                 raise ValueError("statistics of different lengths")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{path}: found a test that cannot be read ({error!r}), want statistics with an entry "
-            "a persona; remove the file and run the study again"
+            f"{path}: expected test statistics with one entry for each persona, got {error!r}; "
+            "remove the file and run the study again"
         ) from None
     statistics |= _gains(statistics)
-    return Cell(told, statistics)
+    return Cell(record, statistics)
 
 
 def _gains(statistics):
+    """Computes the statistics of the pairs in `GAINS`."""
     found = {}
     for system, shots, epoch in statistics:
         for name, (one, other) in GAINS.items():
@@ -174,13 +177,13 @@ def _read(path, wanted):
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(
-            f"{path}: found no JSON ({error}), want what experiments.study writes; remove the "
-            "file and run the study again"
+            f"{path}: expected JSON from experiments.study, got {error}; remove the file and run the "
+            "study again"
         ) from None
     lacking = [name for name in wanted if not isinstance(value, dict) or name not in value]
     if lacking:
         raise ValueError(
-            f"{path}: found no {lacking[0]!r}, want what experiments.study writes; remove the "
+            f"{path}: expected {lacking[0]!r} as experiments.study writes it, got none; remove the "
             "file and run the study again"
         )
     return value

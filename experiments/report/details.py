@@ -1,14 +1,15 @@
-"""What stands behind the scores of a study: its setting, tuning, reconstruction, cost, samples."""
+"""Describe a study behind its scores: setting, tuning, reconstruction, samples and cost."""
 
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from experiments.report.cells import Study
-from experiments.report.page import Block, Code, Heading, Number, Said, Table, Text, fixed
+from experiments.report.cells import Cell, Study
+from experiments.report.page import Block, Code, Heading, Number, Said, Table, Text
 from experiments.report.paper_numbers import EPOCHS_AT_TEST, INNER_LR, OUTER_LR
+from experiments.report.scores import fixed
 
 _SAMPLES = 3  # contexts of table 1
 _MOST_UTTERANCES = 8
@@ -16,54 +17,54 @@ _WHO = {"self": "speaker", "other": "other"}
 
 
 def setting(study: Study) -> list[Block]:
-    """What was run, on what, and by which rates."""
-    given, cells = study.settings, [cell.told for cell in study.cells()]
+    """Lists the data, the learning rates and the machine of a study."""
+    settings, cells = study.settings, [cell.record for cell in study.cells()]
     first = cells[0]
     tests = f"{first['personas']:,} personas, {first['folds']:,} held-out dialogues, "
-    tests += f"{first['turns']:,} replies ({given['split']})"
+    tests += f"{first['turns']:,} replies ({settings['split']})"
     effective = {int(k): n for k, n in (first.get("effective_shots") or {}).items()}
-    told = ("backend", "device_kind", "device_count")  # by the device's own line
+    elsewhere = ("backend", "device_kind", "device_count")  # the row "device" has them
     versions = {
         f"{k} {v}"
         for c in cells
         for k, v in (c.get("versions") or {}).items()
-        if k not in told and v != "not installed"  # mtml_jax itself, run from its checkout
+        if k not in elsewhere and v != "not installed"  # as mtml_jax itself in a checkout
     }
-    rates = given["settings"]
-    chosen_by = f"; chosen by {given['chosen_by']}" if "chosen_by" in given else ""
+    rates = settings["settings"]
+    chosen_by = f"; chosen by {settings['chosen_by']}" if "chosen_by" in settings else ""
     mean = (f"{k}-shot {n:.1f}" for k, n in sorted(effective.items()) if k)
     rows = [
-        ["preset, data", f"{given['preset']}, {given['data']}"],
+        ["preset, data", f"{settings['preset']}, {settings['data']}"],
         ["tested on", tests],
         ["dialogues adapted to, mean", ", ".join(mean)],
-        ["epochs of adapting", _list(given["epochs"]) + _beside_paper(given["epochs"])],
+        ["epochs of adaptation", _list(settings["epochs"]) + _paper_epochs(settings["epochs"])],
         ["rates", ", ".join(f"{name} {value}" for name, value in rates.items()) + chosen_by],
         ["outer steps", _list({c["training"]["iterations"] for c in cells})],
         ["parameters", _list({c["training"]["parameters"] for c in cells})],
         ["NLI scorer", _list({c.get("nli") or "none, so no C-score" for c in cells})],
         ["device", _list({f"{c['device']} x {c['devices']}" for c in cells})],
-        ["commit", _list({c.get("commit") or "not known" for c in cells})],
+        ["commit", _list({c.get("commit") or "unknown" for c in cells})],
         ["versions", _list(versions)],
     ]
     blocks = [Table(["", "setting"], rows, words=True)]
-    if command := given.get("command"):
+    if command := settings.get("command"):
         blocks.append(Code(command))
     return blocks
 
 
 def missing(study: Study) -> list[Block]:
-    """Cells that are not there."""
+    """Lists the cells that are missing."""
     lacking = study.missing()
     if not lacking:
-        return [Text(f"All cells are there, {study.settings['seeds']} seeds a row.")]
-    told = "; ".join(f"{study.label(row)} seed {_list(seeds)}" for row, seeds in lacking.items())
-    return [Text(f"Cells that are not there: {told}.")]
+        return [Text(f"All cells are complete, {study.settings['seeds']} seeds for each row.")]
+    cells = "; ".join(f"{study.label(row)} seed {_list(seeds)}" for row, seeds in lacking.items())
+    return [Text(f"Missing cells: {cells}.")]
 
 
 def tuning(study: Study) -> list[Block]:
-    """The trials on valid personas that the rates were chosen by."""
+    """Lists the trials on valid personas by which the rates were chosen."""
     if not study.tuning:
-        return [Text("The folder holds no tuning table.")]
+        return [Text("The folder has no tuning trials.")]
     trials = sorted(
         study.tuning,
         key=lambda trial: (
@@ -108,19 +109,19 @@ def tuning(study: Study) -> list[Block]:
     return [
         Table(head, rows),
         Text(
-            "moved: |phi' - phi| / |phi| of one inner step, mean over valid episodes; second order: "
-            "|g - g of first order| / |g|; PPL, one inner step: of valid query sets before and after "
-            "it; own, other: valid dialogues after adapting as at test to dialogues of the speaker, "
-            "of another speaker. Valid personas alone."
+            "All trials use only valid personas. moved: |phi' - phi| / |phi| of one inner step, mean "
+            "over valid episodes; second order: |g - g of first order| / |g|; PPL, one inner step: "
+            "PPL of valid query sets before and after it; PPL own and other: PPL of valid dialogues "
+            "after adapting as at test to dialogues of the speaker and of another speaker."
         ),
     ]
 
 
 def reconstruction(study: Study) -> list[Block]:
-    """How much of the persona a row writes down, after one turn and after many."""
+    """Reports how much of the persona each row reconstructs after one turn and after many."""
     lines = []
     for row, seeds in study.rows.items():
-        found = [c.told["reconstruction"] for c in seeds.values() if c.told.get("reconstruction")]
+        found = reconstructions(seeds)
         for variant in dict.fromkeys(r["variant"] for rows in found for r in rows):
             turns = turns_seen(found, variant)
             for seen in dict.fromkeys((turns[0], turns[-1])):
@@ -132,44 +133,50 @@ def reconstruction(study: Study) -> list[Block]:
                         line.append(_spread(values, digits))
                 lines.append(line)
     if not lines:
-        return [Text("No row has been asked for the persona.")]
+        return [Text("No row was tested for persona reconstruction.")]
     head = ["", "context", "turns", "seeds", "F1", "F1 shuffled", "recall", "recall shuffled",
             "PPL", "PPL shuffled"]  # fmt: skip
     return [
         Table(head, lines),
         Text(
-            "Mean over seeds, with the least and the most. The model is not adapted. Shuffled: F1 "
-            "and recall against another persona's statements, PPL of the true persona after another "
-            "persona's dialogue. The last number of turns is the largest that a twentieth of the "
-            "dialogues has."
+            "Mean over seeds, with the lowest and the highest; the model is not adapted. Shuffled: "
+            "F1 and recall against another persona's statements, PPL of the true persona after "
+            "another persona's dialogue. The last number of turns is the largest that at least 5 % "
+            "of the dialogues have."
         ),
     ]
 
 
+def reconstructions(seeds: Mapping[int, Cell]) -> list[list[dict]]:
+    """Lists the reconstruction results of the seeds that have them."""
+    found = [cell.record.get("reconstruction") for cell in seeds.values()]
+    return [rows for rows in found if rows]
+
+
 def turns_seen(found: Sequence[Sequence[dict]], variant: str) -> list[int]:
-    """The numbers of turns that do not stand on a few dialogues."""
+    """Lists the numbers of turns that at least 5 % of the dialogues have."""
     rows = [r for rows in found for r in rows if r["variant"] == variant]
     most = max(r["dialogues"] for r in rows)
     return sorted({r["turns_seen"] for r in rows if 20 * r["dialogues"] >= most})
 
 
 def cost(study: Study) -> list[Block]:
-    """What each row took, mean over its cells."""
+    """Reports what each row took, means over its cells."""
     lines = []
     for row, seeds in study.rows.items():
-        told = [cell.told for cell in seeds.values()]
-        trained = [t["training"] for t in told]
+        records = [cell.record for cell in seeds.values()]
+        trained = [record["training"] for record in records]
         column = functools.partial(_mean_of, trained)
         lines.append(
             [
                 study.label(row),
-                str(len(told)),
+                str(len(records)),
                 column("iterations", "{:,.0f}"),
                 column("best_step", "{:,.0f}"),
                 _list({t.get("reason") or "-" for t in trained}),
                 column("seconds_a_step", "{:.2f}"),
                 column("seconds", "{:.1f}", 60),
-                _mean_of(told, "test_seconds", "{:.1f}", 60),
+                _mean_of(records, "test_seconds", "{:.1f}", 60),
                 column("temporary_bytes", "{:,.0f}", 1e6),
                 column("operations", "{:,.1f}", 1e9),
                 column("tokens", "{:,.0f}", 1e3),
@@ -181,18 +188,17 @@ def cost(study: Study) -> list[Block]:
         Table(head, lines),
         Text(
             "Mean over seeds. Memory: temporary memory of the compiled step. GFLOP: operations of a "
-            "step, counted from its data. A row that shares its training with another repeats what "
-            "that took."
+            "step, counted from its data. Rows that share a training show the same numbers for it."
         ),
     ]
 
 
 def samples(study: Study) -> list[Block]:
-    """Table 1: the same contexts answered by every row, before and after adapting."""
+    """Makes table 1: replies of every row to the same contexts, before and after adapting."""
     replies: dict[str, dict[str, dict[str, str]]] = {}
     contexts = {}
     for row in study.group("paper", "control"):
-        cell = next(iter(study.rows[row].values())).told
+        cell = next(iter(study.rows[row].values())).record
         for sample in cell.get("samples") or []:
             place = repr((sample["persona"], sample["utterances"]))
             contexts.setdefault(place, sample)
@@ -203,14 +209,14 @@ def samples(study: Study) -> list[Block]:
     for number, (place, sample) in enumerate(list(contexts.items())[:_SAMPLES], start=1):
         answers = replies[place]
         columns = sorted({name for found in answers.values() for name in found}, key=_when)
-        said = [(_WHO.get(who, who), text) for who, text in sample["utterances"]]
-        left_out = [("", f"({len(said) - _MOST_UTTERANCES} earlier utterances left out)")]
+        utterances = [(_WHO.get(who, who), text) for who, text in sample["utterances"]]
+        omitted = [("", f"({len(utterances) - _MOST_UTTERANCES} earlier utterances omitted)")]
         blocks += [
             Heading(f"Context {number}", 3),
             Said(
                 [("persona", "; ".join(sample["statements"]))]
-                + (left_out if len(said) > _MOST_UTTERANCES else [])
-                + said[-_MOST_UTTERANCES:]
+                + (omitted if len(utterances) > _MOST_UTTERANCES else [])
+                + utterances[-_MOST_UTTERANCES:]
                 + [("human", sample["gold"])]
             ),
             Table(
@@ -226,14 +232,14 @@ def samples(study: Study) -> list[Block]:
 
 
 def _when(name):
-    """Places "unadapted" before "5-shot, own" before "5-shot, other" before "10-shot, own"."""
+    """Sorts "unadapted", "5-shot, own", "5-shot, other", "10-shot, own"."""
     shots, _, system = name.partition("-shot, ")
     return (int(shots), system != "own") if system else (0, False)
 
 
 def _spread(values, digits):
-    small = f"{min(values):.{digits}f} to {max(values):.{digits}f}" if len(values) > 1 else ""
-    return Number(fixed(float(np.mean(values)), digits), small)
+    ends = f"{fixed(min(values), digits)} to {fixed(max(values), digits)}"
+    return Number(fixed(float(np.mean(values)), digits), ends if len(values) > 1 else "")
 
 
 def _mean_of(rows, name, form, unit=1.0):
@@ -245,8 +251,8 @@ def _is(row, variant, seen):
     return row["variant"] == variant and row["turns_seen"] == seen
 
 
-def _number(told, name):
-    value = told.get(name)
+def _number(trial, name):
+    value = trial.get(name)
     return math.nan if value is None else float(value)
 
 
@@ -255,5 +261,5 @@ def _list(values: Iterable) -> str:
     return ", ".join(f"{v:,}" if isinstance(v, int) else str(v) for v in ordered)
 
 
-def _beside_paper(epochs):
+def _paper_epochs(epochs):
     return "" if max(epochs) == EPOCHS_AT_TEST else f" (PAML's code: {EPOCHS_AT_TEST})"

@@ -1,31 +1,28 @@
-"""The pictures of a report, each as the bytes of a PNG."""
+"""Draw the figures of a report, each as the bytes of a PNG."""
 
 import itertools
 from collections.abc import Sequence
 
 import numpy as np
 
+from experiments.plots import BLUE, legend_below, log_where_wide, png
 from experiments.report.cells import Study
-from experiments.report.details import turns_seen
+from experiments.report.details import reconstructions, turns_seen
 from experiments.report.drawing import (
     BARS,
-    BLUE,
     DRAWN,
     QUIET,
-    STYLES,
+    draw_curve,
     errors,
     legend,
-    legend_below,
-    log_where_wide,
     name_rows,
-    new_figure,
-    png,
+    new_panels,
     strategies_and_alphas,
     style_of,
-)  # fmt: skip
+)
 from experiments.report.numbers import Numbers
 from experiments.report.paper_numbers import PAML_CURVE, PAML_HUMAN_C, PAPER
-from experiments.report.tables import reported
+from experiments.report.scores import reported
 
 _ABLATIONS = (("--", "d"), ("-.", "*"), ((0, (6, 1, 1, 1)), "h"), ((0, (3, 3)), "X"))
 _AXES = {
@@ -38,18 +35,24 @@ _AXES = {
 
 
 def score_over_ppl(study: Study, numbers: Numbers, name: str, shots: int) -> bytes:
-    """A score against PPL along the epochs: strategies above, alphas of mtml below."""
+    """Draws a score against PPL along the epochs: strategies above, MTML by alpha below."""
     panels = strategies_and_alphas(study)
-    figure, axes = new_figure(len(panels), 3.9)
+    figure, axes = new_panels(len(panels), 3.9)
     for axis, chosen in zip(axes, panels):
         for row in chosen:
+            colour, marker = style_of(study, row)
             ppl, score = (numbers.curve(row, shots, of) for of in ("ppl", name))
             points = [(p, s) for (at, p), (to, s) in itertools.product(ppl, score) if at == to]
             if points:
-                _curve(axis, *zip(*points), row, study.label(row))
+                draw_curve(axis, *zip(*points), (colour, marker), study.label(row))
+                if row.startswith("mtml-"):
+                    end = [estimate.value for estimate in points[-1]]
+                    axis.annotate(
+                        row.removeprefix("mtml-"), end, (-5, 5), textcoords="offset points",
+                        ha="right", fontsize=8, color=colour,
+                    )  # fmt: skip
             theirs = [reported(shots, row, of) for of in ("ppl", name)]
             if None not in theirs:
-                colour, marker = style_of(study, row)
                 axis.plot(*theirs, marker, color=colour, fillstyle="none", markersize=8)
         log_where_wide(axis)
         axis.set_xlabel(f"{_AXES['ppl']} (lower is better)")
@@ -63,28 +66,10 @@ def score_over_ppl(study: Study, numbers: Numbers, name: str, shots: int) -> byt
     return png(figure)
 
 
-def _curve(axis, ppl, score, row, label):
-    colour, marker = STYLES[row] if row in STYLES else (QUIET, "d")
-    style = {"color": colour, "marker": marker, "label": label, **DRAWN}
-    x, y = [[e.value for e in found] for found in (ppl, score)]
-    axis.plot(x, y, markevery=range(1, len(x)), **style)
-    axis.plot(x[:1], y[:1], ".", color=colour, markersize=5)
-    if row.startswith("mtml-"):
-        axis.annotate(
-            row.removeprefix("mtml-"), (x[-1], y[-1]), (-5, 5), textcoords="offset points",
-            ha="right", fontsize=8, color=colour,
-        )  # fmt: skip
-    for found, values, place in ((ppl, x, "x"), (score, y, "y")):
-        axis.errorbar(
-            x, y, fmt="none", ecolor=colour, alpha=0.45, **BARS,
-            **{f"{place}err": errors(found, values)},
-        )  # fmt: skip
-
-
 def over_epochs(study: Study, numbers: Numbers, names: Sequence[str]) -> bytes:
-    """PPL and persona scores against the epochs of adapting."""
+    """Draws persona scores and PPL against the epochs of adaptation."""
     names = [*names, "ppl"]
-    figure, axes = new_figure(len(names), 3.0)
+    figure, axes = new_panels(len(names), 3.0)
     rows = study.group("paper", "control")
     for axis, name in zip(axes, names):
         for row in rows:
@@ -112,15 +97,15 @@ def over_epochs(study: Study, numbers: Numbers, names: Sequence[str]) -> bytes:
                 PAML_HUMAN_C, color=QUIET, linestyle=":", linewidth=1.2, label="human, its authors"
             )
         axis.set_ylabel(_AXES[name])
-        axis.set_xlabel(f"epochs of adapting to {study.shots()} dialogues of the speaker")
-    legend_below(figure, axes)
+        axis.set_xlabel(f"epochs of adaptation to {study.shots()} dialogues of the speaker")
+    legend_below(figure)
     return png(figure)
 
 
 def over_alpha(study: Study, numbers: Numbers, names: Sequence[str]) -> bytes:
-    """Persona scores and PPL against alpha; PAML is alpha 1."""
+    """Draws persona scores and PPL against alpha; PAML is alpha 1."""
     names = [*names, "ppl"]
-    figure, axes = new_figure(len(names), 2.9)
+    figure, axes = new_panels(len(names), 2.9)
     alphas = {row: float(row.removeprefix("mtml-")) for row in PAPER[10] if row.startswith("mtml-")}
     alphas["paml"] = 1.0
     for axis, name in zip(axes, names):
@@ -146,15 +131,15 @@ def over_alpha(study: Study, numbers: Numbers, names: Sequence[str]) -> bytes:
         axis.set_xticks(list(alphas.values()), [*map(str, list(alphas.values())[:-1]), "1\nPAML"])
         axis.set_xlim(min(alphas.values()) - 0.03, 1.03)
         axis.set_xlabel("alpha, weight of the response loss (no unit)")
-    legend_below(figure, axes)
+    legend_below(figure)
     return png(figure)
 
 
 def differences(study: Study, numbers: Numbers, names: Sequence[str]) -> bytes:
-    """Every row minus PAML, with every seed."""
+    """Draws every row minus PAML, with each seed."""
     systems = {**dict.fromkeys([*names, "ppl"], "own"), "nats": "own minus other"}
     rows = [row for row in study.group("paper", "control") if row != "paml"][::-1]
-    figure, axes = new_figure(len(systems), 1.1 + 0.27 * len(rows))
+    figure, axes = new_panels(len(systems), 1.1 + 0.27 * len(rows))
     for axis, (name, system) in zip(axes, systems.items()):
         stage = (system, study.shots(), study.last())
         axis.axvline(0, color="black", linewidth=0.9)
@@ -173,17 +158,17 @@ def differences(study: Study, numbers: Numbers, names: Sequence[str]) -> bytes:
                 axis.plot(theirs[0] - theirs[1], place - 0.28, "D", color=QUIET, fillstyle="none",
                           markersize=4.5)  # fmt: skip
         name_rows(axis, [study.label(row) for row in rows])
-        axis.locator_params(axis="x", nbins=7)  # as many as have room for three decimals
+        axis.locator_params(axis="x", nbins=7)  # room for three decimals
         axis.set_xlabel(f"{_AXES[name]}: minus PAML's".replace("\n", " "))
     axes[0].set_title("mean and interval; small strokes: seeds; hollow: paper", fontsize=9.5)
     return png(figure)
 
 
 def own_other(study: Study, numbers: Numbers, names: Sequence[str]) -> bytes:
-    """Adapted to the speaker's dialogues (full) and to another's (hollow)."""
+    """Draws scores adapted to the speaker's dialogues (full) and to another speaker's (hollow)."""
     names = [*names, "ppl"]
     rows = study.group("paper", "control")[::-1]
-    figure, axes = new_figure(len(names), 1.1 + 0.27 * len(rows))
+    figure, axes = new_panels(len(names), 1.1 + 0.27 * len(rows))
     for axis, name in zip(axes, names):
         for place, row in enumerate(rows):
             colour, marker = style_of(study, row)
@@ -199,29 +184,29 @@ def own_other(study: Study, numbers: Numbers, names: Sequence[str]) -> bytes:
         if name == "ppl":
             log_where_wide(axis)
     axes[0].set_title(
-        f"{study.shots()}-shot; full: the speaker's dialogues, hollow: another's", fontsize=9.5
+        f"{study.shots()}-shot; full: the speaker's dialogues, hollow: another speaker's", fontsize=9.5
     )
     return png(figure)
 
 
 def learning(study: Study) -> bytes:
-    """Losses and valid PPL against outer steps, mean over seeds."""
+    """Draws training losses and valid PPL against outer steps, means over seeds."""
     panels = (
         ("train", 1, "response loss, nats a token"),
         ("train", 2, "persona loss, nats a token"),
         ("valid", 2, "valid PPL after one inner step,\nexp(nats a token)"),
     )
-    figure, axes = new_figure(len(panels), 2.8)
+    figure, axes = new_panels(len(panels), 2.8)
     for axis, (kind, column, label) in zip(axes, panels):
         for number, row in enumerate(study.group("paper", "control")):
             by_step: dict[int, list[float]] = {}
             for cell in study.rows[row].values():
-                for line in cell.told["training"]["curve"][kind]:
+                for line in cell.record["training"]["curve"][kind]:
                     if line[column] is not None:
                         by_step.setdefault(line[0], []).append(float(line[column]))
-            # Where a seed has stopped, a mean over the others would jump.
-            whole = max(map(len, by_step.values()), default=0)
-            points = {s: np.mean(v) for s, v in sorted(by_step.items()) if len(v) == whole}
+            # Only the steps that all seeds reached: the mean would jump where a seed stops.
+            most = max(map(len, by_step.values()), default=0)
+            points = {s: np.mean(v) for s, v in sorted(by_step.items()) if len(v) == most}
             if points:
                 colour, marker = style_of(study, row)
                 some = 1 if len(points) < 12 else (0.015 * number, 0.16)  # markers side by side
@@ -233,18 +218,18 @@ def learning(study: Study) -> bytes:
             log_where_wide(axis, "y")
         axis.set_ylabel(label)
         axis.set_xlabel("outer steps")
-    legend_below(figure, axes)
+    legend_below(figure)
     return png(figure)
 
 
 def reconstruction(study: Study) -> bytes | None:
-    """Reconstruction against the turns seen; None where no row was asked for it."""
+    """Draws reconstruction against the turns seen; returns None if no row was tested for it."""
     panels = {"token_f1": "token F1", "statement_recall": "statement recall, share",
               "ppl": "persona PPL, exp(nats a token)"}  # fmt: skip
-    figure, axes = new_figure(len(panels), 3.0)
+    figure, axes = new_panels(len(panels), 3.0)
     drawn, ablations = False, iter(_ABLATIONS)
     for row, seeds in study.rows.items():
-        found = [c.told["reconstruction"] for c in seeds.values() if c.told.get("reconstruction")]
+        found = reconstructions(seeds)
         shown = [rows for rows in found if any(r["variant"] == "both_sides" for r in rows)]
         if not shown:
             continue
@@ -267,8 +252,8 @@ def reconstruction(study: Study) -> bytes | None:
         axis.set_ylabel(label)
         if name == "ppl":
             log_where_wide(axis, "y")
-    axes[0].plot([], [], color=QUIET, linestyle=":", label="against another's persona")
-    legend_below(figure, axes)
+    axes[0].plot([], [], color=QUIET, linestyle=":", label="against another persona")
+    legend_below(figure)
     return png(figure)
 
 

@@ -1,4 +1,4 @@
-"""Blocks of a report as one HTML file that needs nothing but itself."""
+"""Write the blocks of a report as one self-contained HTML file."""
 
 import base64
 import itertools
@@ -47,7 +47,13 @@ dl.said { margin: .5rem 0; } .said dt { float: left; clear: left; width: 5.5rem;
 
 
 def to_html(title: str, blocks: Sequence[Block], pictures: Mapping[str, bytes]) -> str:
-    """Blocks as a page; `pictures` are the PNG files of its figures, by name."""
+    """Writes blocks as a page.
+
+    Args:
+      title: title of the page.
+      blocks: the report.
+      pictures: name -> PNG file, for all figures of the report.
+    """
     number = itertools.count(1)
     links, parts = [], []
     for block in blocks:
@@ -83,8 +89,8 @@ def _html(block, pictures):
                 f"<figcaption>{escape(caption)}</figcaption></figure>"
             )
         case Said(utterances):
-            said = (f"<dt>{escape(w)}</dt><dd>{escape(t)}</dd>" for w, t in utterances)
-            return f'<dl class="said">{"".join(said)}</dl>'
+            lines = (f"<dt>{escape(w)}</dt><dd>{escape(t)}</dd>" for w, t in utterances)
+            return f'<dl class="said">{"".join(lines)}</dl>'
         case Table(head, rows, words):
             top = "".join(f'<th scope="col">{escape(text)}</th>' for text in head)
             lines = "".join(

@@ -1,4 +1,4 @@
-"""The estimates of a report: means over seeds, differences of rows, and rows at equal PPL."""
+"""Estimate what a report shows: means over seeds, differences of rows, and rows at equal PPL."""
 
 import itertools
 import math
@@ -11,7 +11,7 @@ from experiments.report.cells import Stage, Study
 from mtml_jax.eval.scores import scorer
 from mtml_jax.eval.statistics import differences_over_seeds, resample_seeds, summarise_seeds
 
-_LEVELS = 5  # of PPL, at which two curves are compared
+_LEVELS = 5  # number of PPL at which two curves are compared
 
 
 class Estimate(NamedTuple):
@@ -19,9 +19,9 @@ class Estimate(NamedTuple):
 
     Attributes:
       value: mean over seeds.
-      low: of its interval at 95 %; NaN where there is none.
-      high: the same.
-      seeds: seed -> its number.
+      low: lower end of its 95 % interval; NaN without an interval.
+      high: upper end.
+      seeds: seed -> its value.
     """
 
     value: float
@@ -30,19 +30,19 @@ class Estimate(NamedTuple):
     seeds: dict[int, float]
 
     def side(self) -> int:
-        """1 above zero with its whole interval, -1 below, 0 neither or without interval."""
+        """1 if the whole interval is above zero, -1 if it is below, otherwise 0."""
         return (self.low > 0) - (self.high < 0)
 
 
 class AtEqualPpl(NamedTuple):
-    """Two rows' curves of a score over PPL, where they have PPL in common.
+    """A comparison of two rows' curves of a score over PPL, on the range that both pass.
 
     Attributes:
-      levels: of PPL, from the lowest to the highest that both curves pass.
-      one: the first row's score at each.
-      other: the other's.
-      difference: the mean over the levels of one minus other.
-      without: share of the resamples in which there is no common range.
+      levels: PPL from the lowest to the highest that both curves pass.
+      one: score of the first row at each level.
+      other: score of the other row at each level.
+      difference: mean over the levels of one minus other.
+      without: share of the resamples in which the curves have no common range.
     """
 
     levels: tuple[float, ...]
@@ -53,12 +53,12 @@ class AtEqualPpl(NamedTuple):
 
 
 class Numbers:
-    """Makes each estimate of a study once.
+    """Computes the estimates of a study, each of them once.
 
     Args:
-      study: what was found.
-      seed: of the draws.
-      resamples: of the intervals.
+      study: results of the study.
+      seed: random seed of the bootstrap.
+      resamples: number of bootstrap resamples for each interval.
     """
 
     def __init__(self, study: Study, *, seed: int, resamples: int):
@@ -68,7 +68,7 @@ class Numbers:
         self._scorers: dict[tuple[int, str], Callable] = {}
 
     def mean(self, row: str, stage: Stage, name: str) -> Estimate | None:
-        """A score of a row over its seeds; None where it was not counted."""
+        """Averages a score of a row over its seeds; None if it was not measured."""
         place = (row, stage, name)
         if place not in self._known:
             runs = self._runs(row, stage)
@@ -83,8 +83,17 @@ class Numbers:
         name: str,
         among: Sequence[int] | None = None,
     ) -> Estimate | None:
-        """A score of one row and stage minus that of another, over the seeds they share; `among`
-        some of them alone."""
+        """Subtracts a score of one row and stage from that of another.
+
+        Args:
+          one: row and stage.
+          other: row and stage that is subtracted.
+          name: the score.
+          among: the seeds to use, of those that both rows have; None uses all.
+
+        Returns:
+          The difference over the seeds that both have; None without such a seed.
+        """
         place = (one, other, name, among and tuple(among))
         if place not in self._known:
             ones, others = self._runs(*one), self._runs(*other)
@@ -97,7 +106,7 @@ class Numbers:
         return self._known[place]
 
     def curve(self, row: str, shots: int, name: str) -> list[tuple[Stage, Estimate]]:
-        """A score along the epochs of adapting to one's own dialogues, from the unadapted on."""
+        """Lists the estimates of a score along the epochs, from the unadapted model on."""
         found = [(stage, self.mean(row, stage, name)) for stage in self._stages(shots)]
         return [(stage, estimate) for stage, estimate in found if estimate]
 
@@ -110,12 +119,22 @@ class Numbers:
         among: Sequence[int] | None = None,
         first: bool = False,
     ) -> AtEqualPpl | None:
-        """Compares the curves of two rows at common PPL; None where they have none.
+        """Compares the curves of two rows at the PPL that both pass.
 
-        Curves are means over the seeds that both have, of `among` alone where given. Where a
-        curve passes a level more than once, as when PPL rises again, the last time along the
-        epochs counts, or the `first`. A resample draws seeds and personas, makes both curves and
-        their common range anew.
+        A curve is a mean over seeds of (PPL, score) along the epochs, interpolated between them.
+        Each resample draws seeds and personas and recomputes both curves and their common range.
+
+        Args:
+          row: the first row.
+          other: the row that it is compared with.
+          shots: number of dialogues adapted to.
+          name: the score.
+          among: the seeds to use, of those that both rows have; None uses all.
+          first: where a curve passes a PPL more than once because PPL rises again, count the
+            first time along the epochs, not the last.
+
+        Returns:
+          The comparison; None if the curves have no PPL in common.
         """
         stages = self._stages(shots)
         runs = [[self._runs(r, stage) for stage in stages] for r in (row, other)]
@@ -126,6 +145,8 @@ class Numbers:
         ]
         if not seeds:
             return None
+
+        # Score functions by row, stage, (PPL, score) and seed.
         everyone = np.arange(len(runs[0][0][seeds[0]]["dialogues"]))
         scored = [
             [[[self._scorer(at[n], of) for n in seeds] for of in ("ppl", name)] for at in curve]
@@ -142,11 +163,11 @@ class Numbers:
                 for curve in scored
             ]
 
-        resampled = []
+        no_range = []  # of each resample
 
         def gap(numbers, drawn):
             both = curves(numbers, drawn)
-            resampled.append(common_range(*both) is None)
+            no_range.append(common_range(*both) is None)
             return _gap(*both, first)
 
         whole = curves(range(len(seeds)), everyone)
@@ -162,11 +183,11 @@ class Numbers:
             ones,
             others,
             Estimate(_gap(*whole, first), low, high, each),
-            sum(resampled) / max(len(resampled), 1),
+            sum(no_range) / max(len(no_range), 1),
         )
 
     def _scorer(self, run, name):
-        """(bytes of the draw, the draw) -> score, made once: curves are compared again and again."""
+        """Returns a cached function (bytes of a draw of personas, the draw) -> score."""
         place = (id(run), name)
         if place not in self._scorers:
             known, scored = {}, scorer(run, name)
@@ -188,15 +209,23 @@ class Numbers:
 
 
 def common_range(one: Sequence, other: Sequence) -> tuple[float, float] | None:
-    """The PPL that two curves of (PPL, score) both pass; None where there is none."""
+    """Finds the range of PPL that two curves of (PPL, score) both pass; None if there is none."""
     low = max(min(ppl for ppl, _ in curve) for curve in (one, other))
     high = min(max(ppl for ppl, _ in curve) for curve in (one, other))
     return (low, high) if low <= high < math.inf else None
 
 
 def passing(curve: Sequence[tuple[float, float]], level: float, first: bool = False) -> float:
-    """The score where a curve of (PPL, score) passes a PPL for the last time, or the first,
-    interpolated."""
+    """Interpolates the score at which a curve of (PPL, score) passes a PPL.
+
+    Args:
+      curve: (PPL, score) along the epochs.
+      level: the PPL.
+      first: count the first time that the curve passes it, not the last.
+
+    Returns:
+      The score; NaN if the curve does not pass the PPL.
+    """
     found = []
     for (before, left), (after, right) in itertools.pairwise(curve):
         if min(before, after) <= level <= max(before, after):
@@ -206,6 +235,7 @@ def passing(curve: Sequence[tuple[float, float]], level: float, first: bool = Fa
 
 
 def _gap(one, other, first=False):
+    """Averages the difference of two curves over their common range; NaN without one."""
     span = common_range(one, other)
     if span is None:
         return math.nan

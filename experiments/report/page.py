@@ -1,6 +1,5 @@
-"""A report as blocks, and as Markdown: nothing that a model or a corpus wrote is markup."""
+"""Hold a report as blocks and write it as Markdown, with all text from models escaped."""
 
-import math
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,29 +19,29 @@ class Code(NamedTuple):
 
 
 class Number(NamedTuple):
-    """What stands in a table's cell, and smaller beside it, such as an interval."""
+    """A cell of a table: a text and a smaller one next to it, such as an interval."""
 
     text: str
     small: str = ""
 
 
 class Table(NamedTuple):
-    """Rows of texts and numbers; the first column names them."""
+    """Rows of texts and numbers; the first column has the names of the rows."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str | Number]]
-    words: bool = False  # whether its cells are sentences
+    words: bool = False  # whether the cells are sentences
 
 
 class Figure(NamedTuple):
-    """A picture that stands beside the report."""
+    """A picture file in the folder of the report."""
 
     file: str
     caption: str
 
 
 class Said(NamedTuple):
-    """What was said, as (who, text)."""
+    """Utterances as (speaker, text)."""
 
     utterances: Sequence[tuple[str, str]]
 
@@ -51,7 +50,7 @@ Block = Heading | Text | Code | Table | Figure | Said
 
 
 def to_markdown(blocks: Sequence[Block]) -> str:
-    """Blocks as Markdown with tables."""
+    """Writes blocks as Markdown."""
     return "\n\n".join(map(_markdown, blocks)) + "\n"
 
 
@@ -81,12 +80,8 @@ def _cell(cell):
 
 
 def _plain(text):
-    """Text in which Markdown and HTML find no markup."""
+    """Escapes all markup of Markdown and HTML."""
     text = " ".join(str(text).split())
     text = re.sub(r"([\\`*_\[\]|~#])", r"\\\1", text)
     text = re.sub(r"^([-+>]|\d+[.)])(?=\s)", r"\\\1", text)
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def fixed(value, digits):
-    return "-" if math.isnan(value) else f"{value:z,.{digits}f}"

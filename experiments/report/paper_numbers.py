@@ -1,4 +1,4 @@
-"""What the paper and PAML's authors report, to stand beside our numbers."""
+"""Hold the numbers that the paper and PAML's authors report."""
 
 from typing import NamedTuple
 

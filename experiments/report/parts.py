@@ -1,36 +1,33 @@
-"""What the persona scores of a study are made of: how much is said, and whose it is."""
+"""Take the persona scores of a study apart: how much is said, and how much of it is right."""
 
 from typing import NamedTuple
 
+from experiments.plots import legend_below, png
 from experiments.report.cells import Study
 from experiments.report.drawing import (
-    BARS,
-    DRAWN,
     QUIET,
-    errors,
-    legend_below,
-    new_figure,
-    png,
+    draw_curve,
+    new_panels,
     strategies_and_alphas,
     style_of,
 )
 from experiments.report.numbers import Numbers
 from experiments.report.page import Block, Figure, Heading, Table, Text
-from experiments.report.tables import shots_in_order, show
+from experiments.report.scores import estimate_cell, shots_in_order
 
 
 class Parts(NamedTuple):
-    """A persona score's parts, by their names in `mtml_jax.eval.scores`.
+    """The parts of a persona score, by their names in `mtml_jax.eval.scores`.
 
     Attributes:
-      statistic: that they are counted from.
-      right: what the speaker's own statements, or facts, have.
-      wrong: what it is weighed against.
-      others: shown beside them.
+      statistic: the statistic that they are computed from.
+      right: the score of what fits the speaker.
+      wrong: the score of what does not.
+      others: further scores that the table shows.
       either: right and wrong together.
-      share: right of either.
-      meaning: of right, wrong and the share, in the report.
-      axes: of the picture, wrong and right.
+      share: right as a share of either.
+      meaning: explanation of right, wrong and the share in the report.
+      axes: labels of the figure's axes, for wrong and for right.
     """
 
     statistic: str
@@ -47,30 +44,30 @@ PARTS = (
     Parts(
         "c_shuffled", "c_entailment", "c_shuffled_entailment",
         ("c_contradiction", "c_shuffled_contradiction"), "c_entailed_either", "c_own_share",
-        "Whoever says more of themselves has more statements entailed, the speaker's and anyone's, and "
-        "C rises by the one as by the other. Entailed and contradicted: shares of the pairs of a "
-        "reply and a statement, of the speaker's own and of another persona's. Own share: entailed "
-        "own of entailed own and shuffled together; 0.5 is what a model has that does not know its "
-        "speaker, however much it says.",
+        "A model that makes more personal statements entails more of anyone's statements, and C "
+        "rises in either case. Entailed and contradicted: shares of the pairs of a reply and a "
+        "statement, with the speaker's own statements and with another persona's (shuffled). Own "
+        "share: entailed own as a share of entailed own and shuffled together; a model that does not "
+        "know its speaker has 0.5, however much it says.",
         ("entailed shuffled, share of pairs", "entailed own, share of pairs"),
     ),
     Parts(
         "facts", "stated", "contradicted", (), "facts_either", "facts_true_share",
-        "Stated and contradicted: shares of replies with a fact of the speaker, with a wrong one. "
-        "True share: stated of both together, whatever the number of replies that say any.",
+        "Stated and contradicted: shares of replies with a true fact of the speaker and with a wrong "
+        "one. True share: stated as a share of both together, however many replies state a fact.",
         ("contradicted, share of replies", "stated, share of replies"),
     ),
 )  # fmt: skip
-_RAYS = (0.5, 0.7, 0.9)
+_RAYS = (0.5, 0.7, 0.9)  # shares whose lines the figure shows
 
 
 def parts_in(study: Study) -> list[Parts]:
-    """Of the scores that a study has."""
+    """Lists the parts of the scores that a study has."""
     return [parts for parts in PARTS if study.has(parts.statistic)]
 
 
 def parts_of_scores(study: Study, numbers: Numbers, file: str) -> list[Block]:
-    """Tables of the parts, then their picture."""
+    """Shows tables of the parts and their figure."""
     blocks: list[Block] = []
     for parts in parts_in(study):
         blocks.append(Text(parts.meaning))
@@ -81,9 +78,9 @@ def parts_of_scores(study: Study, numbers: Numbers, file: str) -> list[Block]:
         blocks.append(
             Figure(
                 file,
-                f"What is said rightly against what is said wrongly, {study.shots()}-shot, from the "
-                "unadapted model along the epochs, with 95 % intervals at the end; grey: lines of "
-                "equal share. Along such a line a model says more; above it, it knows more.",
+                f"Right statements against wrong ones, {study.shots()}-shot, from the unadapted "
+                "model along the epochs, with 95 % intervals at the end; grey: lines of equal share. "
+                "Along such a line a model says more; above it, it knows more.",
             )
         )
     return blocks
@@ -110,37 +107,26 @@ def _table(study, numbers, parts, shots):
 
 
 def _cell(name, found):
-    """Shares of pairs are small: a reply has several statements, and few are spoken of."""
-    return show(found, 4 if name.startswith("c_") and name != "c_own_share" else 3)
+    """Formats a part; shares of pairs are small, since a reply is paired with many statements."""
+    return estimate_cell(found, 4 if name.startswith("c_") and name != "c_own_share" else 3)
 
 
 def draw_parts(study: Study, numbers: Numbers) -> bytes | None:
-    """Right against wrong along the epochs; None where there is no such score.
+    """Draws right against wrong along the epochs; returns None if the study has no such score.
 
-    For each score a panel of the strategies and, where there are several, one of the alphas.
+    Each score has a panel of the strategies and, if MTML has several alphas, one of the alphas.
     """
     panels = [(parts, rows) for parts in parts_in(study) for rows in strategies_and_alphas(study)]
     if not panels:
         return None
-    figure, axes = new_figure(len(panels), 4.0)
+    figure, axes = new_panels(len(panels), 4.0)
     for axis, (parts, rows) in zip(axes, panels):
         names = (parts.wrong, parts.right)
         for row in rows:
             curves = [[e for _, e in numbers.curve(row, study.shots(), name)] for name in names]
-            if not curves[0]:
-                continue
-            colour, marker = style_of(study, row)
-            x, y = [[estimate.value for estimate in curve] for curve in curves]
-            axis.plot(
-                x, y, color=colour, marker=marker, label=study.label(row),
-                markevery=range(1, len(x)), **DRAWN,
-            )  # fmt: skip
-            axis.plot(x[:1], y[:1], ".", color=colour, markersize=5)
-            ends = {
-                f"{place}err": errors(curve[-1:], values[-1:])
-                for place, curve, values in zip("xy", curves, (x, y))
-            }
-            axis.errorbar(x[-1:], y[-1:], fmt="none", ecolor=colour, alpha=0.6, **ends, **BARS)
+            if curves[0]:
+                style = style_of(study, row)
+                draw_curve(axis, *curves, style, study.label(row), ends_only=True)
         human = [numbers.mean(next(iter(study.rows)), ("human", 0, 0), name) for name in names]
         if all(human):
             axis.plot(
@@ -152,12 +138,12 @@ def draw_parts(study: Study, numbers: Numbers) -> bytes | None:
         _draw_rays(axis)
         axis.set_xlabel(parts.axes[0])
         axis.set_ylabel(parts.axes[1])
-    legend_below(figure, axes)
+    legend_below(figure)
     return png(figure)
 
 
 def _draw_rays(axis):
-    """Lines of equal share, named where they leave the panel."""
+    """Draws lines of equal share, labelled where they leave the panel."""
     (_, right), (_, top) = axis.get_xlim(), axis.get_ylim()
     for share in _RAYS:
         slope = share / (1 - share)

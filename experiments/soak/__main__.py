@@ -1,7 +1,7 @@
-"""Kills, full disks and dirty files, many times over: `python -m experiments.soak`.
+"""Test reliability with kills, full disks and broken files: `python -m experiments.soak`.
 
-Each part writes what it has done to OUTPUT/PART.jsonl as it goes, so that a soak that was
-stopped goes on, and `soak.json` sums them up.
+Each part appends its trials to OUTPUT/PART.jsonl, so that a soak that was stopped can resume,
+and `soak.json` summarises all parts.
 """
 
 import logging
@@ -30,17 +30,17 @@ def define_flags() -> None:
 
 def main(argv) -> None:
     if len(argv) > 1 or (wrong := set(flags.FLAGS.parts) - PARTS.keys()):
-        sys.exit(f"error: got {argv[1:] or sorted(wrong)}, want --parts of {','.join(PARTS)}")
-    given_flags = flags.FLAGS
-    absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax tells of each of its steps
+        sys.exit(f"error: expected --parts of {','.join(PARTS)}, got {argv[1:] or sorted(wrong)}")
+    given = flags.FLAGS
+    absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax logs each of its steps
     logging.getLogger().setLevel(logging.CRITICAL)
-    output = pathlib.Path(given_flags.output).resolve()
+    output = pathlib.Path(given.output).resolve()
     output.mkdir(parents=True, exist_ok=True)
-    third = given_flags.kills // 5
-    shares = {"evaluation": third, "preparation": third, "disk": 3, "damage": 12}
-    shares["study"] = max(1, given_flags.kills // 10)
-    shares |= {"training": given_flags.kills - 2 * third, "fuzz": given_flags.files}
-    for part in given_flags.parts:
+    fifth = given.kills // 5
+    shares = {"evaluation": fifth, "preparation": fifth, "disk": 3, "damage": 12}
+    shares["study"] = max(1, given.kills // 10)
+    shares |= {"training": given.kills - 2 * fifth, "fuzz": given.files}
+    for part in given.parts:
         with Trials(output / f"{part}.jsonl", part, shares[part]) as trials:
             PARTS[part](trials, output)
     table = {part: counted(output / f"{part}.jsonl") for part in PARTS}
@@ -51,7 +51,7 @@ def main(argv) -> None:
             kept = ", ".join(f"{n:,} {end}" for end, n in sorted(row["ends"].items()))
             print(f"| {part} | {row['tried']:,} | {row['survived']:,} | {row['kills']} | {kept} |")
     if any(row["tried"] > row["survived"] for row in table.values()):
-        sys.exit(f"error: found trials that were not survived, see {output}")
+        sys.exit(f"error: expected every trial to be survived, got failures; see {output}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Broken files for every reader: each is refused in one sentence, or its counts add up.
+"""Generate broken files for every reader, which must refuse them in one sentence or count them.
 
-python -m experiments.soak --parts=fuzz     runs as many as one likes
+`python -m experiments.soak --parts=fuzz` runs any number of them.
 """
 
 import json
@@ -22,8 +22,8 @@ from mtml_jax.nli.dialogue_nli import read_dialogue_nli
 from mtml_jax.runs.folder import load_run
 from mtml_jax.runs.log import read_log
 
-# What dirty data have: nothing, blanks of all kinds, no text, right to left, emoji, a
-# surrogate pair's half (as JSON can write it), tabs, line ends within, much too much.
+# Contents of broken data: nothing, blanks of all kinds, no text, right-to-left text, emoji, half
+# of a surrogate pair (as JSON can write it), tabs, line breaks inside, and very long text.
 _NASTY = [
     "", " ", "\t", "\x00", "\x0b", "\x1c", "\x85", "\u2028", "\ufeff", "\u200f\u05e9\u05dc\u05d5\u05dd",
     "\u0645\u0631\u062d\u0628\u0627", "\U0001f600\u200d\U0001f525", "e\u0301", "__SILENCE__", "your persona: ",
@@ -50,11 +50,11 @@ def _mostly(usual, rare):
 
 
 def _lines(*forms: str):
-    """Files of lines in the forms, `{}` replaced by texts; now and then another line."""
+    """Generates files of lines in these forms, with texts for `{}`, and some other lines."""
 
     def line(form):
         texts = st.lists(_TEXT, min_size=form.count("{}"), max_size=form.count("{}"))
-        return texts.map(lambda given: form.replace("{{", "\0").format(*given).replace("\0", "{"))
+        return texts.map(lambda drawn: form.replace("{{", "\0").format(*drawn).replace("\0", "{"))
 
     usual = st.one_of(*map(line, forms))
     some = st.lists(st.tuples(_mostly(usual, _TEXT), _ENDS), max_size=7)
@@ -62,7 +62,7 @@ def _lines(*forms: str):
 
 
 def _objects(keys: str, good: list, *, lines: bool = True):
-    """Files of JSON objects, good ones among those with values and keys missing or wrong."""
+    """Generates files of JSON objects, some good, some with missing or wrong keys and values."""
 
     def changed(drawn):
         base, changes, missing = drawn
@@ -86,7 +86,7 @@ def _objects(keys: str, good: list, *, lines: bool = True):
 
 @st.composite
 def _damaged(draw, texts):
-    """The bytes of a text, in UTF-8 or another encoding, some of them cut, doubled or changed."""
+    """Encodes a text, sometimes not in UTF-8, and sometimes cuts, doubles or changes bytes."""
     text = draw(texts)
     encoding = draw(st.sampled_from(["utf-8"] * 20 + ["utf-16", "latin-1", "utf-8-sig"]))
     data = text.encode(encoding, errors="surrogatepass" if encoding == "utf-16" else "replace")
@@ -108,7 +108,7 @@ def _jsonl(path):
 
 
 def _counted(read, path):
-    """Malformed units are counted, unless nothing at all is in the file."""
+    """Checks that malformed units are counted, unless the file is empty."""
     try:
         _add_up(*read(path, skip_bad=True))
     except ValueError as error:
@@ -121,7 +121,7 @@ def _chat(path):
 
 def _pairs(path):
     pairs = read_dialogue_nli(path.parent, "valid")
-    if path.suffix == ".txt":  # nothing is skipped there
+    if path.suffix == ".txt":  # this reader skips nothing
         lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
         wanted = sum(bool(line.decode().removeprefix("\ufeff").strip()) for line in lines)
         assert len(pairs) == wanted, (len(pairs), wanted)
@@ -166,7 +166,7 @@ _TELEGRAM = {"name": "bo", "messages": [_SAID, {**_SAID, "from": "bo", "from_id"
 _FOLD = {"system": "own", "shots": 5, "persona": 0, "dialogue": 1, "replies": []}
 _KEYS = "conversation utterances statements id persona_1 persona_2 dialogue speaker text"
 
-# reader -> (name of its file, what it does, files).
+# reader -> (name of its file, function that reads it, generator of files).
 READERS: dict[str, tuple[str, Callable, st.SearchStrategy[bytes]]] = {
     name: (file, read, _damaged(texts))
     for name, file, read, texts in [
@@ -204,20 +204,20 @@ READERS: dict[str, tuple[str, Callable, st.SearchStrategy[bytes]]] = {
 
 
 def check(name: str, data: bytes, folder: str | os.PathLike) -> str:
-    """Gives a reader a file.
+    """Passes a file to a reader.
 
     Args:
       name: one of `READERS`.
-      data: the file.
-      folder: empty, or left by another call.
+      data: contents of the file.
+      folder: folder for the file; its other files are deleted.
 
     Returns:
       "read" or "refused".
 
     Raises:
-      AssertionError: the reader lost something without counting it, or refused in more
-        than a sentence.
-      Exception: any other that a reader let through.
+      AssertionError: the reader lost something without counting it, or its error was not one
+        sentence.
+      Exception: any other exception of the reader.
     """
     file, read, _ = READERS[name]
     for left in Path(folder).iterdir():
@@ -237,6 +237,7 @@ def check(name: str, data: bytes, folder: str | os.PathLike) -> str:
 
 
 def _add_up(dialogues, report):
+    """Checks that the counts of a reader's report are consistent."""
     assert report.found == report.read + report.skipped.total(), report
     assert all(dialogue.turns for dialogue in dialogues)
     if report.unit == "dialogues":

@@ -1,4 +1,4 @@
-"""What a soak does: dirty files, kills of every long command, full disks, damaged checkpoints."""
+"""Define the parts of a soak: broken files, kills, full disks and damaged checkpoints."""
 
 import contextlib
 import functools
@@ -20,18 +20,18 @@ from mtml_jax.runs.checkpoint import ASIDE
 from mtml_jax.runs.files import write_json
 from mtml_jax.runs.integrity import find_damage
 
-_STEPS = 24  # of the training that is killed; saved after every second one
+_STEPS = 24  # of the training that is killed, which saves after every second step
 
 
 def fuzz(trials, output):
-    """Dirty files for every reader."""
+    """Feeds broken files to every reader."""
     folder = output / "fuzz"
     folder.mkdir(exist_ok=True)
 
     def fed(name, data):
         try:
             trials.add(True, check(name, data, folder), reader=name)
-        except Exception as error:  # whatever came through is what is looked for
+        except Exception as error:  # any other exception is the failure that is looked for
             sha = hashlib.sha256(data).hexdigest()[:16]
             (output / f"{name}-{sha}.bin").write_bytes(data)
             trials.add(False, "failed", reader=name, file=sha, error=repr(error)[:300])
@@ -42,7 +42,7 @@ def fuzz(trials, output):
 
 
 def _feed(files, count, number, take):
-    """Draws files; no two calls with the same number draw the same."""
+    """Draws files and passes them to `take`; different numbers draw different files."""
 
     @seed(1_000_003 * flags.FLAGS.seed + number)
     @settings(
@@ -57,7 +57,7 @@ def _feed(files, count, number, take):
 
 
 def _command(output, workdir, *more):
-    """The training that is killed: sizes for which all is saving, compiled once."""
+    """The training that is killed: it is so small that it spends its time on saving."""
     return [
         sys.executable, "-m", "experiments.train", "--preset=tiny", "--width=8", "--heads=2",
         "--feed_forward=16", "--tile_rows=2", "--meta_batch=2", "--validation_episodes=2",
@@ -67,19 +67,19 @@ def _command(output, workdir, *more):
 
 
 def _reference(output):
-    """The run that nothing happens to."""
+    """Makes the run that is not disturbed, once; returns its folder."""
     workdir = output / "whole"
     if not (output / "whole.json").exists():
         shutil.rmtree(workdir, ignore_errors=True)
         code, text = run(_command(output, workdir))
         if code:
-            raise RuntimeError(f"the run that nothing happens to failed: {text[-500:]}")
+            raise RuntimeError(f"expected the undisturbed training to succeed, got: {text[-500:]}")
         write_json(output / "whole.json", {"bytes of the log": size_of(workdir / "log.jsonl")})
     return workdir
 
 
 def training(trials, output):
-    """Kills at random moments; the run has to end with the bits of the whole one."""
+    """Kills trainings at random moments; they must end with the bits of the undisturbed run."""
     whole = _reference(output)
     wanted = state_of(whole)
     for number in trials.left():
@@ -87,7 +87,7 @@ def training(trials, output):
         workdir = output / "killed"
         shutil.rmtree(workdir, ignore_errors=True)
         after, kills = [], 0
-        for _ in range(rng.choice([1, 1, 2, 3])):  # some runs are killed again and again
+        for _ in range(rng.choice([1, 1, 2, 3])):  # some runs are killed several times
             kill, told = random_moment(rng, workdir / "log.jsonl", whole / "log.jsonl")
             after.append(told)
             kills += run(_command(output, workdir), kill)[0] == -signal.SIGKILL
@@ -108,13 +108,13 @@ def _evaluate_command(output, workdir, result):
 
 
 def evaluation(trials, output):
-    """Kills during an evaluation; no fold is lost, none done twice, the report is the same."""
+    """Kills evaluations; no fold may be lost or repeated, and the report must be the same."""
     whole = _reference(output)
     report, name, folds = output / "report", "test.json", "test.folds.jsonl"
     if not (report / name).exists():
         shutil.rmtree(report, ignore_errors=True)
         if run(_evaluate_command(output, whole, report))[0]:
-            raise RuntimeError("the evaluation that nothing happens to failed")
+            raise RuntimeError("expected the undisturbed evaluation to succeed, got an error")
     wanted = json.loads((report / name).read_text())
     for number in trials.left():
         rng = random.Random(f"evaluation {flags.FLAGS.seed} {number}")
@@ -133,7 +133,7 @@ def evaluation(trials, output):
 
 
 def preparation(trials, output):
-    """Kills while dialogues are prepared; the next start reads all and leaves no remains."""
+    """Kills the preparation of dialogues; the next start must read all and leave no remains."""
     texts = output / "texts"
     texts.mkdir(exist_ok=True)
     for split, count in (("train", 3000), ("valid", 30)):
@@ -162,7 +162,7 @@ def preparation(trials, output):
 
 
 def study(trials, output):
-    """Kills while cells of a study are made; the next start ends with the same cells."""
+    """Kills studies; the next start must end with the same cells."""
     whole, killed = output / "study", output / "killed_study"
 
     def command(folder):
@@ -173,9 +173,9 @@ def study(trials, output):
             f"--compilation_cache={output / 'programs'}",
         ]  # fmt: skip
 
-    code, text = run(command(whole))  # nothing, where it was made before
+    code, text = run(command(whole))  # does nothing if it was made before
     if code:
-        raise RuntimeError(f"the study that nothing happens to failed: {text[-500:]}")
+        raise RuntimeError(f"expected the undisturbed study to succeed, got: {text[-500:]}")
     for number in trials.left():
         rng = random.Random(f"study {flags.FLAGS.seed} {number}")
         shutil.rmtree(killed, ignore_errors=True)
@@ -187,7 +187,7 @@ def study(trials, output):
 
 
 def _cells(folder):
-    """The results of a study without times."""
+    """Reads the cells of a study without their times."""
     cells = {path.name: json.loads(path.read_text()) for path in (folder / "cells").iterdir()}
     for cell in cells.values():
         del cell["test_seconds"], cell["training"]["seconds"], cell["training"]["seconds_a_step"]
@@ -199,7 +199,7 @@ def _names(folder):
 
 
 def disk(trials, output):
-    """A file may not grow any more, as on a full disk; one sentence, then it goes on."""
+    """Limits the size of files, as a full disk does; the error must be one sentence."""
     whole = _reference(output)
     wanted = state_of(whole)
     for number in trials.left():
@@ -210,7 +210,7 @@ def disk(trials, output):
         def limit(most=most):
             resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
-        # No compiled programs either: they would be the first to fail, and harmlessly.
+        # Compiled programs are the first files that fail, which does no harm.
         code, text = run(_command(output, workdir), preexec_fn=limit)
         *_, last = text.strip().split("\n")
         told = code == 1 and last.startswith(f"error: {workdir}") and "Traceback" not in text
@@ -220,7 +220,7 @@ def disk(trials, output):
 
 
 def damage(trials, output):
-    """A file of the latest checkpoint is cut, changed or removed; the run ends the same."""
+    """Cuts, changes or removes a file of the latest checkpoint; the run must end the same."""
     whole = _reference(output)
     wanted = state_of(whole)
     for number in trials.left():

@@ -1,4 +1,4 @@
-"""Programs that are killed at a random moment, and what they left."""
+"""Run programs, kill them at a random moment, and read the state that they leave."""
 
 import contextlib
 import os
@@ -12,11 +12,20 @@ from mtml_jax.inference.delta import digest
 from mtml_jax.runs.checkpoint import restore_params
 from mtml_jax.runs.log import read_log
 
-_PROGRAM_SECONDS = 900  # a start that takes longer hangs
+_PROGRAM_SECONDS = 900  # a program that takes longer counts as hanging
 
 
 def run(command, kill=None, **more):
-    """(exit code, what it printed); killed with -9 when `kill()` says so, if it gets there."""
+    """Runs a program; kills it with SIGKILL as soon as `kill()` is true.
+
+    Args:
+      command: program and arguments.
+      kill: function that says when to kill the program; None lets it end.
+      **more: `environment`, added to this process's, and arguments of `subprocess.Popen`.
+
+    Returns:
+      (exit code, everything that it printed).
+    """
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", **more.pop("environment", {})}
     with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
         with subprocess.Popen(
@@ -33,7 +42,16 @@ def run(command, kill=None, **more):
 
 
 def random_moment(rng, path, whole):
-    """(function, text) of a moment to kill: so much of what is written is there, and a while."""
+    """Draws a moment to kill a program: a number of bytes written, and a delay after that.
+
+    Args:
+      rng: random generator.
+      path: file or folder that the program writes.
+      whole: the same, from a run that was not killed.
+
+    Returns:
+      (function that says whether the moment has come, description).
+    """
     size, delay, since = rng.randint(0, size_of(whole)), rng.uniform(0.0, 0.5), []
 
     def kill():
@@ -45,7 +63,7 @@ def random_moment(rng, path, whole):
 
 
 def size_of(path):
-    """Bytes of a file or of a folder's files; they may come and go meanwhile."""
+    """Counts the bytes of a file or of a folder's files, which may change meanwhile."""
     total = 0
     inside = [pathlib.Path(at, name) for at, _, names in os.walk(path) for name in names]
     for one in inside or [path]:
@@ -55,7 +73,7 @@ def size_of(path):
 
 
 def state_of(workdir):
-    """Digests of the latest and of the best parameters, and the rows of the log without times."""
+    """Returns digests of the latest and of the best parameters, and the log without times."""
     timing = {"seconds", "tokens_per_second"}
     rows = [
         {k: repr(v) for k, v in row.items() if k not in timing}

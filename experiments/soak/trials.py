@@ -1,4 +1,4 @@
-"""Trials of a soak, a line each; those done before are known."""
+"""Record the trials of a soak, one line each, so that it can resume."""
 
 import json
 
@@ -8,7 +8,13 @@ from mtml_jax.runs.journal import read_journal
 
 
 class Trials:
-    """Trials of a part: those done before are known, each new one is written at once."""
+    """The trials of a part: reads those that are done and appends each new one at once.
+
+    Args:
+      path: file of the trials.
+      part: name of the part.
+      wanted: number of trials in total.
+    """
 
     def __init__(self, path, part, wanted):
         self.done = _rows(path, mend=True)
@@ -17,10 +23,17 @@ class Trials:
         self._wanted = wanted
 
     def left(self):
-        """Numbers of the trials to do."""
+        """Returns the numbers of the remaining trials."""
         return range(len(self.done), self._wanted)
 
     def add(self, survived: bool, end: str, **more):
+        """Records a trial.
+
+        Args:
+          survived: whether the program behaved as expected.
+          end: what it ended with; trials are counted by it.
+          **more: further fields of the line.
+        """
         row = {"survived": survived, "end": end, **more}
         self.done.append(row)
         self._file.write(json.dumps(row) + "\n")
@@ -42,10 +55,10 @@ def _rows(path, mend=False):
 
 
 def counted(path):
-    """How a part's trials ended."""
+    """Counts how the trials of a part ended."""
     rows = _rows(path)
     ends = [row["end"] for row in rows]
     survived = sum(row["survived"] for row in rows)
     kills = sum(row.get("kills", 0) for row in rows)
-    counted = {end: ends.count(end) for end in set(ends)}
-    return {"tried": len(rows), "survived": survived, "kills": kills, "ends": counted}
+    by_end = {end: ends.count(end) for end in set(ends)}
+    return {"tried": len(rows), "survived": survived, "kills": kills, "ends": by_end}

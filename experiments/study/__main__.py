@@ -1,4 +1,4 @@
-"""The paper's study by one command: `python -m experiments.study --output=DIR`."""
+"""Run the paper's study by one command: `python -m experiments.study --output=DIR`."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from experiments import flags as settings
 from experiments import startup
 from experiments.study import tuning
 from experiments.study.bar import Part, whole_bar
-from experiments.study.cell import TRAINING_COST, make_cell, step_cost
+from experiments.study.cell import make_cell, step_cost, training_cost
 from experiments.study.rows import chosen_rows, config_of
 from mtml_jax.config import PRESETS, TrainConfig
 from mtml_jax.data.load import CORPORA, load_split
@@ -26,24 +26,25 @@ from mtml_jax.runs.files import write_json
 from mtml_jax.runs.lock import InUse
 from mtml_jax.strategies import STRATEGIES
 
-_FACTS, _CONSISTENCY = "facts", "c_own_minus_shuffled"
+_FACTS, _CONSISTENCY = "facts", "c_own_minus_shuffled"  # scores of the endpoint
+_RATES = ("inner_lr", "reduction", "outer_lr")  # settings that are searched on valid personas
 
 
 @dataclasses.dataclass
 class Study:
-    """What all cells share.
+    """The settings that all cells share.
 
     Attributes:
-      folder: of results and runs.
-      preset: the name of one.
-      config: the preset with the study's rates and iterations.
-      source: the flags that say which dialogues are read.
-      data_dir: of PersonaChat's files.
-      split: whose personas are tested.
-      folds_per_persona: held-out dialogues of each.
+      folder: folder of results and runs.
+      preset: name of the preset.
+      config: the preset with the study's learning rates and iterations.
+      source: the flags that name the dialogues and how they are split.
+      data_dir: folder of PersonaChat's files.
+      split: the split whose personas are tested.
+      folds_per_persona: number of held-out dialogues of each persona.
       shots: numbers of dialogues that rows adapt to.
-      minutes: of steps that a training takes at most.
-      scorer: of replies against statements; None without one.
+      minutes: limit for the steps of one training.
+      scorer: NLI scorer of replies against statements; None without one.
     """
 
     folder: pathlib.Path
@@ -62,28 +63,28 @@ class Study:
         self._costs: dict[Any, dict[str, float]] = {}
 
     def corpus(self) -> tuple[tuple, dict]:
-        """Arguments of what reads the dialogues: (data, data_dir) and how a file is split."""
-        how = {name: value for name, value in self.source.items() if name != "data"}
-        return (self.source["data"], self.data_dir), how
+        """Returns the arguments of `prepare` and `load_split`: (data, data_dir), and keywords."""
+        keywords = {name: value for name, value in self.source.items() if name != "data"}
+        return (self.source["data"], self.data_dir), keywords
 
     def prepared(self, config: TrainConfig) -> Prepared:
-        """The corpus for a row; rows that read the same share it."""
+        """Prepares the corpus for a row, once for all rows that read the same of it."""
         strategy = STRATEGIES[config.strategy]
-        read = (
+        key = (
             strategy.phases, strategy.persona_in_context, config.persona_context,
             config.glove and (config.glove, config.seed),
         )  # fmt: skip
-        if read not in self._prepared:
-            corpus, how = self.corpus()
-            self._prepared[read] = prepare(config, *corpus, **how)
-        return self._prepared[read]
+        if key not in self._prepared:
+            corpus, keywords = self.corpus()
+            self._prepared[key] = prepare(config, *corpus, **keywords)
+        return self._prepared[key]
 
     def cost_of(self, config: TrainConfig, data: Prepared) -> dict[str, float]:
-        """`step_cost`, once for all seeds and alphas of a row."""
-        same = dataclasses.replace(config, alpha=0.0, seed=0, glove="")
-        if same not in self._costs:
-            self._costs[same] = step_cost(config, data)
-        return self._costs[same]
+        """Computes `step_cost` once for all seeds and alphas of a row."""
+        key = dataclasses.replace(config, alpha=0.0, seed=0, glove="")
+        if key not in self._costs:
+            self._costs[key] = step_cost(config, data)
+        return self._costs[key]
 
 
 def define_flags() -> None:
@@ -114,13 +115,18 @@ def define_flags() -> None:
 
 def main(argv) -> None:
     startup.start(argv, "--output=runs/study")
-    interrupted = "interrupted; the same command goes on from there"
+    interrupted = "interrupted; the same command resumes the study"
     with startup.one_sentence(interrupted):
         run_study(flags.FLAGS)
 
 
 def run_study(given) -> None:
-    """Runs the whole command; `given` has the flags as attributes."""
+    """Fixes the learning rates, then makes all cells that are missing.
+
+    Args:
+      given: the command's flags as attributes.
+    """
+    # Resolve the flags.
     corpus = given.data if given.data in CORPORA else pathlib.Path(given.data).stem
     folder = pathlib.Path(given.output or f"runs/study-{corpus}-{given.preset}")
     rows = chosen_rows(given.rows, given.glove)
@@ -143,48 +149,59 @@ def run_study(given) -> None:
         given.folds_per_persona, settings.whole_numbers("shots", given.shots), given.minutes or math.inf,
     )  # fmt: skip
     _check_shots(study)
+
+    # List the cells, all rows of one seed before the next seed.
     cells = [(row, seed) for seed in range(given.seeds) for row in rows]
     missing = [pair for pair in cells if not _cell_path(folder, *pair).exists()]
     print(
         f"{len(cells)} cells of {len(rows)} rows and {given.seeds} seeds, "
-        f"{len(cells) - len(missing)} of them there already; results in {folder}",
+        f"{len(cells) - len(missing)} of them done already; results in {folder}",
         flush=True,
     )
-    fixed = _fixed(given, study)
+
+    # Fix the learning rates, then train and test.
+    fixed = _fix_rates(given, study)
     if fixed is None or given.tune_only:
         return
     study.config = dataclasses.replace(base, **fixed)
     if not given.nli and given.data != "demo" and missing:
-        print("no C, the primary endpoint: give a scorer with --nli=DIR, from experiments.train_nli")
+        print("no C, the primary endpoint: pass a scorer from experiments.train_nli as --nli=DIR")
     if given.nli and missing:
         study.scorer = load_scorer(given.nli, folder / "nli.jsonl")
     (folder / "cells").mkdir(exist_ok=True)
-    elsewhere, failed = _make(study, missing)
+    elsewhere, failed = _make_cells(study, missing)
     for name, sentence in failed.items():
         print(f"failed: {name}: {sentence}")
     if elsewhere:
-        print(f"in the hands of other processes: {', '.join(elsewhere)}")
+        print(f"being made by other processes: {', '.join(elsewhere)}")
     if failed:
-        sys.exit(f"error: {len(failed)} of {len(cells)} cells failed; the same command tries again")
+        sys.exit(f"error: {len(failed)} of {len(cells)} cells failed; the same command tries them again")
     print(f"next: python -m experiments.report {folder}")
 
 
 def _check_shots(study):
-    """Before anything is trained: do the personas that are tested have so many dialogues?"""
-    corpus, how = study.corpus()
-    dialogues, _ = load_split(*corpus, study.split, **how)
+    """Checks before any training that the tested personas have enough dialogues.
+
+    Raises:
+      ValueError: no persona has that many dialogues besides the held-out one.
+    """
+    corpus, keywords = study.corpus()
+    dialogues, _ = load_split(*corpus, study.split, **keywords)
     personas, _ = require_conversations(group_personas(dialogues))
     most = max((len({d.conversation for d in p.dialogues}) for p in personas), default=1) - 1
     if min(study.shots) < 1 or max(study.shots) > most:
         raise ValueError(
-            f"got --shots={','.join(map(str, study.shots))}, want numbers from 1 to {most}: no "
-            f"persona of {study.split} has more dialogues beside the one held out"
+            f"expected --shots of numbers from 1 to {most}, since no persona of {study.split} has more "
+            f"dialogues besides the held-out one, got --shots={','.join(map(str, study.shots))}"
         )
 
 
-def _fixed(given, study):
-    """The rates of the grid, from study.json, the flags or a search on valid; None where
-    another process still searches."""
+def _fix_rates(given, study):
+    """Takes the rates from study.json, the flags or a search on valid personas.
+
+    Returns:
+      The rates by name; None if another process is still searching.
+    """
     path = study.folder / "study.json"
     wanted = {
         "preset": given.preset,
@@ -196,9 +213,7 @@ def _fixed(given, study):
         "epochs": list(EPOCHS),
     }
     flagged = {
-        name: value
-        for name in ("inner_lr", "reduction", "outer_lr")
-        if (value := getattr(given, name)) is not None
+        name: value for name in _RATES if (value := getattr(given, name)) is not None
     }
     if path.exists():
         saved = json.loads(path.read_text())
@@ -206,7 +221,7 @@ def _fixed(given, study):
             before = saved["settings"][name] if name in flagged else saved.get(name)
             if before != value:
                 raise ValueError(
-                    f"{path}: found a study with {name} {before!r}, got {value!r}; name another "
+                    f"{path}: expected the study's {name} {before!r}, got {value!r}; choose another "
                     "folder with --output"
                 )
         if given.seeds > saved["seeds"]:
@@ -214,13 +229,13 @@ def _fixed(given, study):
         return saved["settings"]
     trials = []
     if flagged:
-        chosen = {n: flagged.get(n, getattr(study.config, n)) for n in ("inner_lr", "reduction", "outer_lr")}
+        chosen = {name: flagged.get(name, getattr(study.config, name)) for name in _RATES}
     else:
         trials = _search(study)
         if trials is None:
             return None
         best = tuning.best_of(trials)
-        chosen = {name: best[name] for name in ("inner_lr", "reduction", "outer_lr")}
+        chosen = {name: best[name] for name in _RATES}
     write_json(path, {
         **wanted,
         "seeds": given.seeds,
@@ -237,20 +252,21 @@ def _fixed(given, study):
 
 
 def _search(study):
-    """All trials on valid; None where another process makes one of them."""
+    """Runs all trials on valid personas; returns None if another process is running one."""
     first = tuning.first_trials(study.config)
     with whole_bar(len(first) + len(tuning.OUTER_RATES)) as bar:
         found, held = _try(study, first, bar)
         if held:
             return None
         best = tuning.best_of(found)
-        same = {name: best[name] for name in ("inner_lr", "reduction", "outer_lr")}
-        second = tuning.second_trials(dataclasses.replace(first[0], **same))
+        rates = {name: best[name] for name in _RATES}
+        second = tuning.second_trials(dataclasses.replace(first[0], **rates))
         more, held = _try(study, second, bar)
     return None if held else found + more
 
 
 def _try(study, configs, bar):
+    """Runs the trials that are missing; returns (results, whether others are still running)."""
     found, held = [], []
     for number, config in enumerate(configs, start=1):
         name = tuning.name_of(config)
@@ -269,20 +285,20 @@ def _try(study, configs, bar):
         part.finish()
         found.append(json.loads(path.read_text()))
     if held:
-        print(f"in the hands of other processes: {', '.join(held)}; start again once they are done")
+        print(f"being run by other processes: {', '.join(held)}; start again when they are done")
     return found, bool(held)
 
 
-def _make(study, missing):
-    """Makes cells one after the other; returns those that others make, and those that failed."""
+def _make_cells(study, missing):
+    """Makes cells one after the other; returns those of other processes, and failures by name."""
     elsewhere, failed = [], {}
-    costs = [_cost_of(row, study, seed) for row, seed in missing]
+    costs = [1 + training_cost(config_of(row, study.config, seed)) for row, seed in missing]
     with whole_bar(sum(costs)) as bar:
         for number, ((row, seed), cost) in enumerate(zip(missing, costs), start=1):
             name = f"{row.name}.{seed}"
             part = Part(bar, f"cell {number} of {len(missing)}, {name}", cost)
             path = _cell_path(study.folder, row, seed)
-            if not path.exists():  # it may have been made elsewhere by now
+            if not path.exists():  # another process may have made it by now
                 try:
                     write_json(path, make_cell(row, seed, study, part), indent=None)
                 except FloatingPointError as error:
@@ -291,12 +307,6 @@ def _make(study, missing):
                     elsewhere.append(name)
             part.finish()
     return elsewhere, failed
-
-
-def _cost_of(row, study, seed):
-    """Relative to a test."""
-    adapts = STRATEGIES[config_of(row, study.config, seed).strategy].adapts
-    return 1.0 + (TRAINING_COST if adapts else TRAINING_COST / 4)
 
 
 def _cell_path(folder, row, seed):

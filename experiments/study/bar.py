@@ -1,4 +1,4 @@
-"""One progress bar over many runs, with the time left."""
+"""Show one progress bar over many runs, with the remaining time."""
 
 from tqdm import tqdm
 
@@ -6,28 +6,28 @@ _FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}
 
 
 def whole_bar(total: float) -> tqdm:
-    """A bar of so many parts; the time left is by the mean pace."""
+    """Returns a bar with this total; the remaining time is estimated from the mean pace."""
     return tqdm(total=total, disable=None, smoothing=0, bar_format=_FORMAT)
 
 
 class Part:
-    """A share of a bar, in stages: what a training or a test takes for its own bar.
+    """A part of a bar, divided into stages; a training or a test uses it as its own bar.
 
     Args:
-      bar: of `whole_bar`.
-      name: shown while it lasts.
-      cost: how much of the bar it is.
+      bar: the bar, from `whole_bar`.
+      name: description while the part is running.
+      cost: the part's share of the bar's total.
     """
 
     def __init__(self, bar: tqdm, name: str, cost: float):
         self._bar, self._name, self._cost = bar, name, cost
-        self.done = 0.0  # of the cost
+        self.done = 0.0  # of `cost`
         self._until, self._scale = 0.0, 0.0
         bar.set_description_str(name, refresh=True)
 
     def stage(self, what: str, share: float, count: int) -> None:
-        """Begins a stage of `count` updates that ends at a share of the part."""
-        self._advance(self._until - self.done)  # what an earlier process did is passed over
+        """Begins a stage of `count` updates that ends at this share of the part."""
+        self._advance(self._until - self.done)  # skips what an earlier process has done
         self._scale = (share * self._cost - self.done) / max(count, 1)
         self._until = share * self._cost
         self._bar.set_description_str(f"{self._name}: {what}", refresh=True)
@@ -49,4 +49,4 @@ class Part:
         self._bar.set_postfix_str(text, refresh=True)
 
     def write(self, text: str) -> None:
-        """Lines of single runs are in their logs."""
+        """Drops a line of a run, since the run's log has it."""

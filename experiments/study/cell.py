@@ -1,4 +1,4 @@
-"""One cell of the study: a row with a seed, trained, tested and summed up in a JSON file."""
+"""Train and test one cell of the study, a row with a seed, and summarise it as JSON."""
 
 import dataclasses
 import statistics
@@ -9,7 +9,6 @@ import jax
 import numpy as np
 
 from experiments.checkout import commit
-from experiments.operations import count_step
 from experiments.reconstruct import measure_reconstruction
 from experiments.study.rows import Row, config_of
 from experiments.study.training import train_run
@@ -20,6 +19,7 @@ from mtml_jax.eval.folds import choose_folds
 from mtml_jax.eval.folds_file import FoldsFile
 from mtml_jax.eval.protocol import effective_shots, run_folds, statistics_of, systems_of
 from mtml_jax.eval.run import fingerprint, load_for_test
+from mtml_jax.meta.cost import PRICES, count_step, mode_of
 from mtml_jax.runs.lock import WorkdirLock
 from mtml_jax.runs.log import read_log
 from mtml_jax.runs.versions import versions
@@ -28,28 +28,28 @@ from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.loop import initial_state, rates_at
 from mtml_jax.train.memory_plan import fit_steps
 
-TRAINING_COST = 1.5  # of a meta-training at the presets' lengths, in tests; for the time left only
-_SAMPLES = 4
+_META_TRAINING = 1.5  # duration of a second-order training over that of a test, at the presets
+_SAMPLES = 4  # contexts whose replies are kept
 _POINTS = 120  # of a learning curve
-_BITS = ("distinct_unigrams", "distinct_bigrams")  # as long as the replies themselves
+_BITS = ("distinct_unigrams", "distinct_bigrams")  # left out: as long as the replies themselves
 
 
 def make_cell(row: Row, seed: int, study, bar) -> dict[str, Any]:
-    """Trains and tests what is not done yet.
+    """Trains and tests one row with one seed; the parts that are already done are not repeated.
 
     Args:
-      row: of the table.
-      seed: of parameters and episodes; folds are the same for all.
-      study: `Study`, what its cells share.
-      bar: progress, of which this is a part.
+      row: the row of the study.
+      seed: random seed for initialisation and episode sampling; all seeds share their folds.
+      study: the `Study` that the cell belongs to.
+      bar: the cell's `Part` of the progress bar.
 
     Returns:
-      The cell's JSON.
+      The contents of the cell's JSON file.
 
     Raises:
-      ValueError: another process makes it.
-      KeyboardInterrupt: it was stopped; the next call goes on.
-      FloatingPointError: the training has no finite gradient any more.
+      InUse: another process is making the cell.
+      KeyboardInterrupt: the user stopped it; the next call resumes.
+      FloatingPointError: the gradients of the training are no longer finite.
     """
     config = config_of(row, study.config, seed)
     workdir = study.folder / "runs" / f"{row.trained_as}.{seed}"
@@ -78,13 +78,13 @@ def make_cell(row: Row, seed: int, study, bar) -> dict[str, Any]:
 
 def _train(config, data, workdir, study, bar):
     cost = study.cost_of(config, data)
-    cost_share = TRAINING_COST if STRATEGIES[config.strategy].adapts else TRAINING_COST / 4
-    bar.stage("training", cost_share / (1 + cost_share), config.iterations)
+    share = training_cost(config)
+    bar.stage("training", share / (1 + share), config.iterations)
     outcome = train_run(config, data, workdir, study, bar)
     rows = read_log(workdir / "log.jsonl")
     steps = [r for r in rows if r["kind"] == "train"]
     seconds = [r["seconds"] for r in steps]
-    shown = steps[:: len(steps) // _POINTS | 1]  # odd, so that both phases of AMTML are shown
+    shown = steps[:: len(steps) // _POINTS | 1]  # an odd stride shows both phases of AMTML
     return {
         "iterations": int(outcome.state.step),
         "reason": outcome.reason,
@@ -110,27 +110,36 @@ def _train(config, data, workdir, study, bar):
     }
 
 
+def training_cost(config: TrainConfig) -> float:
+    """Estimates the duration of a training relative to that of a test, for the progress bar."""
+    return _META_TRAINING * sum(PRICES[mode_of(config)]) / sum(PRICES["mixed"])
+
+
 def step_cost(config: TrainConfig, data: Prepared) -> dict[str, float]:
-    """Temporary bytes of the compiled outer step, the most of its phases; its operations, their
-    mean, counted on the first real batches."""
+    """Counts what the outer step of a configuration takes.
+
+    Returns:
+      "temporary_bytes", of the compiled step, the largest of its phases; "operations", counted
+      on the first real batches, the mean of its phases.
+    """
     mesh = persona_mesh(config.meta_batch)
-    kinds = STRATEGIES[config.strategy].phases
-    shared = replicate(initial_state(config, data), mesh), replicate(rates_at(config, 0), mesh)
+    phases = STRATEGIES[config.strategy].phases
+    state, rates = replicate((initial_state(config, data), rates_at(config, 0)), mesh)
     arguments, operations = [], []
-    for number, kind in enumerate(kinds):
-        first = (number - 1) % len(kinds)  # iteration i runs phase i modulo their count
+    for number, phase in enumerate(phases):
+        first = (number - 1) % len(phases)  # the first step that runs this phase
         batch = split_personas(
             training_batch(data, config, first, devices=len(mesh.local_devices)), mesh
         )
-        arguments.append((shared[0], batch, shared[1]))
-        counted = count_step(
+        arguments.append((state, batch, rates))
+        count = count_step(
             sample_episodes(data.train, config.meta_batch, config.seed, first),
-            kind,
+            phase,
             config.model,
             len(data.vocabulary),
         )
-        operations.append(counted.operations(config.gradient if kind[0] else "supervised"))
-    steps = fit_steps(config, Placement(mesh), arguments).steps  # those that the training takes
+        operations.append(count.operations(mode_of(config)))
+    steps = fit_steps(config, Placement(mesh), arguments).steps  # as in training
     memory = max(step.memory_analysis().temp_size_in_bytes for step in steps)
     return {"temporary_bytes": memory, "operations": statistics.mean(operations)}
 
@@ -176,7 +185,7 @@ def _test(row, workdir, study, bar):
 
 
 def _plain(statistics):
-    """Lists, one entry a persona; whole numbers as such and the others to four digits."""
+    """Turns arrays into lists with an entry for each persona, rounded to four digits."""
 
     def number(x):
         return int(x) if float(x).is_integer() else round(float(x), 4)
@@ -189,14 +198,14 @@ def _plain(statistics):
 
 
 def _samples(run, plans, rows):
-    """A turn of each of the first few folds, as every system and shot answers it at the end."""
+    """Collects the replies of every system to one context of each of the first few folds."""
     samples = []
     for plan in plans[0][:_SAMPLES]:
         persona = run.personas[plan.persona]
         dialogue = persona.dialogues[plan.dialogue]
         turn = len(dialogue.turns) // 2
-        said = [(t.context, t.response) for t in dialogue.turns[: turn + 1]]
-        utterances = [[who, text] for pair in said for who, text in zip(("other", "self"), pair)]
+        pairs = [(t.context, t.response) for t in dialogue.turns[: turn + 1]]
+        utterances = [[who, text] for pair in pairs for who, text in zip(("other", "self"), pair)]
         replies = {}
         for system, k in systems_of(plans):
             name = f"{k}-shot, {system}" if k else system
@@ -214,7 +223,7 @@ def _samples(run, plans, rows):
 
 
 def _reconstruction(row, run, split):
-    """Scores by turns seen, if the run was trained on the persona task; otherwise None."""
+    """Scores the reconstruction by turns seen; None if the persona task was not trained."""
     if not STRATEGIES[run.config.strategy].reconstructs(run.config.alpha):
         return None
     config = ReconstructionConfig(

@@ -1,4 +1,4 @@
-"""The rows of the study: what is trained and tested, and why."""
+"""List the rows of the study: what is trained and tested, and why."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,13 @@ class Row(NamedTuple):
     """A system of the study.
 
     Attributes:
-      name: of its cells.
-      label: for tables and figures.
+      name: name of its cells.
+      label: name in tables and figures.
       group: "paper" for a row of tables 2 and 3, "control" or "ablation".
-      changes: settings of `TrainConfig` other than the study's.
-      checkpoint: of the training, "best" or "latest".
-      base: the row that an ablation is compared with, and whose training it shares where it
-        changes no setting.
+      changes: settings of `TrainConfig` that differ from the study's.
+      checkpoint: the checkpoint that is tested, "best" or "latest".
+      base: the row that an ablation is compared with; an ablation that changes no setting
+        shares its training.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Row(NamedTuple):
 
     @property
     def trained_as(self) -> str:
-        """The row whose training it is."""
+        """The row whose training it uses."""
         return self.name if self.changes or self.base is None else self.base
 
 
@@ -44,7 +44,7 @@ def _ablation(base, what, label, changes):
 
 
 def _rows_of(name, strategy):
-    """A strategy's rows: one an alpha, named after it where there are several."""
+    """Lists a strategy's rows: one for each alpha, which is in the name if there are several."""
     if not strategy.alphas:
         return [Row(name, strategy.label, strategy.group, {"strategy": name})]
     return [
@@ -79,15 +79,15 @@ GROUPS = {
 
 
 def chosen_rows(names: Sequence[str], glove: str | None = None) -> list[Row]:
-    """The rows of names and of groups, each once, in the order of the table.
+    """Lists the rows of some names and groups, each once, in the order of the table.
 
     Args:
-      names: of `ROWS` or of `GROUPS`.
-      glove: file of word vectors; with it, MTML 0.8 from them is a row of "ablations" and
-        "all", too.
+      names: names of `ROWS` or of `GROUPS`.
+      glove: file of word vectors; with it, MTML 0.8 initialised from them is also a row of
+        "ablations" and "all".
 
     Raises:
-      ValueError: there is no such row or group.
+      ValueError: a name is neither a row nor a group.
     """
     rows = dict(ROWS)
     groups = dict(GROUPS)
@@ -99,18 +99,23 @@ def chosen_rows(names: Sequence[str], glove: str | None = None) -> list[Row]:
     for name in names:
         if name not in rows and name not in groups:
             raise ValueError(
-                f"got --rows={','.join(names)}, want names among {', '.join(groups)} (groups), "
-                f"{', '.join(rows)}; mtml-0.8-glove needs --glove"
+                f"expected --rows of {', '.join(groups)} (groups), {', '.join(rows)}, got "
+                f"--rows={','.join(names)}; mtml-0.8-glove needs --glove"
             )
         wanted.update(groups.get(name, (name,)))
     return [row for row in rows.values() if row.name in wanted]
 
 
 def config_of(row: Row, base: TrainConfig, seed: int) -> TrainConfig:
-    """The study's settings with those of a row.
+    """Returns the settings of a row's training.
 
-    Patience is without limit, so that rows share their iterations; which checkpoint is the
-    best is still found by validation.
+    Patience has no limit, so that all rows train for the same number of iterations; validation
+    still selects the best checkpoint.
+
+    Args:
+      row: the row.
+      base: the settings of the study.
+      seed: random seed for initialisation and episode sampling.
     """
     trained = ROWS.get(row.trained_as, row)
     return dataclasses.replace(base, **trained.changes, seed=seed, patience=base.iterations + 1)

@@ -1,4 +1,4 @@
-"""One training of the study, which the same call goes on with after a stop."""
+"""Run one training of the study; after an interruption, the same call resumes it."""
 
 from mtml_jax.config import TrainConfig
 from mtml_jax.data.prepare import Prepared
@@ -10,15 +10,15 @@ def train_run(config: TrainConfig, data: Prepared, workdir, study, bar) -> Outco
     """Trains in a folder whose lock the caller holds.
 
     Args:
-      config: of the training.
-      data: prepared for it.
-      workdir: its folder, a `pathlib.Path`.
-      study: `Study`, for what the folder's settings name beside `config`, and the most minutes.
-      bar: progress.
+      config: settings of the training.
+      data: corpus prepared for it.
+      workdir: folder of the run, a `pathlib.Path`.
+      study: the `Study`; its data, preset and time limit apply to all trainings.
+      bar: progress bar.
 
     Raises:
-      KeyboardInterrupt: it was stopped; the next call goes on.
-      FloatingPointError: it has no finite gradient any more.
+      KeyboardInterrupt: the user stopped it; the next call resumes.
+      FloatingPointError: the gradients are no longer finite.
     """
     saved = {**study.source, "preset": study.preset}
     with open_run(workdir, config, data, saved, lock=False) as run:

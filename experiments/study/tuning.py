@@ -1,4 +1,4 @@
-"""Which inner rate, reduction and outer rate the study takes: tried on valid personas alone."""
+"""Choose the learning rates and the reduction of the study by trials on valid personas."""
 
 import dataclasses
 import functools
@@ -25,18 +25,18 @@ from mtml_jax.sharding import Placement, map_personas, persona_mesh, replicate, 
 from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.loop import rates_at
 
-INNER_RATES = {  # a sum over a dialogue is some ninety times a mean: larger ones end in NaN
+INNER_RATES = {  # the sum over a dialogue is about 90 times its mean: larger rates end in NaN
     "mean": (0.005, 0.01, 0.05, 0.1, 0.3),
     "sum": (0.005, 0.01, 0.05, 0.1),
 }
-OUTER_RATES = (0.003, 0.0003)  # section 3.2's, and the reference code's
-_PART = 3  # of the study's iterations are tried
-_FOLDS = 32
-_FAR = 1.1  # times the least PPL so far: larger inner rates of that reduction are not tried
+OUTER_RATES = (0.003, 0.0003)  # section 3.2; the reference code
+_PART = 3  # a trial takes a third of the study's iterations
+_FOLDS = 32  # valid folds that a trial is scored on
+_FAR = 1.1  # a PPL above this factor times the lowest ends the search of larger inner rates
 
 
 def first_trials(base: TrainConfig) -> list[TrainConfig]:
-    """Every inner rate with both reductions, at the preset's outer rate; MTML at alpha 0.8."""
+    """Lists MTML 0.8 with every inner rate and both reductions, at the preset's outer rate."""
     iterations = max(base.iterations // _PART, 1)
     return [
         dataclasses.replace(
@@ -50,14 +50,19 @@ def first_trials(base: TrainConfig) -> list[TrainConfig]:
 
 
 def second_trials(best: TrainConfig) -> list[TrainConfig]:
-    """Other outer rates at the best inner one."""
+    """Lists the other outer rates, at the best inner rate."""
     return [
         dataclasses.replace(best, outer_lr=rate) for rate in OUTER_RATES if rate != best.outer_lr
     ]
 
 
 def is_past(config: TrainConfig, found: list[dict[str, Any]]) -> bool:
-    """Whether the next smaller inner rate of the same reduction was far too large already."""
+    """Whether the next smaller inner rate of the same reduction was already far too large.
+
+    Args:
+      config: the trial in question.
+      found: results of earlier trials.
+    """
     smaller = [
         trial for trial in found
         if trial["reduction"] == config.reduction and trial["inner_lr"] < config.inner_lr
@@ -69,43 +74,50 @@ def is_past(config: TrainConfig, found: list[dict[str, Any]]) -> bool:
 
 
 def _own_ppl(trial):
-    return float(trial.get("own_ppl", "nan"))  # where there was none, its JSON says "nan"
+    return float(trial.get("own_ppl", "nan"))  # JSON has "nan" for a PPL that is not finite
 
 
 def name_of(config: TrainConfig) -> str:
+    """Returns the name of a trial's files."""
     return f"{config.reduction}-inner{config.inner_lr:g}-outer{config.outer_lr:g}"
 
 
 def best_of(trials: list[dict[str, Any]]) -> dict[str, Any]:
-    """The trial with the least PPL of valid personas adapted to their own dialogues.
+    """Finds the trial with the lowest PPL of valid personas adapted to their own dialogues.
 
     Raises:
-      ValueError: none of them ended with a finite one.
+      ValueError: no trial has a finite PPL.
     """
-    sound = [trial for trial in trials if math.isfinite(_own_ppl(trial))]
-    if not sound:
+    finite = [trial for trial in trials if math.isfinite(_own_ppl(trial))]
+    if not finite:
         raise ValueError(
-            "found no trial with a finite perplexity, want one; give rates by --inner_lr and "
-            "--outer_lr, or a longer --iterations"
+            "expected a trial with a finite perplexity, got none; set --inner_lr and --outer_lr, or "
+            "more --iterations"
         )
-    return min(sound, key=_own_ppl)
+    return min(finite, key=_own_ppl)
 
 
 def run_trial(config: TrainConfig, study, bar) -> dict[str, Any]:
-    """Trains one setting for a third of the study's iterations, and scores it on valid.
+    """Trains with one setting for a third of the study's iterations and scores it on valid folds.
+
+    Args:
+      config: settings of the trial.
+      study: the `Study`.
+      bar: the trial's `Part` of the progress bar.
 
     Returns:
-      Rates, `moved` (|phi' - phi| / |phi| of an inner step, the mean over validation pairs),
-      `second_order_share` (|g - g_first| / |g| of the meta-gradient where training ended),
-      PPL of valid pairs before and after an inner step, and of valid folds adapted as at test
-      to their own and to another's dialogues; "failed" with a sentence in place of numbers.
+      The rates; `moved`, |phi' - phi| / |phi| of an inner step, the mean over validation pairs;
+      `second_order_share`, |g - g_first| / |g| of the meta-gradient at the end of training; PPL
+      of validation pairs before and after an inner step; PPL of valid folds adapted as at test
+      to their own and to another persona's dialogues. If the training failed, "failed" with a
+      sentence instead of these numbers.
 
     Raises:
-      ValueError: another process makes it.
-      KeyboardInterrupt: it was stopped; the next call goes on.
+      InUse: another process is running the trial.
+      KeyboardInterrupt: the user stopped it; the next call resumes.
     """
     begin = time.monotonic()
-    told = {
+    rates = {
         "strategy": config.strategy,
         "iterations": config.iterations,
         "inner_lr": config.inner_lr,
@@ -118,7 +130,7 @@ def run_trial(config: TrainConfig, study, bar) -> dict[str, Any]:
         try:
             outcome = train_run(config, data, workdir, study, bar)
         except FloatingPointError as error:
-            return {**told, "failed": str(error), "seconds": time.monotonic() - begin}
+            return {**rates, "failed": str(error), "seconds": time.monotonic() - begin}
     params = restore_params(workdir, "best").params
     best = outcome.progress.best_step
     valid = next(
@@ -128,7 +140,7 @@ def run_trial(config: TrainConfig, study, bar) -> dict[str, Any]:
     )
     quick = own_and_other(params, config, data, _FOLDS)
     return {
-        **told,
+        **rates,
         "moved": _moved(params, config, data),
         "second_order_share": _second_order_share(params, config, data),
         "initial_ppl": valid["initial_response_ppl"],
@@ -140,15 +152,15 @@ def run_trial(config: TrainConfig, study, bar) -> dict[str, Any]:
 
 
 def _moved(params, config, data):
+    """Averages |phi' - phi| / |phi| of an inner step over the validation pairs."""
     mesh = persona_mesh(config.validation_episodes)
     episodes = split_personas(validation_batch(data, config), mesh)
-    program = _movement(config.loss(), mesh)
-    shared = (replicate(params, mesh), replicate(jnp.float32(config.inner_lr), mesh))
-    return float(program(shared, episodes).mean())
+    shared = replicate((params, jnp.float32(config.inner_lr)), mesh)
+    return float(_movement(shared, episodes, config=config.loss(), mesh=mesh).mean())
 
 
-@functools.lru_cache(maxsize=4)
-def _movement(config, mesh):
+@functools.partial(jax.jit, static_argnames=("config", "mesh"))
+def _movement(shared, episodes, *, config, mesh):
     def loss(params, examples):
         return losses.weighted_loss(params, examples, losses.RESPONSE_ONLY, config=config)
 
@@ -158,30 +170,35 @@ def _movement(config, mesh):
         moved = jax.tree.map(jnp.subtract, adapted, params)
         return optax.tree.norm(moved) / optax.tree.norm(params)
 
-    return jax.jit(map_personas(one, mesh))
+    return map_personas(one, mesh)(shared, episodes)
 
 
 def _second_order_share(params, config, data):
+    """Computes |g - g_first| / |g| of the meta-gradient of one training batch."""
     mesh = persona_mesh(config.meta_batch)
     batch = split_personas(training_batch(data, config, config.iterations), mesh)
     params, rates = replicate((params, rates_at(config, config.iterations)), mesh)
-    found = []
+    step = config.step(mesh.devices.flat[0].platform)
+    gradients = []
     for mode in (config.gradient, "first_order"):
-        how = dataclasses.replace(config.step(mesh.devices.flat[0].platform), gradient=mode)
-        # One after the other: two programs that sum over the same devices can wait for each other.
-        found.append(jax.block_until_ready(_gradient(how, mesh)(params, batch, rates)))
-    whole, first = found
+        gradient = _meta_gradient(
+            params, batch, rates, config=dataclasses.replace(step, gradient=mode), mesh=mesh
+        )
+        # Wait for the first: two programs that sum over the same devices can block each other.
+        gradients.append(jax.block_until_ready(gradient))
+    whole, first = gradients
     difference = jax.tree.map(jnp.subtract, whole, first)
     return float(optax.tree.norm(difference) / optax.tree.norm(whole))
 
 
-@functools.lru_cache(maxsize=8)
-def _gradient(config, mesh):
+@functools.partial(jax.jit, static_argnames=("config", "mesh"))
+def _meta_gradient(params, batch, rates, *, config, mesh):
     (phase,) = STRATEGIES["mtml"].phases
-    gradient = functools.partial(mean_gradient, phase=phase, config=config, placement=Placement(mesh))
-    return jax.jit(lambda *batch: gradient(*batch)[0])
+    placement = Placement(mesh)
+    return mean_gradient(params, batch, rates, phase=phase, config=config, placement=placement)[0]
 
 
 def write_trial(folder, name: str, trial: dict[str, Any]) -> None:
+    """Writes the result of a trial into the folder of a study."""
     (folder / "tuning").mkdir(exist_ok=True)
     write_json(folder / "tuning" / f"{name}.json", trial)

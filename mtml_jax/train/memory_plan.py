@@ -11,15 +11,12 @@ import numpy as np
 import psutil
 
 from mtml_jax.config import TrainConfig
+from mtml_jax.meta.cost import REMAT_PRICE
 from mtml_jax.meta.outer import outer_step
 from mtml_jax.sharding import Placement, fetch
 from mtml_jax.strategies import STRATEGIES
 
 _USABLE = 0.9  # of the free memory; the loop's own arrays and other programs need some, too
-# Operations of recomputed layers relative to stored ones, counted: a gradient takes 3.5 passes
-# instead of 3, and its derivative 9.5 instead of 8.
-_REMAT_PRICE = 1.2
-
 # Files of a control group, version 2 and 1: its limit and its use; and the name that its
 # `memory.stat` has for cached files, which it would release.
 _FILES = (
@@ -141,7 +138,7 @@ def _note(chunk, setting, needed, free, tried):
         f"{_named(chunk, setting)}"
     )
     if setting.model.remat:
-        note += f", {_REMAT_PRICE:g} times the operations"
+        note += f", {REMAT_PRICE:.2g} times the operations"
     if tried:
         note += f"; the fastest way would take {_gigabytes(tried[0][1])}"
     return note

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from experiments.benchmark.slots import real_shares, tile_work
-from experiments.operations import PRICES, Work, count_step, forward_operations, work_of
 from mtml_jax.config import ModelConfig, StepConfig, TileShape
 from mtml_jax.data.encode import EncodedDialogue, Example
 from mtml_jax.data.episodes import stack_episodes
 from mtml_jax.data.packing import pack
+from mtml_jax.meta.cost import PRICES, Work, count_step, forward_operations, work_of
 from mtml_jax.meta.gradient import mean_gradient
 from mtml_jax.model import transformer
 from mtml_jax.strategies import STRATEGIES, TASKS

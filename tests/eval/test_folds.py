@@ -136,7 +136,7 @@ def test_contexts_stand_one_a_row(personas):
 
 
 def test_folds_that_cannot_be_made_are_refused(personas):
-    with pytest.raises(ValueError, match="got 7 dialogues.*no persona has more than 6.*--shots"):
+    with pytest.raises(ValueError, match="expected at most 6 dialogues.*got 7; lower --shots to 6"):
         choose_folds(personas, 7, seed=0)
     with pytest.raises(ValueError, match="expected two or more personas.*got 1;"):
         choose_folds(personas[:1], 2, seed=0)

@@ -86,7 +86,9 @@ def pack_row(
       ValueError: the dialogues do not fit, a branch leaves beyond the end of its trunk,
         or a predicted token has no token before it.
     """
-    columns: dict[str, list[int]] = {name: [] for name in ("ids", "segment", "position", "branch", "fork")}
+    columns: dict[str, list[int]] = {
+        name: [] for name in ("ids", "segment", "position", "branch", "fork")
+    }
     targets: dict[str, list[int]] = {name: [] for name in ("slot", "ids", "task", "segment")}
     for segment, strands in enumerate(dialogues, start=1):
         trunk_begin = len(columns["ids"])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtml_jax.data.gguf_file import GgufFile, open_gguf
-from mtml_jax.data.pretrained import TOKENIZER
+from mtml_jax.data.pretrained_files import TOKENIZER
 
 
 class Markers(NamedTuple):
@@ -127,7 +127,7 @@ def read_subwords(path: Path) -> Subwords:
     """Reads the tokenizer of a GGUF file or of a folder of Hugging Face.
 
     Args:
-      path: from `pretrained.locate`.
+      path: from `pretrained_files.locate`.
 
     Raises:
       ValueError: the file is damaged, or its tokenizer or chat template is unknown.

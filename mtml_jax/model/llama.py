@@ -160,9 +160,7 @@ def token_nll(
     return jnp.where(targets.segment > 0, nll_U, 0.0)
 
 
-def start_cache(
-    base: Params, adapters: Params, context: Tokens, length: int, config: LlamaConfig
-):
+def start_cache(base: Params, adapters: Params, context: Tokens, length: int, config: LlamaConfig):
     """Prepares the decoding of one example: reads its context, makes room for its own tokens.
 
     Args:
@@ -296,7 +294,9 @@ def _rotation(position_T, config):
     rates = config.rope_theta ** (-np.arange(half) / half)
     rates /= np.array(config.rope_factors or 1.0)
     wide = jnp.promote_types(config.dtype, jnp.float32)
-    angles = position_T.astype(wide)[:, None, None, None] * jnp.asarray(rates, wide)[None, None, None]
+    angles = (
+        position_T.astype(wide)[:, None, None, None] * jnp.asarray(rates, wide)[None, None, None]
+    )
     return jnp.cos(angles).astype(config.dtype), jnp.sin(angles).astype(config.dtype)
 
 

@@ -13,55 +13,20 @@ Axes: T token, S seen token, U predicted token, D width, G key-value head, R que
 of a key-value head, K head width, L layer, V vocabulary.
 """
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mtml_jax.data.rows import NextTokens, Row
-from mtml_jax.model import lora
 from mtml_jax.model.cross_entropy import CHUNK, cross_entropy
-from mtml_jax.model.lora import LoraConfig
+from mtml_jax.model.llama_layers import (
+    LlamaConfig,
+    attend,
+    feed_forward,
+    projections,
+    rms_norm,
+    rotation,
+)
 from mtml_jax.types import Params, Tokens
-
-_MASKED = -1e9  # finite, so that a row of padding has a gradient of zero and not NaN
-
-
-@dataclasses.dataclass(frozen=True)
-class LlamaConfig:
-    """Sizes of a decoder and of its adapters; static under jit.
-
-    Attributes:
-      layers: the number of layers.
-      width: the width D.
-      heads: the number of query heads.
-      key_value_heads: the number of key-value heads G, a divisor of `heads`.
-      head_width: the width K of a head.
-      feed_forward: the width of the feed-forward layer.
-      vocabulary: the number of tokens V.
-      epsilon: added to the mean square in RMS normalisation.
-      rope_theta: base of the rotary wavelengths.
-      rope_factors: K / 2 numbers by which the rotary rates are divided; empty for ones.
-      dtype: in which layers are computed.
-      remat: whether the backward pass computes each layer again instead of keeping its
-        intermediate values.
-      lora: settings of the adapters.
-    """
-
-    layers: int
-    width: int
-    heads: int
-    key_value_heads: int
-    head_width: int
-    feed_forward: int
-    vocabulary: int
-    epsilon: float = 1e-5
-    rope_theta: float = 10000.0
-    rope_factors: tuple[float, ...] = ()
-    dtype: str = "float32"
-    remat: bool = True
-    lora: LoraConfig = LoraConfig()
 
 
 def visible(row: Tokens) -> jax.Array:
@@ -124,7 +89,7 @@ def decode(
     base = jax.lax.stop_gradient(base)
     hidden_TD = prefix(base, row, config) if prefix_TD is None else prefix_TD
     hidden_TD, _ = _over_layers(base["layers"], adapters, hidden_TD, row, config)
-    return _rms_norm(base["norm"], hidden_TD, config)
+    return rms_norm(base["norm"], hidden_TD, config)
 
 
 def token_nll(
@@ -178,7 +143,12 @@ def start_cache(base: Params, adapters: Params, context: Tokens, length: int, co
     cache = {"memory": {}, "own": {}}
     for part in _parts(base):
         hidden_SD, memory = _over_layers(
-            base[part], adapters if part == "layers" else {}, hidden_SD, context, config
+            base[part],
+            adapters if part == "layers" else {},
+            hidden_SD,
+            context,
+            config,
+            keep=True,
         )
         layers, _, heads, size = memory[0].shape
         empty = jnp.zeros((layers, length, heads, size), hidden_SD.dtype)
@@ -211,27 +181,27 @@ def decode_step(
       (hidden_D, new cache).
     """
     known_S = memory_segment_S == 1
-    rotation = _rotation((jnp.sum(known_S) + position)[None], config)
+    angles = rotation((jnp.sum(known_S) + position)[None], config)
     hidden_TD = base["embedding"][token[None]].astype(config.dtype)
     own_parts = {}
 
     def layer(hidden_TD, stacked):
         weights, adapter, memory, own = stacked
-        query_TGRK, *new = _projections(weights, adapter, hidden_TD, rotation, config)
+        query_TGRK, *new = projections(weights, adapter, hidden_TD, angles, config)
         own = tuple(
             jax.lax.dynamic_update_slice_in_dim(past, x, position, axis=0)
             for past, x in zip(own, new)
         )
         written_T = jnp.arange(own[0].shape[0]) <= position
         seen = [(*memory, known_S[None, :]), (*own, written_T[None, :])]
-        hidden_TD = _attend(weights, adapter, hidden_TD, query_TGRK, seen, config)
-        return _feed_forward(weights, adapter, hidden_TD, config), own
+        hidden_TD = attend(weights, adapter, hidden_TD, query_TGRK, seen, config)
+        return feed_forward(weights, adapter, hidden_TD, config), own
 
     for part in _parts(base):
         adapted = adapters if part == "layers" else {}
         stacked = (base[part], adapted, cache["memory"][part], cache["own"][part])
         hidden_TD, own_parts[part] = jax.lax.scan(layer, hidden_TD, stacked)
-    return _rms_norm(base["norm"], hidden_TD, config)[0], {**cache, "own": own_parts}
+    return rms_norm(base["norm"], hidden_TD, config)[0], {**cache, "own": own_parts}
 
 
 def output_matrix(base: Params, config: LlamaConfig) -> jax.Array:
@@ -243,96 +213,24 @@ def _parts(base):
     return [part for part in ("frozen", "layers") if part in base]
 
 
-def _over_layers(stack, adapters, hidden_TD, row, config):
-    """(hidden_TD after a stack of layers, (key_LTGK, value_LTGK))."""
-    rotation = _rotation(row.position, config)
+def _over_layers(stack, adapters, hidden_TD, row, config, keep=False):
+    """(hidden_TD after a stack of layers, (key_LTGK, value_LTGK) if they are kept)."""
+    angles = rotation(row.position, config)
     mask_TS = visible(row)
 
-    def layer(hidden_TD, weights_and_adapter, rotation, mask_TS):
+    def layer(hidden_TD, weights_and_adapter, angles, mask_TS):
         weights, adapter = weights_and_adapter
-        query, key, value = _projections(weights, adapter, hidden_TD, rotation, config)
+        query, key, value = projections(weights, adapter, hidden_TD, angles, config)
         seen = [(key, value, mask_TS)]
-        hidden_TD = _attend(weights, adapter, hidden_TD, query, seen, config)
-        return _feed_forward(weights, adapter, hidden_TD, config), (key, value)
+        hidden_TD = attend(weights, adapter, hidden_TD, query, seen, config)
+        return feed_forward(weights, adapter, hidden_TD, config), (key, value) if keep else None
 
     if config.remat:
         # A scan's forward and backward passes are loops apart, and XLA merges nothing
         # across them.
         layer = jax.checkpoint(layer, prevent_cse=False)
     return jax.lax.scan(
-        lambda hidden_TD, stacked: layer(hidden_TD, stacked, rotation, mask_TS),
+        lambda hidden_TD, stacked: layer(hidden_TD, stacked, angles, mask_TS),
         hidden_TD,
         (stack, adapters),
-    )
-
-
-def _projections(weights, adapter, hidden_TD, rotation, config):
-    """(query_TGRK, key_TGK, value_TGK) with rotated queries and keys."""
-    normal_TD = _rms_norm(weights["attention_norm"], hidden_TD, config)
-    groups, size = config.key_value_heads, config.head_width
-
-    def project(name):
-        outputs = lora.product(normal_TD, weights[name], adapter.get(name), config.lora)
-        if f"{name}_bias" in weights:  # Qwen2.5
-            outputs += weights[f"{name}_bias"].astype(outputs.dtype)[None]
-        return outputs.reshape(outputs.shape[0], groups, -1, size)
-
-    def rotate(name):
-        heads = project(name)
-        if f"{name}_norm" in weights:  # Qwen3
-            heads = _rms_norm(weights[f"{name}_norm"], heads, config)
-        cos, sin = rotation
-        first, second = jnp.split(heads, 2, axis=-1)
-        return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-
-    return rotate("query"), rotate("key")[:, :, 0], project("value")[:, :, 0]
-
-
-def _rotation(position_T, config):
-    """(cos, sin) of Su et al. (2021), [T, 1, 1, K / 2]."""
-    half = config.head_width // 2
-    rates = config.rope_theta ** (-np.arange(half) / half)
-    rates /= np.array(config.rope_factors or 1.0)
-    wide = jnp.promote_types(config.dtype, jnp.float32)
-    angles = (
-        position_T.astype(wide)[:, None, None, None] * jnp.asarray(rates, wide)[None, None, None]
-    )
-    return jnp.cos(angles).astype(config.dtype), jnp.sin(angles).astype(config.dtype)
-
-
-def _attend(weights, adapter, hidden_TD, query_TGRK, seen, config):
-    """hidden + softmax(q k' / sqrt(K)) v W; `seen` holds (key_SGK, value_SGK, mask_TS)."""
-    query_TGRK = query_TGRK * config.head_width**-0.5
-    scores = []
-    for key_SGK, _, mask_TS in seen:
-        scores_GRTS = jnp.einsum("tgrk,sgk->grts", query_TGRK, key_SGK)
-        scores_GRTS = scores_GRTS.astype(jnp.promote_types(scores_GRTS.dtype, jnp.float32))
-        scores.append(jnp.where(mask_TS[None, None], scores_GRTS, _MASKED))
-    shares_GRTS = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1)
-    mixed_TGRK, begin = 0.0, 0
-    for (_, value_SGK, _), part in zip(seen, scores):
-        share_GRTS = shares_GRTS[..., begin : begin + part.shape[-1]].astype(value_SGK.dtype)
-        mixed_TGRK += jnp.einsum("grts,sgk->tgrk", share_GRTS, value_SGK)
-        begin += part.shape[-1]
-    mixed_TI = mixed_TGRK.reshape(hidden_TD.shape[0], -1)
-    return hidden_TD + lora.product(mixed_TI, weights["output"], adapter.get("output"), config.lora)
-
-
-def _feed_forward(weights, adapter, hidden_TD, config):
-    """hidden + (silu(x W_gate) * (x W_up)) W_down (Shazeer, 2020)."""
-
-    def product(name, inputs):
-        return lora.product(inputs, weights[name], adapter.get(name), config.lora)
-
-    normal_TD = _rms_norm(weights["feed_forward_norm"], hidden_TD, config)
-    active = jax.nn.silu(product("gate", normal_TD)) * product("up", normal_TD)
-    return hidden_TD + product("down", active)
-
-
-def _rms_norm(scale, hidden, config):
-    wide = hidden.astype(jnp.promote_types(hidden.dtype, jnp.float32))
-    square = jnp.square(wide).mean(-1, keepdims=True)
-    normal = wide * jax.lax.rsqrt(square + config.epsilon)
-    return (normal * scale.astype(wide.dtype).reshape(*(1,) * (hidden.ndim - 1), -1)).astype(
-        hidden.dtype
     )

@@ -179,14 +179,12 @@ def from_gguf(file: GgufFile) -> Subwords:
         tokenizer = tokenizers.Tokenizer(model)
         tokenizer.pre_tokenizer = splitting
         tokenizer.decoder = tokenizers.decoders.ByteLevel()
-        for kind, special in ((_CONTROL, True), (_USER_DEFINED, False)):
-            tokenizer.add_tokens(
-                [
-                    tokenizers.AddedToken(token, special=special, normalized=False)
-                    for token, this in zip(tokens, kinds)
-                    if this == kind
-                ]
-            )
+        for kind, add in (
+            (_CONTROL, tokenizer.add_special_tokens),
+            (_USER_DEFINED, tokenizer.add_tokens),
+        ):
+            mine = [token for token, this in zip(tokens, kinds) if this == kind]
+            add([tokenizers.AddedToken(token, normalized=False) for token in mine])
     except Exception as error:  # the library raises this class itself
         raise ValueError(
             f"{where}: expected tokens, their types and merges of a tokenizer, got damaged ones "

@@ -140,7 +140,7 @@ def start_cache(base: Params, adapters: Params, context: Tokens, length: int, co
       A pytree for `decode_step`: {"memory": keys and values of the context, "own": room}.
     """
     hidden_SD = base["embedding"][context.ids].astype(config.dtype)
-    cache = {"memory": {}, "own": {}}
+    cache: dict[str, dict] = {"memory": {}, "own": {}}
     for part in _parts(base):
         hidden_SD, memory = _over_layers(
             base[part],

@@ -104,6 +104,16 @@ def test_digits_stand_alone(tmp_path):
     ]  # fmt: skip
 
 
+def test_whole_words_come_before_merges_in_llama_3_alone(tmp_path):
+    # "xth" is a token that no merge makes.
+    for pre, count in (("llama-bpe", 1), ("smollm", 2)):
+        settings = metadata(pre=pre)
+        tokens = [*settings["tokenizer.ggml.tokens"], "xth"]
+        kinds = [*settings["tokenizer.ggml.token_type"], 1]
+        tokenizer = small(tmp_path, pre=pre, tokens=tokens, token_type=kinds)
+        assert len(tokenizer.encode("xth")) == count
+
+
 def test_tokenizer_json(tmp_path):
     wanted = small(tmp_path)
     path = tmp_path / "tokenizer.json"

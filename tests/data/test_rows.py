@@ -36,7 +36,9 @@ def test_what_does_not_fit_is_refused():
         pack_row([FIRST, SECOND], slots=9, predicted=7)
     with pytest.raises(ValueError, match="got 6 tokens for predicted 5; raise predicted"):
         pack_row([FIRST, SECOND], slots=10, predicted=5)
-    with pytest.raises(ValueError, match="at most the 4 tokens of the trunk.*got fork 5 for strand 1"):
+    with pytest.raises(
+        ValueError, match="at most the 4 tokens of the trunk.*got fork 5 for strand 1"
+    ):
         pack_row([(FIRST[0], Strand((1,), fork=5))], 12, 7)
     with pytest.raises(ValueError, match="got fork 1 for strand 0"):
         pack_row([(Strand((1, 2), fork=1),)], 12, 7)

@@ -165,4 +165,6 @@ def test_roles(tmp_path):
 def test_tokenizer_of_a_folder(tmp_path):
     small(tmp_path).tokenizer.save(str(tmp_path / "tokenizer.json"))
     assert read_subwords(tmp_path).end == 1
-    assert json.loads((tmp_path / "tokenizer.json").read_text())["pre_tokenizer"]["type"] == "Sequence"
+    assert (
+        json.loads((tmp_path / "tokenizer.json").read_text())["pre_tokenizer"]["type"] == "Sequence"
+    )

@@ -195,25 +195,43 @@ def test_losses_are_minus_the_log_of_the_softmax(read, family):
         np.testing.assert_allclose(nll_U, wanted, rtol=1e-11, atol=1e-12)
 
 
+def contexts(prompts, slots):
+    """Tokens [E, slots] of prompts of different lengths."""
+    free = [slots - len(prompt) for prompt in prompts]
+    rows = [np.concatenate([prompt, np.full(f, 7)]) for prompt, f in zip(prompts, free)]
+    segment = [np.repeat([1, 0], [len(prompt), f]) for prompt, f in zip(prompts, free)]
+    position = [np.concatenate([np.arange(len(p)), np.arange(f)]) for p, f in zip(prompts, free)]
+    return Tokens(*(np.array(x, np.int32) for x in (rows, segment, position)))
+
+
 @pytest.mark.parametrize("family, layers", [("llama3", None), ("qwen2", 1), ("qwen3", 2)])
 def test_cached_decoding_equals_the_forward_pass(read, family, layers):
+    """For two contexts, each of them held once for its two beams, as a beam search has them."""
     config, base, adapters = read(family, layers)
-    ids, prompt, slots, room = llama_golden.IDS, 6, 9, 7
-    row = plain(ids)
-    wanted_TD = decode(base, adapters, row, config)
-    free = slots - prompt
-    context = Tokens(
-        np.concatenate([ids[:prompt], np.full(free, 7, np.int32)]),
-        np.repeat([1, 0], [prompt, free]),
-        np.concatenate([np.arange(prompt), np.arange(free)]),
+    prompts = llama_golden.IDS[:6], llama_golden.IDS[3:7]
+    context = contexts(prompts, slots=9)
+    continued_EBT = np.random.default_rng(3).integers(31, size=(2, 2, 5))
+    start = jax.vmap(llama.start_cache, in_axes=(None, None, 0, None, None))
+    cache = jax.jit(start, static_argnums=(3, 4))(base, adapters, context, 5, config)
+    cache["own"] = jax.tree.map(lambda x: jnp.repeat(x[:, None], 2, axis=1), cache["own"])
+    axes = {"memory": None, "own": 0}
+    beams = jax.vmap(
+        llama.decode_step, in_axes=(None, None, axes, None, 0, None, None), out_axes=(0, axes)
     )
-    cache = jax.jit(llama.start_cache, static_argnums=(3, 4))(base, adapters, context, room, config)
-    step = jax.jit(llama.decode_step, static_argnames="config")
-    for n, token in enumerate(ids[prompt:]):
-        hidden_D, cache = step(
-            base, adapters, cache, context.segment, jnp.int32(token), jnp.int32(n), config
+    step = jax.vmap(beams, in_axes=(None, None, 0, 0, 0, None, None))
+    step = jax.jit(step, static_argnums=6)
+    found = []
+    for n in range(5):
+        hidden_EBD, cache = step(
+            base, adapters, cache, context.segment, continued_EBT[:, :, n], jnp.int32(n), config
         )
-        np.testing.assert_allclose(hidden_D, wanted_TD[prompt + n], rtol=1e-11, atol=1e-11)
+        found.append(hidden_EBD)
+    found_EBTD = np.stack(found, axis=2)
+    for example, prompt in enumerate(prompts):
+        for beam in range(2):
+            row = plain([*prompt, *continued_EBT[example, beam]])
+            wanted_TD = decode(base, adapters, row, config)[len(prompt) : len(prompt) + 5]
+            np.testing.assert_allclose(found_EBTD[example, beam], wanted_TD, rtol=1e-11, atol=1e-11)
 
 
 def weighted_loss(adapters, base, config):

@@ -182,9 +182,7 @@ class TrainConfig:
         100, "number of outer steps in which --outer_lr rises linearly from zero", at_least=0
     )
     reduction: str = setting(
-        "mean",
-        "reduction of a loss over its tokens (eqs. 2 and 5 print sums)",
-        choices=REDUCTIONS,
+        "mean", "reduction of a loss over its tokens (eqs. 2 and 5 print sums)", choices=REDUCTIONS
     )
     gradient: str = setting(
         "mixed",
@@ -263,9 +261,7 @@ class EvalConfig:
         default_text="all",
         at_least=1,
     )
-    checkpoint: Checkpoint = setting(
-        "best", "checkpoint of the run to test", choices=CHECKPOINTS
-    )
+    checkpoint: Checkpoint = setting("best", "checkpoint of the run to test", choices=CHECKPOINTS)
     nli: str | None = setting(
         None,
         "folder of an NLI scorer made by experiments.train_nli",
@@ -305,9 +301,7 @@ class ReconstructionConfig:
         default_text="all",
         at_least=1,
     )
-    checkpoint: Checkpoint = setting(
-        "best", "checkpoint of the run to test", choices=CHECKPOINTS
-    )
+    checkpoint: Checkpoint = setting("best", "checkpoint of the run to test", choices=CHECKPOINTS)
     decoder: str = setting("greedy", "method of decoding personas", choices=("greedy", "beam"))
     beams: int = setting(5, "number of hypotheses of beam search", at_least=1)
     seed: int = setting(0, "random seed of dialogues, baseline and intervals", at_least=0)

@@ -18,22 +18,11 @@ from mtml_jax.eval.run import Run
 from mtml_jax.eval.scores import Answer, HeldOut, Statistics, count
 from mtml_jax.model import beam, decoding
 from mtml_jax.nli.scorer import Scorer
-from mtml_jax.sharding import (
-    fetch,
-    from_first,
-    own_share,
-    persona_mesh,
-    replicate,
-    split_personas,
-)
+from mtml_jax.sharding import fetch, from_first, own_share, persona_mesh, replicate, split_personas
 
 EPOCHS = (1, 3, 5, 7, 10)  # after which an adapted model is scored; 0 is the unadapted model
 _UNADAPTED = (0,)
-DECODERS = {
-    "beam": beam.beam_search,
-    "greedy": decoding.greedy,
-    "nucleus": decoding.sample,
-}
+DECODERS = {"beam": beam.beam_search, "greedy": decoding.greedy, "nucleus": decoding.sample}
 
 
 def systems_of(plans: dict[int, list[FoldPlan]]) -> list[tuple[str, int]]:
@@ -140,14 +129,7 @@ def _score_folds(params, folds, inner_lr, *, stages, config, mesh, chunk, decode
         how["key"] = jax.random.key(how.pop("seed"))
     decode = functools.partial(DECODERS[decoder], start=START, config=config.model, **how)
     return score_stages(
-        params,
-        folds,
-        inner_lr,
-        stages=stages,
-        config=config,
-        mesh=mesh,
-        chunk=chunk,
-        decode=decode,
+        params, folds, inner_lr, stages=stages, config=config, mesh=mesh, chunk=chunk, decode=decode
     )
 
 

@@ -139,9 +139,7 @@ def score_functions(statistics: Statistics) -> dict[str, Callable[[Statistics, n
         return score
 
     def consistency(name, field):
-        return lambda sums, drawn: getattr(
-            metrics.consistency(total(name)(sums, drawn)), field
-        )
+        return lambda sums, drawn: getattr(metrics.consistency(total(name)(sums, drawn)), field)
 
     def own_minus_shuffled(name):
         own, shuffled = consistency(name, "c"), consistency(f"{name}_shuffled", "c")

@@ -239,6 +239,4 @@ _adapt = jax.jit(adapt_to, static_argnames="config")
 
 @functools.partial(jax.jit, static_argnames="config")
 def _score(params, examples, *, config: LossConfig) -> TokenSums:
-    return losses.weighted_loss(
-        params, examples, losses.RESPONSE_ONLY, config=config
-    )[1].response
+    return losses.weighted_loss(params, examples, losses.RESPONSE_ONLY, config=config)[1].response

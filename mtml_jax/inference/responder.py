@@ -122,9 +122,7 @@ class Responder:
         if self._decoder == "nucleus":
             key = jax.random.fold_in(jax.random.key(self._seed), self._drawn)
             self._drawn += 1
-        for token in _grown(
-            model, params, context, START, self._max_tokens, key, *self._nucleus
-        ):
+        for token in _grown(model, params, context, START, self._max_tokens, key, *self._nucleus):
             yield model.vocabulary.words[token]
 
 
@@ -211,9 +209,7 @@ def _grown(
     room = max(max_tokens, MAX_PERSONA)
     growing = _begin(params, context, start, max_tokens=room, config=config)
     for _ in range(max_tokens):
-        growing = _grow(
-            params, growing, key, top_p=top_p, temperature=temperature, config=config
-        )
+        growing = _grow(params, growing, key, top_p=top_p, temperature=temperature, config=config)
         token = int(growing.token[0])
         if token == END:
             return
@@ -222,6 +218,4 @@ def _grown(
 
 _begin = jax.jit(decoding.begin_replies, static_argnames=("max_tokens", "config"))
 _grow = jax.jit(decoding.grow_replies, static_argnames="config")
-_beam_search = jax.jit(
-    beam.beam_search, static_argnames=("start", "max_tokens", "beams", "config")
-)
+_beam_search = jax.jit(beam.beam_search, static_argnames=("start", "max_tokens", "beams", "config"))

@@ -84,8 +84,7 @@ def differing_settings(
     return ", ".join(
         f"{name} (saved {saved.get(name, _ABSENT)!r}, now {current.get(name, _ABSENT)!r})"
         for name in sorted(saved.keys() | current.keys())
-        if name not in may_differ
-        and saved.get(name, _ABSENT) != current.get(name, _ABSENT)
+        if name not in may_differ and saved.get(name, _ABSENT) != current.get(name, _ABSENT)
     )
 
 

@@ -61,9 +61,7 @@ def rates_at(config: TrainConfig, step: int) -> Rates:
     """Returns alpha and the learning rates of outer step `step` (from 0), warm-up included."""
     warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
     return Rates(
-        np.float32(config.alpha),
-        np.float32(config.inner_lr),
-        np.float32(config.outer_lr * warm),
+        np.float32(config.alpha), np.float32(config.inner_lr), np.float32(config.outer_lr * warm)
     )
 
 
@@ -173,8 +171,7 @@ def train(
                     newest[task] = row[name]
             bar.update()
             bar.set_postfix_str(
-                f"loss {row['loss']:.3f}, {row['tokens_per_second']:,.0f} tokens/s",
-                refresh=False,
+                f"loss {row['loss']:.3f}, {row['tokens_per_second']:,.0f} tokens/s", refresh=False
             )
 
             # Explain a step that was skipped.

@@ -60,9 +60,7 @@ def lower_steps(config: TrainConfig, placement: Placement) -> list[Callable]:
     ]
 
 
-def fit_steps(
-    config: TrainConfig, placement: Placement, arguments: Sequence[tuple]
-) -> Fitted:
+def fit_steps(config: TrainConfig, placement: Placement, arguments: Sequence[tuple]) -> Fitted:
     """Compiles the fastest steps that fit; a chunk or remat that `config` sets is kept.
 
     All processes choose the same setting, by the free memory of the one with the least.

@@ -21,9 +21,7 @@ from mtml_jax.types import Episode, Params, Rates
 _PACKAGE = Path(__file__).parents[1]
 
 
-def blamer(
-    config: TrainConfig, data: Prepared, placement: Placement, debug_nans: bool
-) -> Callable:
+def blamer(config: TrainConfig, data: Prepared, placement: Placement, debug_nans: bool) -> Callable:
     """Returns a function of (params, batch, rates, step) that explains a skipped step.
 
     Args:

@@ -117,9 +117,8 @@ def define_device_flags() -> None:
     """Flags that `startup.start_jax` reads."""
     caches = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
     flags.DEFINE_string(
-        "compilation_cache",
-        os.environ.get("JAX_COMPILATION_CACHE_DIR", str(caches / "mtml_jax")),
-        "folder of compiled programs, which later starts reuse; empty for none",
+        "compilation_cache", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(caches / "mtml_jax")),
+        "folder of compiled programs, which later starts reuse; empty for none"
     )
     flags.DEFINE_integer(
         "cpu_devices",
@@ -154,10 +153,8 @@ def define_data_flags(**defaults: Any) -> None:
 def define_train_flags() -> None:
     """A flag for every setting of `TrainConfig`; those not given keep the preset's value."""
     flags.DEFINE_enum(
-        "preset",
-        "small",
-        list(PRESETS),
-        "name of the preset: model sizes and training settings that other flags override",
+        "preset", "small", list(PRESETS),
+        "name of the preset: model sizes and training settings that other flags override"
     )
     define_data_flags()
     for part, each in _train_settings():

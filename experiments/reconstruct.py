@@ -97,11 +97,8 @@ def measure_reconstruction(
     scored = list(
         tqdm(
             score_cases(
-                list_cases(subjects, encoding),
-                program,
-                encoding,
-                groups,
-                distinct_start=run.config.distinct_start,
+                list_cases(subjects, encoding), program, encoding, groups,
+                distinct_start=run.config.distinct_start
             ),
             desc="reconstructing",
             total=len(VARIANTS) * sum(len(subject.dialogue.turns) for subject in subjects),
@@ -138,9 +135,8 @@ def choose_subjects(run: Run, split: str, seed: int, count: int | None) -> list[
         others = personas[fold.other].dialogues
         subjects.append(
             Subject(
-                fold.persona,
-                personas[fold.persona].dialogues[fold.dialogue],
-                others[fold.dialogue % len(others)],
+                fold.persona, personas[fold.persona].dialogues[fold.dialogue],
+                others[fold.dialogue % len(others)]
             )
         )
     return subjects

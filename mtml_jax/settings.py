@@ -67,14 +67,9 @@ class Setting(NamedTuple):
 
 
 def setting(
-    default: Any,
-    help: str,
-    *,
-    flag: str | None = None,
-    default_text: str | None = None,
-    at_least: float | None = None,
-    at_most: float | None = None,
-    choices: Sequence[str] | None = None,
+    default: Any, help: str, *, flag: str | None = None, default_text: str | None = None,
+    at_least: float | None = None, at_most: float | None = None,
+    choices: Sequence[str] | None = None
 ) -> Any:
     """A dataclass field that is a setting; `Setting` says what the arguments mean."""
     how = {

@@ -59,15 +59,8 @@ class Stages(NamedTuple):
 
 
 def score_stages(
-    params: Params,
-    folds: Fold,
-    inner_lr,
-    *,
-    stages: Sequence[int],
-    config: LossConfig,
-    mesh: Mesh,
-    chunk: int = 1,
-    decode: Callable | None = None,
+    params: Params, folds: Fold, inner_lr, *, stages: Sequence[int], config: LossConfig, mesh: Mesh,
+    chunk: int = 1, decode: Callable | None = None
 ) -> Stages:
     """Fine-tunes on each fold's batches, and scores its held-out dialogue along the way.
 

@@ -143,13 +143,8 @@ def measure_folds(
 
 
 def pack_folds(
-    plans: Sequence[FoldPlan],
-    shape: TileShape,
-    sizes: FoldShape,
-    *,
-    control: bool,
-    epochs: int,
-    seed: int,
+    plans: Sequence[FoldPlan], shape: TileShape, sizes: FoldShape, *, control: bool, epochs: int,
+    seed: int
 ) -> Fold:
     """Packs plans, with turns shuffled by (seed, persona, dialogue, epoch).
 

@@ -166,8 +166,7 @@ def consistency(statistics_sum: Sequence[int]) -> Consistency:
     replies, pairs, entailed, contradicted = (float(x) for x in statistics_sum)
     return Consistency(
         (entailed - contradicted) / replies if replies else math.nan,
-        entailed / pairs if pairs else math.nan,
-        contradicted / pairs if pairs else math.nan,
+        entailed / pairs if pairs else math.nan, contradicted / pairs if pairs else math.nan
     )
 
 
@@ -228,11 +227,8 @@ def statement_recall(predicted: str, statements: Iterable[str]) -> float:
 def _bleu(statistics_sum, smooth_method):
     values = [int(x) for x in statistics_sum]
     return BLEU.compute_bleu(
-        correct=values[:_ORDERS],
-        total=values[_ORDERS : 2 * _ORDERS],
-        sys_len=values[-2],
-        ref_len=values[-1],
-        smooth_method=smooth_method,
+        correct=values[:_ORDERS], total=values[_ORDERS : 2 * _ORDERS], sys_len=values[-2],
+        ref_len=values[-1], smooth_method=smooth_method
     ).score
 
 

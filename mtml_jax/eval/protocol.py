@@ -31,11 +31,8 @@ def systems_of(plans: dict[int, list[FoldPlan]]) -> list[tuple[str, int]]:
 
 
 def run_folds(
-    config: EvalConfig,
-    run: Run,
-    plans: dict[int, list[FoldPlan]],
-    done: FoldsFile | None,
-    bar: tqdm | None = None,
+    config: EvalConfig, run: Run, plans: dict[int, list[FoldPlan]], done: FoldsFile | None,
+    bar: tqdm | None = None
 ) -> None:
     """Adapts to, scores and decodes every fold that is not done yet.
 
@@ -80,12 +77,8 @@ def run_folds(
                 for begin in range(0, len(folds), at_once):
                     group = folds[begin : begin + at_once]
                     packed = pack_folds(
-                        [group[i % len(group)] for i in range(at_once)][own_share(at_once)],
-                        shape,
-                        sizes,
-                        control=system == "other",
-                        epochs=epochs,
-                        seed=config.seed,
+                        [group[i % len(group)] for i in range(at_once)][own_share(at_once)], shape,
+                        sizes, control=system == "other", epochs=epochs, seed=config.seed
                     )
                     results = score_folds(packed)
                     if done:
@@ -107,13 +100,8 @@ def _compiled(config, run, stages):
     if config.decoder == "nucleus":
         options = {"top_p": config.top_p, "seed": config.seed}
     program = functools.partial(
-        _score_folds,
-        stages=stages,
-        config=run.config.loss(),
-        mesh=mesh,
-        chunk=1 if on_cpu else each,
-        decoder=config.decoder,
-        options=tuple(options.items()),
+        _score_folds, stages=stages, config=run.config.loss(), mesh=mesh,
+        chunk=1 if on_cpu else each, decoder=config.decoder, options=tuple(options.items())
     )
     return each * mesh.size, lambda folds: fetch(
         program(params, split_personas(folds, mesh), inner_lr)
@@ -230,9 +218,6 @@ def _held_out(run: Run, plan: FoldPlan) -> HeldOut:
         return next((v for v in ("contradicted", "stated") if v in verdicts), "ignored")
 
     return HeldOut(
-        plan.persona,
-        tuple(turn.response for turn in dialogue.turns),
-        dialogue.statements,
-        others[plan.dialogue % len(others)].statements,
-        verdict if facts else None,
+        plan.persona, tuple(turn.response for turn in dialogue.turns), dialogue.statements,
+        others[plan.dialogue % len(others)].statements, verdict if facts else None
     )

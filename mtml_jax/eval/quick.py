@@ -56,11 +56,8 @@ def own_and_other(params, config: TrainConfig, data: Prepared, count: int) -> Qu
     mesh = local_mesh(2 * len(plans))
     sums = jax.device_get(
         _before_and_after(
-            replicate(params, mesh),
-            split_personas(folds, mesh),
-            replicate(jnp.float32(config.inner_lr), mesh),
-            config=config.loss(),
-            mesh=mesh,
+            replicate(params, mesh), split_personas(folds, mesh),
+            replicate(jnp.float32(config.inner_lr), mesh), config=config.loss(), mesh=mesh
         )
     ).response
     half = len(plans)

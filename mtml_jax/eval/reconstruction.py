@@ -134,11 +134,8 @@ def pack_cases(
         stack(
             [
                 pack(
-                    [Example(context, (), case.example.persona)],
-                    single,
-                    1,
-                    tasks=("persona",),
-                    distinct_start=distinct_start,
+                    [Example(context, (), case.example.persona)], single, 1, tasks=("persona",),
+                    distinct_start=distinct_start
                 )
                 for context in (case.example.context, case.other)
             ]
@@ -150,13 +147,8 @@ def pack_cases(
 
 
 def reconstruct(
-    params: Params,
-    groups: Examples,
-    *,
-    decode: Callable,
-    config: LossConfig,
-    mesh: Mesh,
-    chunk: int = 1,
+    params: Params, groups: Examples, *, decode: Callable, config: LossConfig, mesh: Mesh,
+    chunk: int = 1
 ) -> Reconstructions:
     """Writes the persona of every case, and scores the true one by L_rec (eq. 5).
 
@@ -188,12 +180,8 @@ def reconstruct(
 
 
 def score_cases(
-    cases: Iterable[Case],
-    program: Callable[[Examples], Reconstructions],
-    encoding: Encoding,
-    groups: int,
-    *,
-    distinct_start: bool,
+    cases: Iterable[Case], program: Callable[[Examples], Reconstructions], encoding: Encoding,
+    groups: int, *, distinct_start: bool
 ) -> Iterator[Scored]:
     """Runs cases through a compiled `reconstruct`, as many at a time as `groups` hold.
 
@@ -215,10 +203,7 @@ def score_cases(
         )
         for n, case in enumerate(some):
             yield Scored(
-                case.subject,
-                case.variant,
-                case.turns_seen,
-                encoding.vocabulary.decode(found.ids[n]),
-                tuple(found.forced.nll[n].tolist()),
-                int(found.forced.tokens[n, 0]),
+                case.subject, case.variant, case.turns_seen,
+                encoding.vocabulary.decode(found.ids[n]), tuple(found.forced.nll[n].tolist()),
+                int(found.forced.tokens[n, 0])
             )

@@ -13,12 +13,8 @@ from mtml_jax.eval.statistics import with_interval
 
 
 def summarise_cases(
-    subjects: Sequence[Subject],
-    scored: Iterable[Scored],
-    vocabulary: Vocabulary,
-    *,
-    seed: int,
-    resamples: int = 1000,
+    subjects: Sequence[Subject], scored: Iterable[Scored], vocabulary: Vocabulary, *, seed: int,
+    resamples: int = 1000
 ) -> list[dict]:
     """Scores by number of turns seen, each with its interval over personas.
 
@@ -72,10 +68,8 @@ def summarise_cases(
                 "tokens": int(total[3]),
                 "scores": {
                     name: with_interval(
-                        lambda drawn: score(sums[drawn].sum(axis=0)),
-                        len(sums),
-                        seed=seed,
-                        resamples=resamples,
+                        lambda drawn: score(sums[drawn].sum(axis=0)), len(sums), seed=seed,
+                        resamples=resamples
                     )
                     for name, score in _score_functions().items()
                 },

@@ -46,12 +46,8 @@ class Run(NamedTuple):
 
 
 def load_for_test(
-    workdir: str | os.PathLike,
-    *,
-    checkpoint: Checkpoint = "best",
-    split: str = "test",
-    persona_at_test: bool = False,
-    source: DataConfig = DataConfig(data=None),
+    workdir: str | os.PathLike, *, checkpoint: Checkpoint = "best", split: str = "test",
+    persona_at_test: bool = False, source: DataConfig = DataConfig(data=None)
 ) -> Run:
     """Loads a run and the personas of a split.
 
@@ -75,11 +71,8 @@ def load_for_test(
         )
     source = source_of(saved, source)
     read = functools.partial(
-        load_split,
-        str(source.data),
-        source.data_dir,
-        split_seed=source.split_seed,
-        skip_bad=source.skip_bad,
+        load_split, str(source.data), source.data_dir, split_seed=source.split_seed,
+        skip_bad=source.skip_bad
     )
     dialogues, notes = read(split)
     train, _ = read("train")
@@ -92,15 +85,9 @@ def load_for_test(
         f"{counts['contexts']:,} contexts, {counts['responses']:,} responses"
     ]
     return Run(
-        config,
-        vocabulary,
-        params,
-        step,
-        personas,
-        encoded,
+        config, vocabulary, params, step, personas, encoded,
         {statement for dialogue in train for statement in dialogue.statements},
-        demo_facts(split) if source.data == "demo" else {},
-        notes,
+        demo_facts(split) if source.data == "demo" else {}, notes
     )
 
 

@@ -52,11 +52,8 @@ class Answer(NamedTuple):
 
 
 def count(
-    tests: Sequence[HeldOut],
-    answers: Sequence[Answer],
-    *,
-    known_statements: Iterable[str] = (),
-    labels: Mapping[str, Label] | None = None,
+    tests: Sequence[HeldOut], answers: Sequence[Answer], *, known_statements: Iterable[str] = (),
+    labels: Mapping[str, Label] | None = None
 ) -> Statistics:
     """Counts the statistics that the scores of one system are computed from.
 

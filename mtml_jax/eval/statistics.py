@@ -10,12 +10,8 @@ from mtml_jax.eval.scores import Statistics, score_functions, scorer
 
 
 def bootstrap_interval(
-    score: Callable[..., float],
-    groups: int | tuple[int, ...],
-    *,
-    seed: int,
-    resamples: int = 1000,
-    level: float = 0.95,
+    score: Callable[..., float], groups: int | tuple[int, ...], *, seed: int, resamples: int = 1000,
+    level: float = 0.95
 ) -> tuple[float, float]:
     """The percentile bootstrap interval of a score (Efron and Tibshirani, 1993, ch. 13).
 
@@ -130,12 +126,8 @@ def summarise_seeds(
 
 
 def differences_over_seeds(
-    ones: Sequence[Statistics],
-    others: Sequence[Statistics],
-    names: Iterable[str],
-    *,
-    seed: int,
-    resamples: int = 1000,
+    ones: Sequence[Statistics], others: Sequence[Statistics], names: Iterable[str], *, seed: int,
+    resamples: int = 1000
 ) -> dict[str, dict]:
     """Scores of one system minus those of another, seed by seed, as `summarise_seeds`.
 
@@ -162,12 +154,8 @@ def differences_over_seeds(
 
 
 def resample_seeds(
-    mean: Callable[[Sequence[int], np.ndarray], float],
-    seeds: int,
-    personas: int,
-    *,
-    seed: int,
-    resamples: int = 1000,
+    mean: Callable[[Sequence[int], np.ndarray], float], seeds: int, personas: int, *, seed: int,
+    resamples: int = 1000
 ) -> tuple[float, float]:
     """The interval at 95 % of a mean over seeds.
 

@@ -69,13 +69,8 @@ class Adapted(NamedTuple):
 
 
 def adapt_to_dialogues(
-    model: Trained,
-    dialogues: Sequence[Dialogue],
-    *,
-    inner_lr: float | None = None,
-    epochs: int = EPOCHS,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    model: Trained, dialogues: Sequence[Dialogue], *, inner_lr: float | None = None,
+    epochs: int = EPOCHS, seed: int = 0, progress: Callable[[int, int], None] | None = None
 ) -> Adapted:
     """Fine-tunes on one speaker's dialogues as at test time: plain SGD on the response loss.
 

@@ -47,15 +47,8 @@ class Responder:
     """
 
     def __init__(
-        self,
-        model: Trained,
-        decoder: str = "beam",
-        *,
-        beams: int = beam.BEAMS,
-        top_p: float = 0.9,
-        temperature: float = 1.0,
-        max_tokens: int = decoding.MAX_TOKENS,
-        seed: int = 0,
+        self, model: Trained, decoder: str = "beam", *, beams: int = beam.BEAMS, top_p: float = 0.9,
+        temperature: float = 1.0, max_tokens: int = decoding.MAX_TOKENS, seed: int = 0
     ):
         if decoder not in DECODERS:
             raise ValueError(f"expected a decoder of {', '.join(DECODERS)}, got {decoder!r}")

@@ -12,12 +12,8 @@ Row = TypeVar("Row")
 
 
 def read_journal(
-    path: str | os.PathLike,
-    parse: Callable[[Any], Row],
-    *,
-    expected: str,
-    remedy: str,
-    mend: bool = False,
+    path: str | os.PathLike, parse: Callable[[Any], Row], *, expected: str, remedy: str,
+    mend: bool = False
 ) -> list[Row]:
     """Reads all rows, without a last line that its writer did not finish.
 

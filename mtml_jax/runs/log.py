@@ -110,10 +110,8 @@ def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 def _rows(path: str | os.PathLike) -> list[dict[str, Any]]:
     return read_journal(
-        path,
-        _parsed,
-        expected="a JSON object with a step",
-        remedy="correct the line or choose another --workdir",
+        path, _parsed, expected="a JSON object with a step",
+        remedy="correct the line or choose another --workdir"
     )
 
 

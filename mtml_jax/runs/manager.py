@@ -49,8 +49,7 @@ def open_manager(
         registry.add("counters", argument, ocp.JsonCheckpointHandler())
     return ocp.CheckpointManager(
         (workdir / "checkpoints").absolute(),
-        options=ocp.CheckpointManagerOptions(best_fn=rank, **options),
-        handler_registry=registry,
+        options=ocp.CheckpointManagerOptions(best_fn=rank, **options), handler_registry=registry
     )
 
 

@@ -66,16 +66,9 @@ def rates_at(config: TrainConfig, step: int) -> Rates:
 
 
 def train(
-    config: TrainConfig,
-    data: Prepared,
-    log: RunLog | None,
-    checkpoints: Checkpoints,
-    say: Callable[[str], None] = print,
-    *,
-    debug_nans: bool = False,
-    shard_params: bool = False,
-    minutes: float = math.inf,
-    bar: tqdm | None = None,
+    config: TrainConfig, data: Prepared, log: RunLog | None, checkpoints: Checkpoints,
+    say: Callable[[str], None] = print, *, debug_nans: bool = False, shard_params: bool = False,
+    minutes: float = math.inf, bar: tqdm | None = None
 ) -> Outcome:
     """Meta-trains from the latest checkpoint, or from the start, to the end.
 
@@ -145,10 +138,8 @@ def train(
         for step in range(begin, config.iterations):
             # Stop if there is a reason to.
             stop = should_stop(
-                progress,
-                config,
-                interrupted=any_process(interruption.asked),
-                out_of_time=out_of_time(),
+                progress, config, interrupted=any_process(interruption.asked),
+                out_of_time=out_of_time()
             )
             if stop:
                 reason = stop

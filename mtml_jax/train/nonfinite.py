@@ -41,11 +41,8 @@ def blamer(config: TrainConfig, data: Prepared, placement: Placement, debug_nans
             name
             for process in range(jax.process_count())
             for name in training_names(
-                data,
-                config,
-                step,
-                own_share(config.meta_batch, process),
-                devices=len(mesh.local_devices),
+                data, config, step, own_share(config.meta_batch, process),
+                devices=len(mesh.local_devices)
             )
         ]
         if debug_nans:

@@ -42,10 +42,9 @@ class Progress(NamedTuple):
 
     def after_step(self, tokens: float, seconds: float, finite: bool) -> "Progress":
         return self._replace(
-            tokens=self.tokens + int(tokens),
-            seconds=self.seconds + seconds,
+            tokens=self.tokens + int(tokens), seconds=self.seconds + seconds,
             skipped=self.skipped + (not finite),
-            skipped_in_a_row=0 if finite else self.skipped_in_a_row + 1,
+            skipped_in_a_row=0 if finite else self.skipped_in_a_row + 1
         )
 
     def after_validation(self, score: float, step: int) -> "Progress":

@@ -32,12 +32,8 @@ class OpenRun(NamedTuple):
 
 @contextlib.contextmanager
 def open_run(
-    workdir: str | os.PathLike,
-    config: TrainConfig,
-    data: Prepared,
-    saved: dict[str, Any],
-    *,
-    lock: bool = True,
+    workdir: str | os.PathLike, config: TrainConfig, data: Prepared, saved: dict[str, Any], *,
+    lock: bool = True
 ) -> Iterator[OpenRun]:
     """Opens a run's folder for training; the first process makes it.
 
@@ -69,11 +65,8 @@ def open_run(
 
 
 def train_run(
-    config: TrainConfig,
-    data: Prepared,
-    workdir: str | os.PathLike,
-    source: DataConfig = DataConfig(),
-    **options: Any,
+    config: TrainConfig, data: Prepared, workdir: str | os.PathLike,
+    source: DataConfig = DataConfig(), **options: Any
 ) -> Outcome:
     """Trains in a folder, from its latest checkpoint if it has one.
 

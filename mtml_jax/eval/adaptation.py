@@ -47,14 +47,10 @@ def validation_sums(
 
 
 class Stages(NamedTuple):
-    """Results of a test, each with a leading axis of stages of the adaptation.
+    """Results of a test, each with a leading axis of stages of the adaptation."""
 
-    Attributes:
-      response: TokenSums of the held-out responses.
-      replies: Replies to the held-out contexts, ids [stage, E, T]; None without a decoder.
-    """
-
-    response: TokenSums
+    response: TokenSums  # TokenSums of the held-out responses
+    # Replies to the held-out contexts, ids [stage, E, T]; None without a decoder
     replies: Replies | None
 
 

@@ -117,17 +117,11 @@ def distinct(texts: Iterable[str], n: int) -> float:
 
 
 class Consistency(NamedTuple):
-    """Consistency of replies with persona statements.
+    """Consistency of replies with persona statements."""
 
-    Attributes:
-      c: the C-score; NaN without replies.
-      entailment: share of the pairs (reply, statement) that are entailed; NaN without pairs.
-      contradiction: share of the pairs that contradict; NaN without pairs.
-    """
-
-    c: float
-    entailment: float
-    contradiction: float
+    c: float  # the C-score; NaN without replies
+    entailment: float  # share of the pairs (reply, statement) that are entailed; NaN without pairs
+    contradiction: float  # share of the pairs that contradict; NaN without pairs
 
 
 def consistency_statistics(labels: Iterable[Sequence[int] | np.ndarray]) -> np.ndarray:

@@ -19,21 +19,13 @@ _SEED = 0
 
 
 class QuickScores(NamedTuple):
-    """Response PPL of a few folds, before and after the adaptation of the test protocol.
+    """Response PPL of a few folds, before and after the adaptation of the test protocol."""
 
-    Attributes:
-      initial: PPL of the unadapted model.
-      own: PPL after adapting to the persona's own dialogues.
-      other: PPL after adapting to another persona's, the control.
-      plans: the folds.
-      folds: the folds that adapt to own dialogues, packed.
-    """
-
-    initial: float
-    own: float
-    other: float
-    plans: list[FoldPlan]
-    folds: Fold
+    initial: float  # PPL of the unadapted model
+    own: float  # PPL after adapting to the persona's own dialogues
+    other: float  # PPL after adapting to another persona's, the control
+    plans: list[FoldPlan]  # the folds
+    folds: Fold  # the folds that adapt to own dialogues, packed
 
 
 def own_and_other(params, config: TrainConfig, data: Prepared, count: int) -> QuickScores:

@@ -25,70 +25,45 @@ CASES_A_GROUP = 8  # contexts that are decoded side by side
 
 
 class Subject(NamedTuple):
-    """A dialogue whose speaker is reconstructed.
+    """A dialogue whose speaker is reconstructed."""
 
-    Attributes:
-      persona: index of its persona.
-      dialogue: a dialogue with statements.
-      other: a dialogue of another persona with statements, the baseline.
-    """
-
-    persona: int
-    dialogue: Dialogue
-    other: Dialogue
+    persona: int  # index of its persona
+    dialogue: Dialogue  # a dialogue with statements
+    other: Dialogue  # a dialogue of another persona with statements, the baseline
 
 
 class Case(NamedTuple):
-    """One context to reconstruct from.
+    """One context to reconstruct from."""
 
-    Attributes:
-      subject: index of the subject.
-      variant: one of `VARIANTS`.
-      turns_seen: n, counted from 1.
-      example: the context and the true persona.
-      other: the context after as many turns of the other persona's dialogue, or after all
-        turns of it if it has fewer.
-    """
-
-    subject: int
-    variant: str
-    turns_seen: int
-    example: Example
+    subject: int  # index of the subject
+    variant: str  # one of `VARIANTS`
+    turns_seen: int  # n, counted from 1
+    example: Example  # the context and the true persona
+    # the context after as many turns of the other persona's dialogue, or after all turns of it if
+    # it has fewer
     other: tuple[int, ...]
 
 
 class Reconstructions(NamedTuple):
-    """Reconstructions of groups of cases, each with leading axes [group, case].
+    """Reconstructions of groups of cases, each with leading axes [group, case]."""
 
-    Attributes:
-      ids: int32 [..., T], the persona as the model writes it.
-      forced: TokenSums [..., 2] of the true persona by teacher forcing, after its own
-        context and after the other one.
-    """
-
-    ids: jax.Array
+    ids: jax.Array  # int32 [..., T], the persona as the model writes it
+    # TokenSums [..., 2] of the true persona by teacher forcing, after its own context and after the
+    # other one
     forced: TokenSums
 
 
 class Scored(NamedTuple):
-    """The reconstruction of one case.
+    """The reconstruction of one case."""
 
-    Attributes:
-      subject: index of the subject.
-      variant: one of `VARIANTS`.
-      turns_seen: n, counted from 1.
-      text: the persona as the model writes it.
-      nll: negative log-likelihood of the true persona in nats, after its own context and after
-        the other one.
-      tokens: number of tokens of the true persona, end-of-sequence included.
-    """
-
-    subject: int
-    variant: str
-    turns_seen: int
-    text: str
+    subject: int  # index of the subject
+    variant: str  # one of `VARIANTS`
+    turns_seen: int  # n, counted from 1
+    text: str  # the persona as the model writes it
+    # negative log-likelihood of the true persona in nats, after its own context and after the other
+    # one
     nll: tuple[float, float]
-    tokens: int
+    tokens: int  # number of tokens of the true persona, end-of-sequence included
 
 
 def list_cases(subjects: Iterable[Subject], encoding: Encoding) -> Iterator[Case]:

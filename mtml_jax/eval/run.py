@@ -20,29 +20,17 @@ from mtml_jax.strategies import STRATEGIES
 
 
 class Run(NamedTuple):
-    """A trained model and the personas that it is tested on.
+    """A trained model and the personas that it is tested on."""
 
-    Attributes:
-      config: settings of the run.
-      vocabulary: words of the run.
-      params: parameters of the checkpoint.
-      step: outer step of the checkpoint.
-      personas: personas of the split, as text.
-      encoded: the same personas as ids.
-      known_statements: all statements of the train split.
-      facts: speaker -> facts, for the demo corpus; otherwise empty.
-      notes: sentences on the data.
-    """
-
-    config: TrainConfig
-    vocabulary: Vocabulary
-    params: dict
-    step: int
-    personas: list[Persona]
-    encoded: list[EncodedPersona]
-    known_statements: set[str]
-    facts: dict[str, dict[str, str]]
-    notes: list[str]
+    config: TrainConfig  # settings of the run
+    vocabulary: Vocabulary  # words of the run
+    params: dict  # parameters of the checkpoint
+    step: int  # outer step of the checkpoint
+    personas: list[Persona]  # personas of the split, as text
+    encoded: list[EncodedPersona]  # the same personas as ids
+    known_statements: set[str]  # all statements of the train split
+    facts: dict[str, dict[str, str]]  # speaker -> facts, for the demo corpus; otherwise empty
+    notes: list[str]  # sentences on the data
 
 
 def load_for_test(

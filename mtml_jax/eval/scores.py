@@ -19,36 +19,23 @@ VERDICTS = ("stated", "contradicted", "ignored")
 
 
 class HeldOut(NamedTuple):
-    """A held-out dialogue that answers are scored against.
+    """A held-out dialogue that answers are scored against."""
 
-    Attributes:
-      persona: index of its persona.
-      gold: the human replies.
-      statements: the speaker's statements in this dialogue.
-      shuffled: statements of another persona, the control.
-      verdict: reply -> one of `VERDICTS`, where the speaker's facts are known; else None.
-    """
-
-    persona: int
-    gold: tuple[str, ...]
-    statements: tuple[str, ...]
-    shuffled: tuple[str, ...]
+    persona: int  # index of its persona
+    gold: tuple[str, ...]  # the human replies
+    statements: tuple[str, ...]  # the speaker's statements in this dialogue
+    shuffled: tuple[str, ...]  # statements of another persona, the control
+    # reply -> one of `VERDICTS`, where the speaker's facts are known; else None
     verdict: Callable[[str], str] | None = None
 
 
 class Answer(NamedTuple):
-    """The answer of a system to a held-out dialogue.
+    """The answer of a system to a held-out dialogue."""
 
-    Attributes:
-      replies: one reply per turn.
-      nll: negative log-likelihood of the gold replies in nats; None for a system without
-        probabilities.
-      tokens: number of tokens of the gold replies.
-    """
-
-    replies: tuple[str, ...]
+    replies: tuple[str, ...]  # one reply per turn
+    # negative log-likelihood of the gold replies in nats; None for a system without probabilities
     nll: float | None = None
-    tokens: int = 0
+    tokens: int = 0  # number of tokens of the gold replies
 
 
 def count(

@@ -37,17 +37,11 @@ _SAVE_SECONDS = 600.0  # at most this much work is lost to a power cut
 
 
 class Outcome(NamedTuple):
-    """How a run ended.
+    """How a run ended."""
 
-    Attributes:
-      state: MetaState after the last step.
-      progress: Progress after the last step.
-      reason: "finished", "no better score", "out of minutes" or "interrupted".
-    """
-
-    state: MetaState
-    progress: Progress
-    reason: str
+    state: MetaState  # MetaState after the last step
+    progress: Progress  # Progress after the last step
+    reason: str  # "finished", "no better score", "out of minutes" or "interrupted"
 
 
 def initial_state(config: TrainConfig, data: Prepared) -> MetaState:

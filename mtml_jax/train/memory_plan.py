@@ -30,17 +30,11 @@ _step = jax.jit(
 
 
 class Fitted(NamedTuple):
-    """Steps that fit the memory.
+    """Steps that fit the memory."""
 
-    Attributes:
-      config: the settings, with those filled in that were left open.
-      steps: compiled (state, batch, rates) -> (state, metrics), one for each phase.
-      note: a sentence on what was chosen, and its price.
-    """
-
-    config: TrainConfig
-    steps: list
-    note: str
+    config: TrainConfig  # the settings, with those filled in that were left open
+    steps: list  # compiled (state, batch, rates) -> (state, metrics), one for each phase
+    note: str  # a sentence on what was chosen, and its price
 
 
 def lower_steps(config: TrainConfig, placement: Placement) -> list[Callable]:

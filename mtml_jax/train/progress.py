@@ -11,25 +11,15 @@ from mtml_jax.config import TrainConfig
 
 
 class Progress(NamedTuple):
-    """The record of a run in addition to its state; saved with every checkpoint.
+    """The record of a run in addition to its state; saved with every checkpoint."""
 
-    Attributes:
-      best_score: the best validation score so far, a perplexity.
-      best_step: the step of that validation.
-      waited: validations since then.
-      tokens: target tokens that steps have read.
-      seconds: time that steps have taken, over all starts of the run.
-      skipped: steps without a finite loss or gradient.
-      skipped_in_a_row: the most recent steps of that kind.
-    """
-
-    best_score: float = math.inf
-    best_step: int = 0
-    waited: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    skipped: int = 0
-    skipped_in_a_row: int = 0
+    best_score: float = math.inf  # the best validation score so far, a perplexity
+    best_step: int = 0  # the step of that validation
+    waited: int = 0  # validations since then
+    tokens: int = 0  # target tokens that steps have read
+    seconds: float = 0.0  # time that steps have taken, over all starts of the run
+    skipped: int = 0  # steps without a finite loss or gradient
+    skipped_in_a_row: int = 0  # the most recent steps of that kind
 
     @classmethod
     def restored(cls, counters: Mapping[str, Any]) -> "Progress":

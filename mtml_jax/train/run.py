@@ -19,15 +19,10 @@ from mtml_jax.train.loop import Outcome, train
 
 
 class OpenRun(NamedTuple):
-    """A run's folder while it is trained.
+    """A run's folder while it is trained."""
 
-    Attributes:
-      log: rows of steps and validations; None in processes other than the first.
-      checkpoints: of the run; their `notes` say what had to be repaired.
-    """
-
-    log: RunLog | None
-    checkpoints: Checkpoints
+    log: RunLog | None  # rows of steps and validations; None in processes other than the first
+    checkpoints: Checkpoints  # of the run; their `notes` say what had to be repaired
 
 
 @contextlib.contextmanager

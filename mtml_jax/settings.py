@@ -53,17 +53,9 @@ class Setting(NamedTuple):
         return f"{number}, {self.at_least:g} or more" if self.at_least is not None else number
 
 
-def setting(
-    default: Any, help: str, *, flag: str | None = None, default_text: str | None = None,
-    at_least: float | None = None, at_most: float | None = None,
-    choices: Sequence[str] | None = None
-) -> Any:
+def setting(default: Any, help: str, *, flag: str | None = None, **limits: Any) -> Any:
     """A dataclass field that is a setting; `Setting` says what the arguments mean."""
-    how = {
-        "flag": flag, "help": help, "default_text": default_text, "at_least": at_least,
-        "at_most": at_most, "choices": choices,
-    }  # fmt: skip
-    return dataclasses.field(default=default, metadata=how)
+    return dataclasses.field(default=default, metadata={"help": help, "flag": flag, **limits})
 
 
 def settings_of(record: Any) -> list[Setting]:

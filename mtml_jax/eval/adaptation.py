@@ -23,13 +23,7 @@ def validation_sums(
     """Scores the query responses before and after one inner step on the support responses.
 
     It is the same for every strategy, so that early stopping compares the same numbers.
-
-    Args:
-      params: the initial parameters phi.
-      episodes: Episode with a leading persona axis.
-      inner_lr: float scalar.
-      config: model sizes and the inner loss's reduction.
-      mesh: devices that share the personas.
+    Episodes lead with a persona axis, which the devices of the mesh share.
 
     Returns:
       TaskSums over all queries (initial, adapted); persona counts no tokens.

@@ -126,15 +126,9 @@ def pack_folds(
 ) -> Fold:
     """Packs plans, with turns shuffled by (seed, persona, dialogue, epoch).
 
-    Persona statements are left out, because the test does not use them.
-
-    Args:
-      plans: the folds.
-      shape: slots of a tile.
-      sizes: from `measure_folds` with the same seed and no fewer epochs.
-      control: whether to adapt to the other persona's dialogues.
-      epochs: number of epochs over the dialogues.
-      seed: random seed of the shuffles.
+    Persona statements are left out, because the test does not use them. `sizes` are from
+    `measure_folds` with the same seed and no fewer epochs; `control` adapts to the other
+    persona's dialogues.
 
     Returns:
       Fold with a leading fold axis.

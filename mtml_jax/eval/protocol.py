@@ -44,8 +44,7 @@ def run_folds(
       run: the model, and the personas of the folds.
       plans: the folds of each k.
       done: file of finished folds; None in processes other than the first.
-      bar: progress bar of several evaluations, which each fold advances; None for a bar of
-        this evaluation.
+      bar: progress bar of several evaluations; None for one of this evaluation.
     """
     systems = systems_of(plans)
     rows = done.rows if done else {}
@@ -158,11 +157,8 @@ def statistics_of(
 ) -> dict[tuple[str, int, int], Statistics]:
     """Counts the statistics of the replies and likelihoods of every system, shot and epoch.
 
-    Args:
-      run: the model, and the personas of the folds.
-      plans: the folds of each k.
-      rows: rows of `FoldsFile`, one for every fold of every system.
-      scorer: for C-scores; None for none.
+    `rows` are those of `FoldsFile`, one for every fold of every system of `plans`, which holds
+    the folds of each k. Without a scorer, there are no C-scores.
 
     Returns:
       (system, shots, epoch) -> Statistics; ("human", 0, 0) first.

@@ -29,14 +29,7 @@ class QuickScores(NamedTuple):
 
 
 def own_and_other(params, config: TrainConfig, data: Prepared, count: int) -> QuickScores:
-    """Scores a model on folds of valid personas.
-
-    Args:
-      params: the initial parameters phi.
-      config: settings of the run.
-      data: from `prepare`; needs two valid personas.
-      count: number of folds.
-    """
+    """Scores initial parameters phi on `count` folds of valid personas, at least two."""
     most = max(len({d.conversation for d in p.dialogues}) for p in data.valid) - 1
     plans = choose_folds(data.valid, min(SHOTS, most), _SEED, count)
     sizes = measure_folds(plans, config.shape, epochs=EPOCHS, seed=_SEED)
@@ -52,12 +45,11 @@ def own_and_other(params, config: TrainConfig, data: Prepared, count: int) -> Qu
             replicate(jnp.float32(config.inner_lr), mesh), config=config.loss(), mesh=mesh
         )
     ).response
-    half = len(plans)
 
     def ppl(rows, stage):
         return perplexity(sums.nll[rows, stage].sum(), sums.tokens[rows, stage].sum())
 
-    first, second = slice(0, half), slice(half, None)
+    first, second = slice(0, len(plans)), slice(len(plans), None)
     return QuickScores(ppl(first, 0), ppl(first, 1), ppl(second, 1), plans, own)
 
 

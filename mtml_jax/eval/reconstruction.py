@@ -77,16 +77,12 @@ def list_cases(subjects: Iterable[Subject], encoding: Encoding) -> Iterator[Case
     for number, subject in enumerate(subjects):
         for variant in VARIANTS:
             examples, others = (
-                encode_dialogue(_read_side(dialogue, variant), encoding)[0]
-                for dialogue in (subject.dialogue, subject.other)
+                encode_dialogue(d if variant == BOTH_SIDES else own_side(d), encoding)[0]
+                for d in (subject.dialogue, subject.other)
             )
             for seen, example in enumerate(examples, start=1):
                 other = others[min(seen, len(others)) - 1].context
                 yield Case(number, variant, seen, example, other)
-
-
-def _read_side(dialogue, variant):
-    return dialogue if variant == BOTH_SIDES else own_side(dialogue)
 
 
 def pack_cases(
@@ -94,27 +90,20 @@ def pack_cases(
 ) -> Examples:
     """Packs one context and one persona per tile, so that each has token sums of its own.
 
-    Args:
-      cases: at least one and at most `groups * CASES_A_GROUP`; copies of them fill the rest.
-      shape: slots of a context and of a persona.
-      groups: number of groups G.
-      distinct_start: whether the persona task has a start token of its own.
+    There are at least one case and at most `groups * CASES_A_GROUP`; copies fill the rest.
 
     Returns:
       Examples with leading axes [G, CASES_A_GROUP, 2]: the true persona with its own context
       and with the other one, each in a tile of one row, without responses.
     """
     single = TileShape(rows=1, context=shape.context, response=0, persona=shape.persona)
+
+    def lay(context, persona):
+        examples = [Example(context, (), persona)]
+        return pack(examples, single, 1, tasks=("persona",), distinct_start=distinct_start)
+
     packed = [
-        stack(
-            [
-                pack(
-                    [Example(context, (), case.example.persona)], single, 1, tasks=("persona",),
-                    distinct_start=distinct_start
-                )
-                for context in (case.example.context, case.other)
-            ]
-        )
+        stack([lay(context, case.example.persona) for context in (case.example.context, case.other)])
         for case in cases
     ]
     flat = stack([packed[i % len(packed)] for i in range(groups * CASES_A_GROUP)])
@@ -134,9 +123,6 @@ def reconstruct(
       config: model sizes.
       mesh: devices; its size divides the number of groups.
       chunk: groups vmapped at a time on a device.
-
-    Returns:
-      Reconstructions.
     """
 
     def one(params, group):
@@ -144,9 +130,8 @@ def reconstruct(
         flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), group)
 
         def force(example):
-            return losses.weighted_loss(
-                params, example, losses.PERSONA_ONLY, config=config
-            )[1].persona
+            _, sums = losses.weighted_loss(params, example, losses.PERSONA_ONLY, config=config)
+            return sums.persona
 
         forced = jax.tree.map(lambda x: x.reshape(-1, 2), jax.lax.map(force, flat))
         return Reconstructions(decode(params, contexts).ids, forced)
@@ -160,22 +145,14 @@ def score_cases(
 ) -> Iterator[Scored]:
     """Runs cases through a compiled `reconstruct`, as many at a time as `groups` hold.
 
-    Args:
-      cases: from `list_cases` with the same encoding.
-      program: groups of examples -> Reconstructions.
-      encoding: words and slots.
-      groups: number of groups that the program takes at a time.
-      distinct_start: whether the persona task has a start token of its own.
-
-    Yields:
-      Scored, in the order of the cases.
+    `cases` are from `list_cases` with the same encoding; `groups` is the number of groups that
+    the program takes at a time. Yields Scored in the order of the cases.
     """
     cases = iter(cases)
     while some := list(itertools.islice(cases, groups * CASES_A_GROUP)):
         packed = pack_cases(some, encoding.shape, groups, distinct_start=distinct_start)
-        found = jax.tree.map(
-            lambda x: x.reshape(-1, x.shape[-1]), jax.device_get(program(packed))
-        )
+        found = jax.device_get(program(packed))
+        found = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), found)
         for n, case in enumerate(some):
             yield Scored(
                 case.subject, case.variant, case.turns_seen,

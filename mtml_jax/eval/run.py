@@ -39,12 +39,8 @@ def load_for_test(
 ) -> Run:
     """Loads a run and the personas of a split.
 
-    Args:
-      workdir: folder of the run.
-      checkpoint: which of its checkpoints.
-      split: split whose personas are tested.
-      persona_at_test: whether persona statements stand in front of contexts.
-      source: the corpus; without a name, the one that the run was trained on.
+    Persona statements stand in front of contexts with `persona_at_test`. Without a name, the
+    corpus of `source` is the one that the run was trained on.
 
     Raises:
       FileNotFoundError: there is no run, checkpoint or split.

@@ -63,7 +63,8 @@ class RunLog:
         Raises:
           OSError: the disk is full.
         """
-        numbers = {name: _scalar(value) for name, value in numbers.items()}
+        # Arrays of one number, NumPy's and JAX's alike, have a method that makes it Python's.
+        numbers = {n: v.item() if hasattr(v, "item") else v for n, v in numbers.items()}
         row = {"step": int(step), "kind": kind, **numbers}
         try:
             self._file.write(json.dumps(plain(row)) + "\n")
@@ -119,11 +120,6 @@ def _parsed(row: Any) -> dict[str, Any]:
     if not isinstance(row, dict) or not isinstance(row.get("step"), int):
         raise ValueError
     return row
-
-
-def _scalar(value: Any) -> Any:
-    # Arrays of one number, NumPy's and JAX's alike, have a method that makes it Python's.
-    return value.item() if hasattr(value, "item") else value
 
 
 def _number(value: Any) -> Any:

@@ -71,8 +71,8 @@ def train(
     calls this function alike and packs only the episodes of its own devices.
 
     Args:
-      config: TrainConfig.
-      data: from `prepare`.
+      config: settings of the run.
+      data: from `prepare` with the same settings.
       log: takes one row per step and one per validation; None if another process logs.
       checkpoints: those of this run; training resumes from the latest.
       say: takes lines for the user.
@@ -82,9 +82,6 @@ def train(
         being whole on each.
       minutes: time for steps, over all starts of the run; the step that reaches it is the last.
       bar: progress bar of several runs, to be advanced by each step; None for one of its own.
-
-    Returns:
-      Outcome.
 
     Raises:
       ValueError: a step does not fit the memory.

@@ -41,11 +41,8 @@ def lower_steps(config: TrainConfig, placement: Placement) -> list[Callable]:
     """Returns for each phase a function (state, batch, rates) -> lowered outer step.
 
     A lowered step has `compile()`; what was compiled once in a process is compiled no more.
-    The compiled step reuses the memory of the state that it is called with.
-
-    Args:
-      config: TrainConfig.
-      placement: where the arguments lie.
+    The compiled step reuses the memory of the state that it is called with. Its arguments lie
+    as `placement` says.
     """
     how = config.step(placement.mesh.devices.flat[0].platform)
     return [
@@ -60,12 +57,9 @@ def fit_steps(config: TrainConfig, placement: Placement, arguments: Sequence[tup
     All processes choose the same setting, by the free memory of the one with the least.
 
     Args:
-      config: TrainConfig.
+      config: settings of the run.
       placement: where the arguments lie.
       arguments: (state, batch, rates) of each phase, on the devices.
-
-    Returns:
-      Fitted.
 
     Raises:
       ValueError: no setting fits; one sentence with what to lower.
@@ -97,8 +91,7 @@ def fit_steps(config: TrainConfig, placement: Placement, arguments: Sequence[tup
     raise ValueError(
         f"expected a step that takes at most {_gigabytes(_USABLE * free)} of the {_gigabytes(free)} "
         f"of free memory on each device, got one of {_gigabytes(needed)}, even {_named(chunk, setting)}; "
-        "lower "
-        "--width, --encoder_layers, --decoder_layers, --context_tokens or --tile_rows, or use "
+        "lower --width, --encoder_layers, --decoder_layers, --context_tokens or --tile_rows, or use "
         f"--min_count for fewer words{smaller}{fewer}"
     )
 

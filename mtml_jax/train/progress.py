@@ -48,11 +48,8 @@ def should_stop(
 ) -> str | None:
     """Returns why a run stops before its next step; None if it continues.
 
-    Args:
-      progress: of the run.
-      config: patience and max_skipped.
-      interrupted: whether a signal asked the run to stop.
-      out_of_time: whether steps have taken the minutes that they may take.
+    `interrupted` is whether a signal asked the run to stop, and `out_of_time` whether steps have
+    taken the minutes that they may take.
     """
     if progress.waited >= config.patience:
         return "no better score"

@@ -132,13 +132,9 @@ def choose_subjects(run: Run, split: str, seed: int, count: int | None) -> list[
         )
     subjects = []
     for fold in choose_folds(encoded, 0, seed, count):
-        others = personas[fold.other].dialogues
-        subjects.append(
-            Subject(
-                fold.persona, personas[fold.persona].dialogues[fold.dialogue],
-                others[fold.dialogue % len(others)]
-            )
-        )
+        own, others = (personas[p].dialogues for p in (fold.persona, fold.other))
+        other = others[fold.dialogue % len(others)]
+        subjects.append(Subject(fold.persona, own[fold.dialogue], other))
     return subjects
 
 

@@ -166,7 +166,6 @@ def _write_generations(path, run, plans, rows):
 
 def _utterances(dialogue, turn):
     """The utterances before a reply as [who, text], in order and not cut to the model's slots."""
-    utterances = []
-    for earlier in dialogue.turns[: turn + 1]:
-        utterances += [["other", earlier.context], ["self", earlier.response]]
-    return [[who, text] for who, text in utterances[:-1] if text]
+    turns = dialogue.turns[: turn + 1]
+    said = [pair for t in turns for pair in (["other", t.context], ["self", t.response])]
+    return [[who, text] for who, text in said[:-1] if text]

@@ -39,12 +39,8 @@ def run_folds(
     All processes share every group of folds. The first one keeps the results, and continues
     alone when this function returns.
 
-    Args:
-      config: settings of the evaluation.
-      run: the model, and the personas of the folds.
-      plans: the folds of each k.
-      done: file of finished folds; None in processes other than the first.
-      bar: progress bar of several evaluations; None for one of this evaluation.
+    `plans` are the folds of each k, and `done` is the file of finished folds, None in processes
+    other than the first. A bar of several evaluations is advanced by each fold.
     """
     systems = systems_of(plans)
     rows = done.rows if done else {}

@@ -53,9 +53,9 @@ def summarise_cases(
         kept.setdefault((case.variant, case.turns_seen), []).append((subject.persona, numbers))
     rows = []
     for variant, seen in sorted(kept, key=lambda place: (VARIANTS.index(place[0]), place[1])):
-        persona_of, numbers = zip(*kept[variant, seen])
+        persona_of, sums_of = zip(*kept[variant, seen])
         personas, places = np.unique(persona_of, return_inverse=True)
-        sums = add_rows(len(personas), places, numbers)
+        sums = add_rows(len(personas), places, sums_of)
         total = sums.sum(axis=0)
         rows.append(
             {

@@ -184,7 +184,7 @@ def _combined(how, one, other):
     return lambda sums, drawn: how(one(sums, drawn), other(sums, drawn))
 
 
-def add_rows(count: int, rows: Sequence[int], values) -> np.ndarray:
+def add_rows(count: int, rows: np.ndarray, values) -> np.ndarray:
     """Adds values up by the row that each belongs to, [count, ...]."""
     values = np.asarray(values, np.float64)
     total = np.zeros((count, *values.shape[1:]))

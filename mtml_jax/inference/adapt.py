@@ -88,9 +88,6 @@ def adapt_to_dialogues(
       progress: called with (finished epochs, all epochs), first with (0, epochs); an
         exception that it raises ends the adaptation.
 
-    Returns:
-      Adapted.
-
     Raises:
       ValueError: there is no dialogue, a setting is out of its range, or the step is so
         large that the parameters are no longer finite.
@@ -127,16 +124,7 @@ def adapt_to_dialogues(
 
 
 def score_dialogue(model: Trained, params: Params, dialogue: Dialogue) -> float:
-    """Computes the perplexity of a dialogue's replies, exp of the mean nats per token.
-
-    Args:
-      model: from `load_trained`.
-      params: initial or adapted parameters.
-      dialogue: from the speaker's side.
-
-    Returns:
-      The perplexity.
-    """
+    """Computes the perplexity of a dialogue's replies under initial or adapted parameters."""
     examples = _examples(model, dialogue)
     nll = tokens = 0.0
     for begin in range(0, len(examples), TURNS_A_BATCH):

@@ -45,14 +45,8 @@ def write_delta(
     digest of its content and `adapted.json` is replaced last, so readers see the old state
     or the new one.
 
-    Args:
-      folder: created if it does not exist; an earlier state in it is replaced.
-      base: the initial parameters phi.
-      adapted: parameters of the same shapes.
-      facts: entries of `adapted.json` in addition to digests, versions and date.
-
-    Returns:
-      Size of the file of differences in bytes.
+    The folder is created if it does not exist. `facts` are entries of `adapted.json` in addition
+    to digests, versions and date. Returns the size of the file of differences in bytes.
 
     Raises:
       ValueError: the shapes differ, or a difference is not finite.
@@ -131,13 +125,6 @@ def read_delta(folder: str | os.PathLike, base: Params) -> Params:
     """Adds the differences in a folder to the parameters that they were computed from.
 
     Nothing in the file is executed, and at most as much is read as these parameters take.
-
-    Args:
-      folder: written by `write_delta`.
-      base: the initial parameters phi.
-
-    Returns:
-      The adapted parameters.
 
     Raises:
       FileNotFoundError: a file is missing.

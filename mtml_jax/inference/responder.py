@@ -169,12 +169,7 @@ def _reconstructs(model: Trained) -> bool:
 
 def unknown_share(model: Trained, dialogues: Sequence[Dialogue]) -> float:
     """Returns the share of unknown words in all replies; 0 if they have no words."""
-    ids = [
-        i
-        for dialogue in dialogues
-        for turn in dialogue.turns
-        for i in model.vocabulary.encode(turn.response)
-    ]
+    ids = [i for d in dialogues for t in d.turns for i in model.vocabulary.encode(t.response)]
     return sum(i == UNK for i in ids) / max(len(ids), 1)
 
 
@@ -198,8 +193,7 @@ def _grown(
 ) -> Iterator[int]:  # fmt: skip
     """Yields the ids of a target of either task, each as soon as it is decoded."""
     config = model.config.model
-    # Replies and personas share one compiled program.
-    room = max(max_tokens, MAX_PERSONA)
+    room = max(max_tokens, MAX_PERSONA)  # replies and personas share one compiled program
     growing = _begin(params, context, start, max_tokens=room, config=config)
     for _ in range(max_tokens):
         growing = _grow(params, growing, key, top_p=top_p, temperature=temperature, config=config)

@@ -258,10 +258,6 @@ def restore_params(workdir: str | os.PathLike, which: Literal["best", "latest"])
 
     Nothing is written, so the run may continue at the same time.
 
-    Args:
-      workdir: folder of the run.
-      which: "best" or "latest".
-
     Returns:
       Saved; its arrays are on the default device, uncommitted. Tuples come back as lists.
 

@@ -55,10 +55,7 @@ class RunLog:
     def row(self, step: int, kind: Kind, **numbers: Any) -> None:
         """Appends a row and hands it to the operating system.
 
-        Args:
-          step: finished outer updates.
-          kind: "train", "valid" or "note".
-          **numbers: numbers or scalar arrays of any library; strings go to the JSON only.
+        `numbers` are numbers or scalar arrays of any library; strings go to the JSON only.
 
         Raises:
           OSError: the disk is full.

@@ -32,12 +32,9 @@ def open_run(
 ) -> Iterator[OpenRun]:
     """Opens a run's folder for training; the first process makes it.
 
-    Args:
-      workdir: the folder; a run in it is continued.
-      config: settings of the run.
-      data: from `prepare` with the same settings.
-      saved: further entries of config.json: the corpus (`DataConfig.to_saved`), the preset.
-      lock: whether to lock the folder; False if the caller holds its lock.
+    A run in the folder is continued. `data` is from `prepare` with the same settings; `saved` has
+    further entries of config.json: the corpus (`DataConfig.to_saved`), the preset. Without `lock`,
+    the caller holds the folder's lock.
 
     Raises:
       ValueError: a setting is out of its range, the folder holds a run with other settings or

@@ -333,7 +333,7 @@ def _smaller(layers: int, width: int, **others: Any) -> TrainConfig:
     """A preset of the paper's method that shrinks what costs time."""
     # The inner rate is the one at which, on valid personas, adapting to one's own dialogues
     # visibly beats adapting to another's.
-    model = ModelConfig(layers, layers, 2, width, 4 * width, activation="gelu")
+    model = ModelConfig(layers, layers, 2, width, 4 * width, activation="gelu")  # two heads
     return TrainConfig(model, inner_lr=0.1, validation_episodes=32, patience=5, **others)
 
 

@@ -43,9 +43,8 @@ def validation_sums(
 class Stages(NamedTuple):
     """Results of a test, each with a leading axis of stages of the adaptation."""
 
-    response: TokenSums  # TokenSums of the held-out responses
-    # Replies to the held-out contexts, ids [stage, E, T]; None without a decoder
-    replies: Replies | None
+    response: TokenSums  # of the held-out responses
+    replies: Replies | None  # to the held-out contexts, ids [stage, E, T]; None without a decoder
 
 
 def score_stages(

@@ -29,9 +29,9 @@ class FoldPlan(NamedTuple):
 class Fold(NamedTuple):
     """Arrays of one test."""
 
-    batches: Examples  # Examples to adapt to, with leading axes [epoch, batch]
-    held_out: Examples  # Examples of the held-out dialogue
-    contexts: Tokens  # Tokens [E, S], its contexts, one per row, to decode replies from
+    batches: Examples  # to adapt to, with leading axes [epoch, batch]
+    held_out: Examples  # of the held-out dialogue
+    contexts: Tokens  # [E, S], its contexts, one per row, to decode replies from
 
 
 def choose_folds(

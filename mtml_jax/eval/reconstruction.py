@@ -39,8 +39,7 @@ class Case(NamedTuple):
     variant: str  # one of `VARIANTS`
     turns_seen: int  # n, counted from 1
     example: Example  # the context and the true persona
-    # the context after as many turns of the other persona's dialogue, or after all turns of it if
-    # it has fewer
+    # the context after as many turns of the other persona's dialogue, or after all that it has
     other: tuple[int, ...]
 
 
@@ -48,8 +47,7 @@ class Reconstructions(NamedTuple):
     """Reconstructions of groups of cases, each with leading axes [group, case]."""
 
     ids: jax.Array  # int32 [..., T], the persona as the model writes it
-    # TokenSums [..., 2] of the true persona by teacher forcing, after its own context and after the
-    # other one
+    # [..., 2]: the true persona by teacher forcing, after its own context and after the other one
     forced: TokenSums
 
 
@@ -60,8 +58,7 @@ class Scored(NamedTuple):
     variant: str  # one of `VARIANTS`
     turns_seen: int  # n, counted from 1
     text: str  # the persona as the model writes it
-    # negative log-likelihood of the true persona in nats, after its own context and after the other
-    # one
+    # negative log-likelihood of the true persona in nats, after its own and the other context
     nll: tuple[float, float]
     tokens: int  # number of tokens of the true persona, end-of-sequence included
 

@@ -12,13 +12,13 @@ from tensorboardX import summary
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import RecordWriter
 
-from mtml_jax.runs.files import plain, write_text
+from mtml_jax.runs.files import Closing, plain, write_text
 from mtml_jax.runs.journal import read_journal
 
 Kind = Literal["train", "valid", "note"]
 
 
-class RunLog:
+class RunLog(Closing):
     """Rows of numbers, in `log.jsonl` and as TensorBoard scalars `kind/name`.
 
     Each line is one JSON object: step, kind, numbers. JSON has no NaN and no infinity: they
@@ -84,14 +84,6 @@ class RunLog:
         """Closes the files."""
         with contextlib.closing(self._file), contextlib.closing(self._events):
             self._events.flush()
-
-    def __enter__(self) -> "RunLog":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        # An error that already ends the block matters more than one of closing the files.
-        with contextlib.suppress(*() if kind is None else (OSError,)):
-            self.close()
 
 
 def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:

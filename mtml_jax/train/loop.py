@@ -39,8 +39,8 @@ _SAVE_SECONDS = 600.0  # at most this much work is lost to a power cut
 class Outcome(NamedTuple):
     """How a run ended."""
 
-    state: MetaState  # MetaState after the last step
-    progress: Progress  # Progress after the last step
+    state: MetaState  # after the last step
+    progress: Progress  # after the last step
     reason: str  # "finished", "no better score", "out of minutes" or "interrupted"
 
 

@@ -56,23 +56,15 @@ def summarise_cases(
         persona_of, sums_of = zip(*kept[variant, seen])
         personas, places = np.unique(persona_of, return_inverse=True)
         sums = add_rows(len(personas), places, sums_of)
+        draws = {"personas": len(sums), "seed": seed, "resamples": resamples}
+        scores = {
+            name: with_interval(lambda drawn: score(sums[drawn].sum(axis=0)), **draws)
+            for name, score in _score_functions().items()
+        }
         total = sums.sum(axis=0)
-        rows.append(
-            {
-                "variant": variant,
-                "turns_seen": seen,
-                "dialogues": int(total[0]),
-                "personas": len(sums),
-                "tokens": int(total[3]),
-                "scores": {
-                    name: with_interval(
-                        lambda drawn: score(sums[drawn].sum(axis=0)), len(sums), seed=seed,
-                        resamples=resamples
-                    )
-                    for name, score in _score_functions().items()
-                },
-            }
-        )
+        row = {"variant": variant, "turns_seen": seen, "dialogues": int(total[0])}
+        row |= {"personas": len(sums), "tokens": int(total[3]), "scores": scores}
+        rows.append(row)
     return rows
 
 

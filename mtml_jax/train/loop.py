@@ -128,11 +128,8 @@ def train(
         reason = "finished"
         for step in range(begin, config.iterations):
             # Stop if there is a reason to.
-            stop = should_stop(
-                progress, config, interrupted=any_process(interruption.asked),
-                out_of_time=out_of_time()
-            )
-            if stop:
+            asked = any_process(interruption.asked)
+            if stop := should_stop(progress, config, interrupted=asked, out_of_time=out_of_time()):
                 reason = stop
                 break
 

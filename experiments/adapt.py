@@ -143,12 +143,8 @@ def _describe(model: Trained, name: str, dialogues: Sequence[Dialogue]) -> None:
 def _adapted(given, model: Trained, dialogues: Sequence[Dialogue], what: str) -> Adapted:
     with tqdm(total=given.epochs, desc=what, unit="epoch", disable=None) as bar:
         return adapt_to_dialogues(
-            model,
-            dialogues,
-            inner_lr=given.inner_lr,
-            epochs=given.epochs,
-            seed=given.seed,
-            progress=lambda done, _: bar.update(done - bar.n),
+            model, dialogues, inner_lr=given.inner_lr, epochs=given.epochs, seed=given.seed,
+            progress=lambda done, _: bar.update(done - bar.n)
         )
 
 
@@ -219,10 +215,8 @@ def _print(text: str, label: str = "") -> None:
     begins = "\n" * (text[:1] == "\n")
     shown = "".join(c if c.isprintable() else " " for c in text.strip("\n"))
     lines = textwrap.wrap(
-        label + shown,
-        width,
-        subsequent_indent=" " * (min(len(label), width // 2) or 4),
-        break_on_hyphens=False,
+        label + shown, width, subsequent_indent=" " * (min(len(label), width // 2) or 4),
+        break_on_hyphens=False
     )
     print(begins + "\n".join(lines) if lines else label)
 

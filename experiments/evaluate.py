@@ -37,9 +37,7 @@ def evaluate_and_print(workdir: str | None, config: EvalConfig, output: str | No
         return
     print(score_table(report))
     if not config.nli:
-        print(
-            "no C-score: give a scorer with --nli=DIR; python -m experiments.train_nli makes one"
-        )
+        print("no C-score: give a scorer with --nli=DIR; python -m experiments.train_nli makes one")
     split, folder = config.split, output or pathlib.Path(workdir) / "eval"
     print(f"\nresults in {folder}: {split}.json, {split}.generations.jsonl")
 

@@ -94,21 +94,11 @@ def measure_reconstruction(
         _describe(config, run, subjects)
     encoding = Encoding(run.vocabulary, run.config.shape)
     groups, program = _compiled(config, run)
-    scored = list(
-        tqdm(
-            score_cases(
-                list_cases(subjects, encoding),
-                program,
-                encoding,
-                groups,
-                distinct_start=run.config.distinct_start,
-            ),
-            desc="reconstructing",
-            total=len(VARIANTS) * sum(len(subject.dialogue.turns) for subject in subjects),
-            unit="persona",
-            disable=None if describe else True,
-        )
-    )
+    cases, own_start = list_cases(subjects, encoding), run.config.distinct_start
+    found = score_cases(cases, program, encoding, groups, distinct_start=own_start)
+    total = len(VARIANTS) * sum(len(subject.dialogue.turns) for subject in subjects)
+    hidden = None if describe else True
+    scored = list(tqdm(found, "reconstructing", total, unit="persona", disable=hidden))
     rows = summarise_cases(
         subjects, scored, run.vocabulary, seed=config.seed, resamples=config.resamples
     )
@@ -135,22 +125,16 @@ def choose_subjects(run: Run, split: str, seed: int, count: int | None) -> list[
         )
     subjects = []
     for fold in choose_folds(encoded, 0, seed, count):
-        others = personas[fold.other].dialogues
-        subjects.append(
-            Subject(
-                fold.persona,
-                personas[fold.persona].dialogues[fold.dialogue],
-                others[fold.dialogue % len(others)],
-            )
-        )
+        own, others = (personas[p].dialogues for p in (fold.persona, fold.other))
+        other = others[fold.dialogue % len(others)]
+        subjects.append(Subject(fold.persona, own[fold.dialogue], other))
     return subjects
 
 
 def _compiled(config, run):
     """(groups at once, function of groups of examples)."""
     devices = jax.devices()
-    on_cpu = devices[0].platform == "cpu"
-    each = 1 if on_cpu else 16
+    each = 1 if devices[0].platform == "cpu" else 16
     mesh = persona_mesh(each * len(devices))
     extra = {"beams": config.beams} if config.decoder == "beam" else {}
     decode = functools.partial(

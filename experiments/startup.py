@@ -75,10 +75,8 @@ def join_processes() -> None:
         )
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(
-        *(place if by_flags else ()),
-        cluster_detection_method="deactivate" if by_flags else None,
-        heartbeat_timeout_seconds=DEAD_SECONDS,
-        shutdown_timeout_seconds=DEAD_SECONDS,
+        *(place if by_flags else ()), cluster_detection_method="deactivate" if by_flags else None,
+        heartbeat_timeout_seconds=DEAD_SECONDS, shutdown_timeout_seconds=DEAD_SECONDS
     )
     faulthandler.disable()  # its stacks would hide JAX's message that another process died
     if jax.process_index():

@@ -53,9 +53,7 @@ def show(workdir: str, config: TrainConfig, data: Prepared) -> None:
 def _show_replies(params, adapted, dialogue, config, data):
     """Two contexts of the held-out dialogue, each with the reply before and after adapting."""
     decode = jax.jit(
-        functools.partial(
-            greedy, start=START, max_tokens=MAX_TOKENS, config=config.model
-        )
+        functools.partial(greedy, start=START, max_tokens=MAX_TOKENS, config=config.model)
     )
     examples = [dialogue.examples[i] for i in (len(dialogue.examples) // 2, -1)]
     contexts = pack_rows([e.context for e in examples], config.shape.context, len(examples))

@@ -62,12 +62,8 @@ def _train(values) -> None:
     with open_run(workdir, config, data, saved) as run:
         _describe(config, source, values.preset, data, mesh, workdir, run.checkpoints.notes)
         outcome = train(
-            config,
-            data,
-            run.log,
-            run.checkpoints,
-            debug_nans=values.debug_nans,
-            shard_params=values.shard_params,
+            config, data, run.log, run.checkpoints, debug_nans=values.debug_nans,
+            shard_params=values.shard_params
         )
         step = int(outcome.state.step)
         if outcome.reason == "interrupted":

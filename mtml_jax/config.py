@@ -33,19 +33,16 @@ class ModelConfig:
         at_least=1,
     )
     activation: str = setting(
-        "relu",
-        "activation of the feed-forward layers (Vaswani et al., section 3.3: relu)",
-        choices=("relu", "gelu"),
+        "relu", "activation of the feed-forward layers (Vaswani et al., section 3.3: relu)",
+        choices=("relu", "gelu")
     )
     dtype: str = setting(
-        "float32",
-        "number format of matrix products; parameters stay float32",
-        choices=("float32", "bfloat16"),
+        "float32", "number format of matrix products; parameters stay float32",
+        choices=("float32", "bfloat16")
     )
     remat: bool = setting(
-        False,
-        "recompute layers in the backward pass, which takes less memory and more time",
-        default_text="only where a step does not fit into memory otherwise",
+        False, "recompute layers in the backward pass, which takes less memory and more time",
+        default_text="only where a step does not fit into memory otherwise"
     )
 
 
@@ -80,22 +77,16 @@ class TileShape:
     """
 
     rows: int = setting(
-        dataclasses.MISSING,
-        "context rows of a tile; more rows take more memory",
-        flag="tile_rows",
-        at_least=1,
+        dataclasses.MISSING, "context rows of a tile; more rows take more memory", flag="tile_rows",
+        at_least=1
     )
     context: int = setting(
-        dataclasses.MISSING,
-        "tokens of a context row; longer contexts keep their end",
-        flag="context_tokens",
-        at_least=1,
+        dataclasses.MISSING, "tokens of a context row; longer contexts keep their end",
+        flag="context_tokens", at_least=1
     )
     response: int = setting(
-        dataclasses.MISSING,
-        "response tokens of a tile; longer responses are cut",
-        flag="response_tokens",
-        at_least=1,
+        dataclasses.MISSING, "response tokens of a tile; longer responses are cut",
+        flag="response_tokens", at_least=1
     )
     persona: int = setting(
         dataclasses.MISSING,
@@ -182,9 +173,7 @@ class TrainConfig:
         100, "number of outer steps in which --outer_lr rises linearly from zero", at_least=0
     )
     reduction: str = setting(
-        "mean",
-        "reduction of a loss over its tokens (eqs. 2 and 5 print sums)",
-        choices=REDUCTIONS,
+        "mean", "reduction of a loss over its tokens (eqs. 2 and 5 print sums)", choices=REDUCTIONS
     )
     gradient: str = setting(
         "mixed",
@@ -201,9 +190,8 @@ class TrainConfig:
         choices=("both", "own"),
     )
     glove: str = setting(
-        "",
-        "text file of word vectors in GloVe's format, of any width",
-        default_text="none; word vectors are drawn at random",
+        "", "text file of word vectors in GloVe's format, of any width",
+        default_text="none; word vectors are drawn at random"
     )
     min_count: int = setting(
         2, "minimum count of a word in train; rarer words are unknown", at_least=1
@@ -225,10 +213,8 @@ class TrainConfig:
         10, "number of consecutive steps without a finite gradient before training stops", at_least=1
     )
     persona_chunk: int | None = setting(
-        None,
-        "number of personas vmapped at a time on a device; more personas take more memory",
-        default_text="1 on a CPU; on an accelerator, as many as fit into its memory",
-        at_least=1,
+        None, "number of personas vmapped at a time on a device; more personas take more memory",
+        default_text="1 on a CPU; on an accelerator, as many as fit into its memory", at_least=1
     )
 
     def step(self, platform: str) -> StepConfig:
@@ -258,18 +244,13 @@ class EvalConfig:
     )
     split: str = setting("test", "split whose personas are tested", choices=SPLITS)
     max_folds: int | None = setting(
-        None,
-        "number of held-out dialogues to test, spread over the personas",
-        default_text="all",
-        at_least=1,
+        None, "number of held-out dialogues to test, spread over the personas", default_text="all",
+        at_least=1
     )
-    checkpoint: Checkpoint = setting(
-        "best", "checkpoint of the run to test", choices=CHECKPOINTS
-    )
+    checkpoint: Checkpoint = setting("best", "checkpoint of the run to test", choices=CHECKPOINTS)
     nli: str | None = setting(
-        None,
-        "folder of an NLI scorer made by experiments.train_nli",
-        default_text="none, and no C-score",
+        None, "folder of an NLI scorer made by experiments.train_nli",
+        default_text="none, and no C-score"
     )
     decoder: str = setting("beam", "method of decoding replies", choices=DECODERS)
     beams: int = setting(5, "number of hypotheses of beam search", at_least=1)
@@ -300,14 +281,10 @@ class ReconstructionConfig:
     source: DataConfig = DataConfig(data=None)
     split: str = setting("test", "split whose personas are reconstructed", choices=SPLITS)
     max_dialogues: int | None = setting(
-        None,
-        "number of dialogues to read, spread over the personas",
-        default_text="all",
-        at_least=1,
+        None, "number of dialogues to read, spread over the personas", default_text="all",
+        at_least=1
     )
-    checkpoint: Checkpoint = setting(
-        "best", "checkpoint of the run to test", choices=CHECKPOINTS
-    )
+    checkpoint: Checkpoint = setting("best", "checkpoint of the run to test", choices=CHECKPOINTS)
     decoder: str = setting("greedy", "method of decoding personas", choices=("greedy", "beam"))
     beams: int = setting(5, "number of hypotheses of beam search", at_least=1)
     seed: int = setting(0, "random seed of dialogues, baseline and intervals", at_least=0)
@@ -347,51 +324,27 @@ def source_of(saved: Mapping[str, Any], source: DataConfig) -> DataConfig:
     if source.data:
         return source
     return dataclasses.replace(
-        source,
-        data=saved["data"],
-        split_seed=saved.get("split_seed", source.split_seed),
-        skip_bad=source.skip_bad or saved.get("skip_bad", False),
+        source, data=saved["data"], split_seed=saved.get("split_seed", source.split_seed),
+        skip_bad=source.skip_bad or saved.get("skip_bad", False)
     )
 
 
-# `paper` is the paper's; the others keep its method and shrink what costs time. Their
-# inner rate is the one at which, on valid personas, adapting to one's own dialogues
-# visibly beats adapting to another's.
+def _smaller(layers: int, width: int, **others: Any) -> TrainConfig:
+    """A preset of the paper's method that shrinks what costs time."""
+    # The inner rate is the one at which, on valid personas, adapting to one's own dialogues
+    # visibly beats adapting to another's.
+    model = ModelConfig(layers, layers, 2, width, 4 * width, activation="gelu")  # two heads
+    return TrainConfig(model, inner_lr=0.1, validation_episodes=32, patience=5, **others)
+
+
 PRESETS = {
-    "tiny": TrainConfig(
-        model=ModelConfig(
-            encoder_layers=1,
-            decoder_layers=1,
-            heads=2,
-            width=32,
-            feed_forward=128,
-            activation="gelu",
-        ),
-        shape=TileShape(rows=2, context=96, response=64, persona=128),
-        inner_lr=0.1,
-        outer_lr=0.01,
-        warmup=20,
-        iterations=300,
-        validate_every=50,
-        validation_episodes=32,
-        patience=5,
+    "tiny": _smaller(
+        1, 32, shape=TileShape(rows=2, context=96, response=64, persona=128), outer_lr=0.01,
+        warmup=20, iterations=300, validate_every=50
     ),
-    "small": TrainConfig(
-        model=ModelConfig(
-            encoder_layers=2,
-            decoder_layers=2,
-            heads=2,
-            width=64,
-            feed_forward=256,
-            activation="gelu",
-        ),
-        shape=TileShape(rows=2, context=128, response=64, persona=128),
-        inner_lr=0.1,
-        warmup=50,
-        iterations=240,
-        validate_every=40,
-        validation_episodes=32,
-        patience=5,
+    "small": _smaller(
+        2, 64, shape=TileShape(rows=2, context=128, response=64, persona=128),
+        warmup=50, iterations=240, validate_every=40
     ),
     "paper": TrainConfig(),
 }

@@ -8,31 +8,18 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 
 
 class Setting(NamedTuple):
-    """One setting of a record.
+    """One setting of a record."""
 
-    Attributes:
-      name: of the field.
-      flag: of the command line; `name` unless the field says otherwise.
-      kind: bool, int, float, str or tuple[int, ...], without the None of an optional setting.
-      optional: whether None is a value.
-      default: of the field; `dataclasses.MISSING` where it has none.
-      help: what the setting is, with its unit and source.
-      default_text: what the default means, where the value does not say it.
-      at_least: smallest number allowed; of each number of a tuple.
-      at_most: largest number allowed.
-      choices: the values allowed.
-    """
-
-    name: str
-    flag: str
-    kind: Any
-    optional: bool
-    default: Any
-    help: str
-    default_text: str | None = None
-    at_least: float | None = None
-    at_most: float | None = None
-    choices: Sequence[str] | None = None
+    name: str  # of the field
+    flag: str  # of the command line; `name` unless the field says otherwise
+    kind: Any  # bool, int, float, str or tuple[int, ...], without the None of an optional setting
+    optional: bool  # whether None is a value
+    default: Any  # of the field; `dataclasses.MISSING` where it has none
+    help: str  # what the setting is, with its unit and source
+    default_text: str | None = None  # what the default means, where the value does not say it
+    at_least: float | None = None  # smallest number allowed; of each number of a tuple
+    at_most: float | None = None  # largest number allowed
+    choices: Sequence[str] | None = None  # the values allowed
 
     def check_type(self, value: Any) -> None:
         """Raises ValueError where the value is of another type."""
@@ -66,22 +53,9 @@ class Setting(NamedTuple):
         return f"{number}, {self.at_least:g} or more" if self.at_least is not None else number
 
 
-def setting(
-    default: Any,
-    help: str,
-    *,
-    flag: str | None = None,
-    default_text: str | None = None,
-    at_least: float | None = None,
-    at_most: float | None = None,
-    choices: Sequence[str] | None = None,
-) -> Any:
+def setting(default: Any, help: str, *, flag: str | None = None, **limits: Any) -> Any:
     """A dataclass field that is a setting; `Setting` says what the arguments mean."""
-    how = {
-        "flag": flag, "help": help, "default_text": default_text, "at_least": at_least,
-        "at_most": at_most, "choices": choices,
-    }  # fmt: skip
-    return dataclasses.field(default=default, metadata=how)
+    return dataclasses.field(default=default, metadata={"help": help, "flag": flag, **limits})
 
 
 def settings_of(record: Any) -> list[Setting]:

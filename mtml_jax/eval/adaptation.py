@@ -23,13 +23,7 @@ def validation_sums(
     """Scores the query responses before and after one inner step on the support responses.
 
     It is the same for every strategy, so that early stopping compares the same numbers.
-
-    Args:
-      params: the initial parameters phi.
-      episodes: Episode with a leading persona axis.
-      inner_lr: float scalar.
-      config: model sizes and the inner loss's reduction.
-      mesh: devices that share the personas.
+    Episodes lead with a persona axis, which the devices of the mesh share.
 
     Returns:
       TaskSums over all queries (initial, adapted); persona counts no tokens.
@@ -47,27 +41,15 @@ def validation_sums(
 
 
 class Stages(NamedTuple):
-    """Results of a test, each with a leading axis of stages of the adaptation.
+    """Results of a test, each with a leading axis of stages of the adaptation."""
 
-    Attributes:
-      response: TokenSums of the held-out responses.
-      replies: Replies to the held-out contexts, ids [stage, E, T]; None without a decoder.
-    """
-
-    response: TokenSums
-    replies: Replies | None
+    response: TokenSums  # of the held-out responses
+    replies: Replies | None  # to the held-out contexts, ids [stage, E, T]; None without a decoder
 
 
 def score_stages(
-    params: Params,
-    folds: Fold,
-    inner_lr,
-    *,
-    stages: Sequence[int],
-    config: LossConfig,
-    mesh: Mesh,
-    chunk: int = 1,
-    decode: Callable | None = None,
+    params: Params, folds: Fold, inner_lr, *, stages: Sequence[int], config: LossConfig, mesh: Mesh,
+    chunk: int = 1, decode: Callable | None = None
 ) -> Stages:
     """Fine-tunes on each fold's batches, and scores its held-out dialogue along the way.
 

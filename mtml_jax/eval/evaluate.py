@@ -27,10 +27,8 @@ from mtml_jax.settings import check_settings
 
 
 def evaluate(
-    workdir: str | os.PathLike,
-    config: EvalConfig = EvalConfig(),
-    output: str | os.PathLike | None = None,
-    say: Callable[[str], None] = print,
+    workdir: str | os.PathLike, config: EvalConfig = EvalConfig(),
+    output: str | os.PathLike | None = None, say: Callable[[str], None] = print
 ) -> dict[str, Any] | None:
     """Tests a run on held-out dialogues, from the last finished fold if it was interrupted.
 
@@ -53,11 +51,8 @@ def evaluate(
     output = Path(output or Path(workdir) / "eval")
     with contextlib.ExitStack() as stack:
         run = load_for_test(
-            workdir,
-            checkpoint=config.checkpoint,
-            split=config.split,
-            persona_at_test=config.persona_at_test,
-            source=config.source,
+            workdir, checkpoint=config.checkpoint, split=config.split,
+            persona_at_test=config.persona_at_test, source=config.source
         )
         plans = {
             k: choose_folds(run.encoded, k, config.seed, config.max_folds)
@@ -171,7 +166,6 @@ def _write_generations(path, run, plans, rows):
 
 def _utterances(dialogue, turn):
     """The utterances before a reply as [who, text], in order and not cut to the model's slots."""
-    utterances = []
-    for earlier in dialogue.turns[: turn + 1]:
-        utterances += [["other", earlier.context], ["self", earlier.response]]
-    return [[who, text] for who, text in utterances[:-1] if text]
+    turns = dialogue.turns[: turn + 1]
+    said = [pair for t in turns for pair in (["other", t.context], ["self", t.response])]
+    return [[who, text] for who, text in said[:-1] if text]

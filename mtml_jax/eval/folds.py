@@ -16,37 +16,22 @@ ROWS_A_DECODE = 8  # contexts that are decoded in one call
 
 
 class FoldPlan(NamedTuple):
-    """One leave-one-out test; no conversation is in two of its three parts.
+    """One leave-one-out test; no conversation is in two of its three parts."""
 
-    Attributes:
-      persona: index of the persona.
-      dialogue: index of the held-out dialogue among the persona's.
-      held_out: the dialogue whose replies are scored.
-      own: k other dialogues of the persona.
-      other: index of another persona, the control.
-      others: as many dialogues of the other persona.
-    """
-
-    persona: int
-    dialogue: int
-    held_out: EncodedDialogue
-    own: tuple[EncodedDialogue, ...]
-    other: int
-    others: tuple[EncodedDialogue, ...]
+    persona: int  # index of the persona
+    dialogue: int  # index of the held-out dialogue among the persona's
+    held_out: EncodedDialogue  # the dialogue whose replies are scored
+    own: tuple[EncodedDialogue, ...]  # k other dialogues of the persona
+    other: int  # index of another persona, the control
+    others: tuple[EncodedDialogue, ...]  # as many dialogues of the other persona
 
 
 class Fold(NamedTuple):
-    """Arrays of one test.
+    """Arrays of one test."""
 
-    Attributes:
-      batches: Examples to adapt to, with leading axes [epoch, batch].
-      held_out: Examples of the held-out dialogue.
-      contexts: Tokens [E, S], its contexts, one per row, to decode replies from.
-    """
-
-    batches: Examples
-    held_out: Examples
-    contexts: Tokens
+    batches: Examples  # to adapt to, with leading axes [epoch, batch]
+    held_out: Examples  # of the held-out dialogue
+    contexts: Tokens  # [E, S], its contexts, one per row, to decode replies from
 
 
 def choose_folds(
@@ -109,19 +94,12 @@ def _others(persona, held_out, rng):
 
 
 class FoldShape(NamedTuple):
-    """Sizes that all folds of an evaluation share, so that one program serves them.
+    """Sizes that all folds of an evaluation share, so that one program serves them."""
 
-    Attributes:
-      batches: batches per epoch.
-      batch_tiles: tiles per batch.
-      held_out_tiles: tiles of a held-out dialogue.
-      turns: rows for the contexts of a held-out dialogue, a multiple of `ROWS_A_DECODE`.
-    """
-
-    batches: int
-    batch_tiles: int
-    held_out_tiles: int
-    turns: int
+    batches: int  # batches per epoch
+    batch_tiles: int  # tiles per batch
+    held_out_tiles: int  # tiles of a held-out dialogue
+    turns: int  # rows for the contexts of a held-out dialogue, a multiple of `ROWS_A_DECODE`
 
 
 def measure_folds(
@@ -143,25 +121,14 @@ def measure_folds(
 
 
 def pack_folds(
-    plans: Sequence[FoldPlan],
-    shape: TileShape,
-    sizes: FoldShape,
-    *,
-    control: bool,
-    epochs: int,
-    seed: int,
+    plans: Sequence[FoldPlan], shape: TileShape, sizes: FoldShape, *, control: bool, epochs: int,
+    seed: int
 ) -> Fold:
     """Packs plans, with turns shuffled by (seed, persona, dialogue, epoch).
 
-    Persona statements are left out, because the test does not use them.
-
-    Args:
-      plans: the folds.
-      shape: slots of a tile.
-      sizes: from `measure_folds` with the same seed and no fewer epochs.
-      control: whether to adapt to the other persona's dialogues.
-      epochs: number of epochs over the dialogues.
-      seed: random seed of the shuffles.
+    Persona statements are left out, because the test does not use them. `sizes` are from
+    `measure_folds` with the same seed and no fewer epochs; `control` adapts to the other
+    persona's dialogues.
 
     Returns:
       Fold with a leading fold axis.

@@ -5,12 +5,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mtml_jax.runs.files import write_json
+from mtml_jax.runs.files import Closing, write_json
 from mtml_jax.runs.folder import differing_settings
 from mtml_jax.runs.journal import read_journal
 
 
-class FoldsFile:
+class FoldsFile(Closing):
     """Finished folds, which a later start of the same evaluation reads instead of testing again.
 
     Args:
@@ -51,12 +51,6 @@ class FoldsFile:
 
     def close(self) -> None:
         self._file.close()
-
-    def __enter__(self) -> "FoldsFile":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 def key(row: dict[str, Any]) -> tuple[str, int, int, int]:

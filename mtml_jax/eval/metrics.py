@@ -19,15 +19,7 @@ _SMOOTHING = "exp"  # sacreBLEU's own choice for a corpus
 
 
 def perplexity(nll: float, tokens: float) -> float:
-    """exp of the mean negative log-likelihood.
-
-    Args:
-      nll: sum over tokens in nats.
-      tokens: number of tokens, at least one.
-
-    Returns:
-      The perplexity; infinity if it overflows.
-    """
+    """exp(nll / tokens) of nats summed over one or more tokens; infinity if it overflows."""
     try:
         return math.exp(float(nll) / float(tokens))
     except OverflowError:
@@ -67,11 +59,8 @@ def bleu_statistics(replies: Sequence[str], references: Sequence[str]) -> np.nda
 def corpus_bleu(statistics_sum: Sequence[int]) -> float:
     """BLEU of a corpus, 0 to 100, as sacreBLEU computes it; see `bleu_signature`.
 
-    Args:
-      statistics_sum: int [10], rows of `bleu_statistics` added up.
-
-    Returns:
-      BLEU with exponential smoothing; 0 where no word matches.
+    It is computed from rows of `bleu_statistics` added up, int [10], with exponential
+    smoothing; 0 where no word matches.
     """
     return _bleu(statistics_sum, _SMOOTHING)
 
@@ -84,11 +73,8 @@ def dialogue_bleu(statistics_sum: Sequence[int]) -> float:
     with the mean of this over dialogues, and not with `corpus_bleu`. (The script rounds
     to two digits; this does not.)
 
-    Args:
-      statistics_sum: int [10], rows of `bleu_statistics` of one dialogue added up.
-
-    Returns:
-      BLEU; 0 where n-grams of any order match nowhere.
+    It is computed from rows of `bleu_statistics` of one dialogue added up, int [10]; 0 where
+    n-grams of any order match nowhere.
     """
     return _bleu(statistics_sum, "none")
 
@@ -101,14 +87,9 @@ def bleu_signature() -> str:
 
 
 def distinct(texts: Iterable[str], n: int) -> float:
-    """Distinct n-grams divided by all n-grams (Li et al., 2016).
+    """Distinct n-grams divided by all n-grams, in [0, 1] (Li et al., 2016).
 
-    Args:
-      texts: replies; no n-gram crosses from one to the next.
-      n: words of an n-gram, at least one.
-
-    Returns:
-      A share in [0, 1]; 0 where there are no n-grams.
+    No n-gram crosses from one text to the next; the share is 0 where there are no n-grams.
     """
     counts: collections.Counter[tuple[str, ...]] = collections.Counter()
     for text in texts:
@@ -117,17 +98,11 @@ def distinct(texts: Iterable[str], n: int) -> float:
 
 
 class Consistency(NamedTuple):
-    """Consistency of replies with persona statements.
+    """Consistency of replies with persona statements."""
 
-    Attributes:
-      c: the C-score; NaN without replies.
-      entailment: share of the pairs (reply, statement) that are entailed; NaN without pairs.
-      contradiction: share of the pairs that contradict; NaN without pairs.
-    """
-
-    c: float
-    entailment: float
-    contradiction: float
+    c: float  # the C-score; NaN without replies
+    entailment: float  # share of the pairs (reply, statement) that are entailed; NaN without pairs
+    contradiction: float  # share of the pairs that contradict; NaN without pairs
 
 
 def consistency_statistics(labels: Iterable[Sequence[int] | np.ndarray]) -> np.ndarray:
@@ -155,35 +130,22 @@ def consistency_statistics(labels: Iterable[Sequence[int] | np.ndarray]) -> np.n
 def consistency(statistics_sum: Sequence[int]) -> Consistency:
     """The C-score: labels summed over a reply's statements, then the mean over replies.
 
-    C(u) = sum over j of NLI(u, p_j), averaged over u (Madotto et al., 2019).
-
-    Args:
-      statistics_sum: int [4], rows of `consistency_statistics` added up.
-
-    Returns:
-      Consistency.
+    C(u) = sum over j of NLI(u, p_j), averaged over u (Madotto et al., 2019). It is computed
+    from rows of `consistency_statistics` added up, int [4].
     """
     replies, pairs, entailed, contradicted = (float(x) for x in statistics_sum)
     return Consistency(
         (entailed - contradicted) / replies if replies else math.nan,
-        entailed / pairs if pairs else math.nan,
-        contradicted / pairs if pairs else math.nan,
+        entailed / pairs if pairs else math.nan, contradicted / pairs if pairs else math.nan
     )
 
 
 def repeat_share(replies: Sequence[str], train_statements: Iterable[str]) -> float:
-    """The share of replies that are a train persona statement, word for word.
+    """The share of replies, in [0, 1], that are a persona statement of train, word for word.
 
     Raw consistency rewards reciting statements, even those of other personas. Full stops are
     dropped and other punctuation marks are words, on both sides, as in
-    `mtml_jax.data.text.persona_text`.
-
-    Args:
-      replies: texts.
-      train_statements: statements of all train personas.
-
-    Returns:
-      A share in [0, 1]; 0 without replies. An empty reply repeats nothing.
+    `mtml_jax.data.text.persona_text`. An empty reply repeats nothing; 0 without replies.
     """
     known = {_bare(statement) for statement in train_statements} - {()}
     return sum(_bare(reply) in known for reply in replies) / max(len(replies), 1)
@@ -192,14 +154,8 @@ def repeat_share(replies: Sequence[str], train_statements: Iterable[str]) -> flo
 def token_f1(predicted: str, gold: str) -> float:
     """The harmonic mean of precision and recall of words, counted as often as they occur.
 
-    As for SQuAD (Rajpurkar et al., 2016), but words are compared as they are.
-
-    Args:
-      predicted: text, such as a reconstructed persona.
-      gold: text.
-
-    Returns:
-      F1 in [0, 1]; 1 where both are empty.
+    As for SQuAD (Rajpurkar et al., 2016), but words are compared as they are. F1 lies in [0, 1]
+    and is 1 where both texts are empty.
     """
     have, want = (collections.Counter(text.split()) for text in (predicted, gold))
     words = have.total() + want.total()
@@ -209,15 +165,8 @@ def token_f1(predicted: str, gold: str) -> float:
 def statement_recall(predicted: str, statements: Iterable[str]) -> float:
     """The share of the statements that a text contains word for word, as consecutive words.
 
-    Full stops and punctuation marks are treated as in `repeat_share`. To find a
-    statement with an unknown word, pass it as the vocabulary reads it.
-
-    Args:
-      predicted: the reconstructed persona.
-      statements: the gold statements.
-
-    Returns:
-      A share in [0, 1]; NaN without statements.
+    Full stops and punctuation marks are treated as in `repeat_share`. To find a statement with
+    an unknown word, pass it as the vocabulary reads it. NaN without statements.
     """
     text = _bare(predicted)
     wanted = [bare for bare in map(_bare, statements) if bare]
@@ -228,11 +177,8 @@ def statement_recall(predicted: str, statements: Iterable[str]) -> float:
 def _bleu(statistics_sum, smooth_method):
     values = [int(x) for x in statistics_sum]
     return BLEU.compute_bleu(
-        correct=values[:_ORDERS],
-        total=values[_ORDERS : 2 * _ORDERS],
-        sys_len=values[-2],
-        ref_len=values[-1],
-        smooth_method=smooth_method,
+        correct=values[:_ORDERS], total=values[_ORDERS : 2 * _ORDERS], sys_len=values[-2],
+        ref_len=values[-1], smooth_method=smooth_method
     ).score
 
 

@@ -18,22 +18,11 @@ from mtml_jax.eval.run import Run
 from mtml_jax.eval.scores import Answer, HeldOut, Statistics, count
 from mtml_jax.model import beam, decoding
 from mtml_jax.nli.scorer import Scorer
-from mtml_jax.sharding import (
-    fetch,
-    from_first,
-    own_share,
-    persona_mesh,
-    replicate,
-    split_personas,
-)
+from mtml_jax.sharding import fetch, from_first, own_share, persona_mesh, replicate, split_personas
 
 EPOCHS = (1, 3, 5, 7, 10)  # after which an adapted model is scored; 0 is the unadapted model
 _UNADAPTED = (0,)
-DECODERS = {
-    "beam": beam.beam_search,
-    "greedy": decoding.greedy,
-    "nucleus": decoding.sample,
-}
+DECODERS = {"beam": beam.beam_search, "greedy": decoding.greedy, "nucleus": decoding.sample}
 
 
 def systems_of(plans: dict[int, list[FoldPlan]]) -> list[tuple[str, int]]:
@@ -42,24 +31,16 @@ def systems_of(plans: dict[int, list[FoldPlan]]) -> list[tuple[str, int]]:
 
 
 def run_folds(
-    config: EvalConfig,
-    run: Run,
-    plans: dict[int, list[FoldPlan]],
-    done: FoldsFile | None,
-    bar: tqdm | None = None,
+    config: EvalConfig, run: Run, plans: dict[int, list[FoldPlan]], done: FoldsFile | None,
+    bar: tqdm | None = None
 ) -> None:
     """Adapts to, scores and decodes every fold that is not done yet.
 
     All processes share every group of folds. The first one keeps the results, and continues
     alone when this function returns.
 
-    Args:
-      config: settings of the evaluation.
-      run: the model, and the personas of the folds.
-      plans: the folds of each k.
-      done: file of finished folds; None in processes other than the first.
-      bar: progress bar of several evaluations, which each fold advances; None for a bar of
-        this evaluation.
+    `plans` are the folds of each k, and `done` is the file of finished folds, None in processes
+    other than the first. A bar of several evaluations is advanced by each fold.
     """
     systems = systems_of(plans)
     rows = done.rows if done else {}
@@ -91,12 +72,8 @@ def run_folds(
                 for begin in range(0, len(folds), at_once):
                     group = folds[begin : begin + at_once]
                     packed = pack_folds(
-                        [group[i % len(group)] for i in range(at_once)][own_share(at_once)],
-                        shape,
-                        sizes,
-                        control=system == "other",
-                        epochs=epochs,
-                        seed=config.seed,
+                        [group[i % len(group)] for i in range(at_once)][own_share(at_once)], shape,
+                        sizes, control=system == "other", epochs=epochs, seed=config.seed
                     )
                     results = score_folds(packed)
                     if done:
@@ -118,13 +95,8 @@ def _compiled(config, run, stages):
     if config.decoder == "nucleus":
         options = {"top_p": config.top_p, "seed": config.seed}
     program = functools.partial(
-        _score_folds,
-        stages=stages,
-        config=run.config.loss(),
-        mesh=mesh,
-        chunk=1 if on_cpu else each,
-        decoder=config.decoder,
-        options=tuple(options.items()),
+        _score_folds, stages=stages, config=run.config.loss(), mesh=mesh,
+        chunk=1 if on_cpu else each, decoder=config.decoder, options=tuple(options.items())
     )
     return each * mesh.size, lambda folds: fetch(
         program(params, split_personas(folds, mesh), inner_lr)
@@ -140,14 +112,7 @@ def _score_folds(params, folds, inner_lr, *, stages, config, mesh, chunk, decode
         how["key"] = jax.random.key(how.pop("seed"))
     decode = functools.partial(DECODERS[decoder], start=START, config=config.model, **how)
     return score_stages(
-        params,
-        folds,
-        inner_lr,
-        stages=stages,
-        config=config,
-        mesh=mesh,
-        chunk=chunk,
-        decode=decode,
+        params, folds, inner_lr, stages=stages, config=config, mesh=mesh, chunk=chunk, decode=decode
     )
 
 
@@ -188,11 +153,8 @@ def statistics_of(
 ) -> dict[tuple[str, int, int], Statistics]:
     """Counts the statistics of the replies and likelihoods of every system, shot and epoch.
 
-    Args:
-      run: the model, and the personas of the folds.
-      plans: the folds of each k.
-      rows: rows of `FoldsFile`, one for every fold of every system.
-      scorer: for C-scores; None for none.
+    `rows` are those of `FoldsFile`, one for every fold of every system of `plans`, which holds
+    the folds of each k. Without a scorer, there are no C-scores.
 
     Returns:
       (system, shots, epoch) -> Statistics; ("human", 0, 0) first.
@@ -248,9 +210,6 @@ def _held_out(run: Run, plan: FoldPlan) -> HeldOut:
         return next((v for v in ("contradicted", "stated") if v in verdicts), "ignored")
 
     return HeldOut(
-        plan.persona,
-        tuple(turn.response for turn in dialogue.turns),
-        dialogue.statements,
-        others[plan.dialogue % len(others)].statements,
-        verdict if facts else None,
+        plan.persona, tuple(turn.response for turn in dialogue.turns), dialogue.statements,
+        others[plan.dialogue % len(others)].statements, verdict if facts else None
     )

@@ -19,32 +19,17 @@ _SEED = 0
 
 
 class QuickScores(NamedTuple):
-    """Response PPL of a few folds, before and after the adaptation of the test protocol.
+    """Response PPL of a few folds, before and after the adaptation of the test protocol."""
 
-    Attributes:
-      initial: PPL of the unadapted model.
-      own: PPL after adapting to the persona's own dialogues.
-      other: PPL after adapting to another persona's, the control.
-      plans: the folds.
-      folds: the folds that adapt to own dialogues, packed.
-    """
-
-    initial: float
-    own: float
-    other: float
-    plans: list[FoldPlan]
-    folds: Fold
+    initial: float  # PPL of the unadapted model
+    own: float  # PPL after adapting to the persona's own dialogues
+    other: float  # PPL after adapting to another persona's, the control
+    plans: list[FoldPlan]  # the folds
+    folds: Fold  # the folds that adapt to own dialogues, packed
 
 
 def own_and_other(params, config: TrainConfig, data: Prepared, count: int) -> QuickScores:
-    """Scores a model on folds of valid personas.
-
-    Args:
-      params: the initial parameters phi.
-      config: settings of the run.
-      data: from `prepare`; needs two valid personas.
-      count: number of folds.
-    """
+    """Scores initial parameters phi on `count` folds of valid personas, at least two."""
     most = max(len({d.conversation for d in p.dialogues}) for p in data.valid) - 1
     plans = choose_folds(data.valid, min(SHOTS, most), _SEED, count)
     sizes = measure_folds(plans, config.shape, epochs=EPOCHS, seed=_SEED)
@@ -56,19 +41,15 @@ def own_and_other(params, config: TrainConfig, data: Prepared, count: int) -> Qu
     mesh = local_mesh(2 * len(plans))
     sums = jax.device_get(
         _before_and_after(
-            replicate(params, mesh),
-            split_personas(folds, mesh),
-            replicate(jnp.float32(config.inner_lr), mesh),
-            config=config.loss(),
-            mesh=mesh,
+            replicate(params, mesh), split_personas(folds, mesh),
+            replicate(jnp.float32(config.inner_lr), mesh), config=config.loss(), mesh=mesh
         )
     ).response
-    half = len(plans)
 
     def ppl(rows, stage):
         return perplexity(sums.nll[rows, stage].sum(), sums.tokens[rows, stage].sum())
 
-    first, second = slice(0, half), slice(half, None)
+    first, second = slice(0, len(plans)), slice(len(plans), None)
     return QuickScores(ppl(first, 0), ppl(first, 1), ppl(second, 1), plans, own)
 
 

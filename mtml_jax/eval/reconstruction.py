@@ -25,70 +25,42 @@ CASES_A_GROUP = 8  # contexts that are decoded side by side
 
 
 class Subject(NamedTuple):
-    """A dialogue whose speaker is reconstructed.
+    """A dialogue whose speaker is reconstructed."""
 
-    Attributes:
-      persona: index of its persona.
-      dialogue: a dialogue with statements.
-      other: a dialogue of another persona with statements, the baseline.
-    """
-
-    persona: int
-    dialogue: Dialogue
-    other: Dialogue
+    persona: int  # index of its persona
+    dialogue: Dialogue  # a dialogue with statements
+    other: Dialogue  # a dialogue of another persona with statements, the baseline
 
 
 class Case(NamedTuple):
-    """One context to reconstruct from.
+    """One context to reconstruct from."""
 
-    Attributes:
-      subject: index of the subject.
-      variant: one of `VARIANTS`.
-      turns_seen: n, counted from 1.
-      example: the context and the true persona.
-      other: the context after as many turns of the other persona's dialogue, or after all
-        turns of it if it has fewer.
-    """
-
-    subject: int
-    variant: str
-    turns_seen: int
-    example: Example
+    subject: int  # index of the subject
+    variant: str  # one of `VARIANTS`
+    turns_seen: int  # n, counted from 1
+    example: Example  # the context and the true persona
+    # the context after as many turns of the other persona's dialogue, or after all that it has
     other: tuple[int, ...]
 
 
 class Reconstructions(NamedTuple):
-    """Reconstructions of groups of cases, each with leading axes [group, case].
+    """Reconstructions of groups of cases, each with leading axes [group, case]."""
 
-    Attributes:
-      ids: int32 [..., T], the persona as the model writes it.
-      forced: TokenSums [..., 2] of the true persona by teacher forcing, after its own
-        context and after the other one.
-    """
-
-    ids: jax.Array
+    ids: jax.Array  # int32 [..., T], the persona as the model writes it
+    # [..., 2]: the true persona by teacher forcing, after its own context and after the other one
     forced: TokenSums
 
 
 class Scored(NamedTuple):
-    """The reconstruction of one case.
+    """The reconstruction of one case."""
 
-    Attributes:
-      subject: index of the subject.
-      variant: one of `VARIANTS`.
-      turns_seen: n, counted from 1.
-      text: the persona as the model writes it.
-      nll: negative log-likelihood of the true persona in nats, after its own context and after
-        the other one.
-      tokens: number of tokens of the true persona, end-of-sequence included.
-    """
-
-    subject: int
-    variant: str
-    turns_seen: int
-    text: str
+    subject: int  # index of the subject
+    variant: str  # one of `VARIANTS`
+    turns_seen: int  # n, counted from 1
+    text: str  # the persona as the model writes it
+    # negative log-likelihood of the true persona in nats, after its own and the other context
     nll: tuple[float, float]
-    tokens: int
+    tokens: int  # number of tokens of the true persona, end-of-sequence included
 
 
 def list_cases(subjects: Iterable[Subject], encoding: Encoding) -> Iterator[Case]:
@@ -102,16 +74,12 @@ def list_cases(subjects: Iterable[Subject], encoding: Encoding) -> Iterator[Case
     for number, subject in enumerate(subjects):
         for variant in VARIANTS:
             examples, others = (
-                encode_dialogue(_read_side(dialogue, variant), encoding)[0]
-                for dialogue in (subject.dialogue, subject.other)
+                encode_dialogue(d if variant == BOTH_SIDES else own_side(d), encoding)[0]
+                for d in (subject.dialogue, subject.other)
             )
             for seen, example in enumerate(examples, start=1):
                 other = others[min(seen, len(others)) - 1].context
                 yield Case(number, variant, seen, example, other)
-
-
-def _read_side(dialogue, variant):
-    return dialogue if variant == BOTH_SIDES else own_side(dialogue)
 
 
 def pack_cases(
@@ -119,30 +87,20 @@ def pack_cases(
 ) -> Examples:
     """Packs one context and one persona per tile, so that each has token sums of its own.
 
-    Args:
-      cases: at least one and at most `groups * CASES_A_GROUP`; copies of them fill the rest.
-      shape: slots of a context and of a persona.
-      groups: number of groups G.
-      distinct_start: whether the persona task has a start token of its own.
+    There are at least one case and at most `groups * CASES_A_GROUP`; copies fill the rest.
 
     Returns:
       Examples with leading axes [G, CASES_A_GROUP, 2]: the true persona with its own context
       and with the other one, each in a tile of one row, without responses.
     """
     single = TileShape(rows=1, context=shape.context, response=0, persona=shape.persona)
+
+    def lay(context, persona):
+        examples = [Example(context, (), persona)]
+        return pack(examples, single, 1, tasks=("persona",), distinct_start=distinct_start)
+
     packed = [
-        stack(
-            [
-                pack(
-                    [Example(context, (), case.example.persona)],
-                    single,
-                    1,
-                    tasks=("persona",),
-                    distinct_start=distinct_start,
-                )
-                for context in (case.example.context, case.other)
-            ]
-        )
+        stack([lay(context, case.example.persona) for context in (case.example.context, case.other)])
         for case in cases
     ]
     flat = stack([packed[i % len(packed)] for i in range(groups * CASES_A_GROUP)])
@@ -150,13 +108,8 @@ def pack_cases(
 
 
 def reconstruct(
-    params: Params,
-    groups: Examples,
-    *,
-    decode: Callable,
-    config: LossConfig,
-    mesh: Mesh,
-    chunk: int = 1,
+    params: Params, groups: Examples, *, decode: Callable, config: LossConfig, mesh: Mesh,
+    chunk: int = 1
 ) -> Reconstructions:
     """Writes the persona of every case, and scores the true one by L_rec (eq. 5).
 
@@ -167,9 +120,6 @@ def reconstruct(
       config: model sizes.
       mesh: devices; its size divides the number of groups.
       chunk: groups vmapped at a time on a device.
-
-    Returns:
-      Reconstructions.
     """
 
     def one(params, group):
@@ -177,9 +127,8 @@ def reconstruct(
         flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), group)
 
         def force(example):
-            return losses.weighted_loss(
-                params, example, losses.PERSONA_ONLY, config=config
-            )[1].persona
+            _, sums = losses.weighted_loss(params, example, losses.PERSONA_ONLY, config=config)
+            return sums.persona
 
         forced = jax.tree.map(lambda x: x.reshape(-1, 2), jax.lax.map(force, flat))
         return Reconstructions(decode(params, contexts).ids, forced)
@@ -188,37 +137,22 @@ def reconstruct(
 
 
 def score_cases(
-    cases: Iterable[Case],
-    program: Callable[[Examples], Reconstructions],
-    encoding: Encoding,
-    groups: int,
-    *,
-    distinct_start: bool,
+    cases: Iterable[Case], program: Callable[[Examples], Reconstructions], encoding: Encoding,
+    groups: int, *, distinct_start: bool
 ) -> Iterator[Scored]:
     """Runs cases through a compiled `reconstruct`, as many at a time as `groups` hold.
 
-    Args:
-      cases: from `list_cases` with the same encoding.
-      program: groups of examples -> Reconstructions.
-      encoding: words and slots.
-      groups: number of groups that the program takes at a time.
-      distinct_start: whether the persona task has a start token of its own.
-
-    Yields:
-      Scored, in the order of the cases.
+    `cases` are from `list_cases` with the same encoding; `groups` is the number of groups that
+    the program takes at a time. Yields Scored in the order of the cases.
     """
     cases = iter(cases)
     while some := list(itertools.islice(cases, groups * CASES_A_GROUP)):
         packed = pack_cases(some, encoding.shape, groups, distinct_start=distinct_start)
-        found = jax.tree.map(
-            lambda x: x.reshape(-1, x.shape[-1]), jax.device_get(program(packed))
-        )
+        found = jax.device_get(program(packed))
+        found = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), found)
         for n, case in enumerate(some):
             yield Scored(
-                case.subject,
-                case.variant,
-                case.turns_seen,
-                encoding.vocabulary.decode(found.ids[n]),
-                tuple(found.forced.nll[n].tolist()),
-                int(found.forced.tokens[n, 0]),
+                case.subject, case.variant, case.turns_seen,
+                encoding.vocabulary.decode(found.ids[n]), tuple(found.forced.nll[n].tolist()),
+                int(found.forced.tokens[n, 0])
             )

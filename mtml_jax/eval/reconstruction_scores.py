@@ -9,28 +9,20 @@ from mtml_jax.data.text import persona_text
 from mtml_jax.data.vocab import Vocabulary
 from mtml_jax.eval import metrics
 from mtml_jax.eval.reconstruction import VARIANTS, Scored, Subject
+from mtml_jax.eval.scores import add_rows
 from mtml_jax.eval.statistics import with_interval
 
 
 def summarise_cases(
-    subjects: Sequence[Subject],
-    scored: Iterable[Scored],
-    vocabulary: Vocabulary,
-    *,
-    seed: int,
-    resamples: int = 1000,
+    subjects: Sequence[Subject], scored: Iterable[Scored], vocabulary: Vocabulary, *, seed: int,
+    resamples: int = 1000
 ) -> list[dict]:
     """Scores by number of turns seen, each with its interval over personas.
 
     True statements are compared as the vocabulary reads them: an unknown word is `<unk>` on
     both sides. A row counts the dialogues that have that many turns, and no others.
 
-    Args:
-      subjects: the dialogues.
-      scored: the reconstructions of their cases.
-      vocabulary: the model's words.
-      seed: random seed of the resamples.
-      resamples: number of resamples of personas, for intervals at 95 %.
+    Intervals at 95 % resample personas, `resamples` times by `seed`.
 
     Returns:
       A row for each variant and number of turns: "variant", "turns_seen", "dialogues",
@@ -61,26 +53,18 @@ def summarise_cases(
         kept.setdefault((case.variant, case.turns_seen), []).append((subject.persona, numbers))
     rows = []
     for variant, seen in sorted(kept, key=lambda place: (VARIANTS.index(place[0]), place[1])):
-        sums = _by_persona(kept[variant, seen])
+        persona_of, sums_of = zip(*kept[variant, seen])
+        personas, places = np.unique(persona_of, return_inverse=True)
+        sums = add_rows(len(personas), places, sums_of)
+        draws = {"personas": len(sums), "seed": seed, "resamples": resamples}
+        scores = {
+            name: with_interval(lambda drawn: score(sums[drawn].sum(axis=0)), **draws)
+            for name, score in _score_functions().items()
+        }
         total = sums.sum(axis=0)
-        rows.append(
-            {
-                "variant": variant,
-                "turns_seen": seen,
-                "dialogues": int(total[0]),
-                "personas": len(sums),
-                "tokens": int(total[3]),
-                "scores": {
-                    name: with_interval(
-                        lambda drawn: score(sums[drawn].sum(axis=0)),
-                        len(sums),
-                        seed=seed,
-                        resamples=resamples,
-                    )
-                    for name, score in _score_functions().items()
-                },
-            }
-        )
+        row = {"variant": variant, "turns_seen": seen, "dialogues": int(total[0])}
+        row |= {"personas": len(sums), "tokens": int(total[3]), "scores": scores}
+        rows.append(row)
     return rows
 
 
@@ -89,16 +73,15 @@ def _score_functions() -> dict[str, Callable[[np.ndarray], float]]:
 
     Sums: dialogues; nll, own and shuffled; tokens; F1 and recall, own; F1 and recall, shuffled.
     """
-    own = {
-        "token_f1": lambda s: s[4] / s[0],
-        "statement_recall": lambda s: s[5] / s[0],
-        "ppl": lambda s: metrics.perplexity(s[1], s[3]),
-    }
-    shuffled = {
-        "token_f1": lambda s: s[6] / s[0],
-        "statement_recall": lambda s: s[7] / s[0],
-        "ppl": lambda s: metrics.perplexity(s[2], s[3]),
-    }
+
+    def side(n):  # 0: own, 1: shuffled
+        return {
+            "token_f1": lambda s: s[4 + 2 * n] / s[0],
+            "statement_recall": lambda s: s[5 + 2 * n] / s[0],
+            "ppl": lambda s: metrics.perplexity(s[1 + n], s[3]),
+        }
+
+    own, shuffled = side(0), side(1)
     table = {}
     for name in own:
         table[name] = own[name]
@@ -107,12 +90,3 @@ def _score_functions() -> dict[str, Callable[[np.ndarray], float]]:
             lambda name, s: own[name](s) - shuffled[name](s), name
         )
     return table
-
-
-def _by_persona(numbered):
-    """Sums of each persona's rows, [personas, numbers]."""
-    places = {p: n for n, p in enumerate(sorted({persona for persona, _ in numbered}))}
-    sums = np.zeros((len(places), len(numbered[0][1])))
-    for persona, numbers in numbered:
-        sums[places[persona]] += numbers
-    return sums

@@ -20,47 +20,27 @@ from mtml_jax.strategies import STRATEGIES
 
 
 class Run(NamedTuple):
-    """A trained model and the personas that it is tested on.
+    """A trained model and the personas that it is tested on."""
 
-    Attributes:
-      config: settings of the run.
-      vocabulary: words of the run.
-      params: parameters of the checkpoint.
-      step: outer step of the checkpoint.
-      personas: personas of the split, as text.
-      encoded: the same personas as ids.
-      known_statements: all statements of the train split.
-      facts: speaker -> facts, for the demo corpus; otherwise empty.
-      notes: sentences on the data.
-    """
-
-    config: TrainConfig
-    vocabulary: Vocabulary
-    params: dict
-    step: int
-    personas: list[Persona]
-    encoded: list[EncodedPersona]
-    known_statements: set[str]
-    facts: dict[str, dict[str, str]]
-    notes: list[str]
+    config: TrainConfig  # settings of the run
+    vocabulary: Vocabulary  # words of the run
+    params: dict  # parameters of the checkpoint
+    step: int  # outer step of the checkpoint
+    personas: list[Persona]  # personas of the split, as text
+    encoded: list[EncodedPersona]  # the same personas as ids
+    known_statements: set[str]  # all statements of the train split
+    facts: dict[str, dict[str, str]]  # speaker -> facts, for the demo corpus; otherwise empty
+    notes: list[str]  # sentences on the data
 
 
 def load_for_test(
-    workdir: str | os.PathLike,
-    *,
-    checkpoint: Checkpoint = "best",
-    split: str = "test",
-    persona_at_test: bool = False,
-    source: DataConfig = DataConfig(data=None),
+    workdir: str | os.PathLike, *, checkpoint: Checkpoint = "best", split: str = "test",
+    persona_at_test: bool = False, source: DataConfig = DataConfig(data=None)
 ) -> Run:
     """Loads a run and the personas of a split.
 
-    Args:
-      workdir: folder of the run.
-      checkpoint: which of its checkpoints.
-      split: split whose personas are tested.
-      persona_at_test: whether persona statements stand in front of contexts.
-      source: the corpus; without a name, the one that the run was trained on.
+    Persona statements stand in front of contexts with `persona_at_test`. Without a name, the
+    corpus of `source` is the one that the run was trained on.
 
     Raises:
       FileNotFoundError: there is no run, checkpoint or split.
@@ -75,11 +55,8 @@ def load_for_test(
         )
     source = source_of(saved, source)
     read = functools.partial(
-        load_split,
-        str(source.data),
-        source.data_dir,
-        split_seed=source.split_seed,
-        skip_bad=source.skip_bad,
+        load_split, str(source.data), source.data_dir, split_seed=source.split_seed,
+        skip_bad=source.skip_bad
     )
     dialogues, notes = read(split)
     train, _ = read("train")
@@ -92,15 +69,9 @@ def load_for_test(
         f"{counts['contexts']:,} contexts, {counts['responses']:,} responses"
     ]
     return Run(
-        config,
-        vocabulary,
-        params,
-        step,
-        personas,
-        encoded,
+        config, vocabulary, params, step, personas, encoded,
         {statement for dialogue in train for statement in dialogue.statements},
-        demo_facts(split) if source.data == "demo" else {},
-        notes,
+        demo_facts(split) if source.data == "demo" else {}, notes
     )
 
 

@@ -6,6 +6,7 @@ resample of personas is the score of a sum.
 
 import functools
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,44 +20,28 @@ VERDICTS = ("stated", "contradicted", "ignored")
 
 
 class HeldOut(NamedTuple):
-    """A held-out dialogue that answers are scored against.
+    """A held-out dialogue that answers are scored against."""
 
-    Attributes:
-      persona: index of its persona.
-      gold: the human replies.
-      statements: the speaker's statements in this dialogue.
-      shuffled: statements of another persona, the control.
-      verdict: reply -> one of `VERDICTS`, where the speaker's facts are known; else None.
-    """
-
-    persona: int
-    gold: tuple[str, ...]
-    statements: tuple[str, ...]
-    shuffled: tuple[str, ...]
+    persona: int  # index of its persona
+    gold: tuple[str, ...]  # the human replies
+    statements: tuple[str, ...]  # the speaker's statements in this dialogue
+    shuffled: tuple[str, ...]  # statements of another persona, the control
+    # reply -> one of `VERDICTS`, where the speaker's facts are known; else None
     verdict: Callable[[str], str] | None = None
 
 
 class Answer(NamedTuple):
-    """The answer of a system to a held-out dialogue.
+    """The answer of a system to a held-out dialogue."""
 
-    Attributes:
-      replies: one reply per turn.
-      nll: negative log-likelihood of the gold replies in nats; None for a system without
-        probabilities.
-      tokens: number of tokens of the gold replies.
-    """
-
-    replies: tuple[str, ...]
+    replies: tuple[str, ...]  # one reply per turn
+    # negative log-likelihood of the gold replies in nats; None for a system without probabilities
     nll: float | None = None
-    tokens: int = 0
+    tokens: int = 0  # number of tokens of the gold replies
 
 
 def count(
-    tests: Sequence[HeldOut],
-    answers: Sequence[Answer],
-    *,
-    known_statements: Iterable[str] = (),
-    labels: Mapping[str, Label] | None = None,
+    tests: Sequence[HeldOut], answers: Sequence[Answer], *, known_statements: Iterable[str] = (),
+    labels: Mapping[str, Label] | None = None
 ) -> Statistics:
     """Counts the statistics that the scores of one system are computed from.
 
@@ -71,12 +56,11 @@ def count(
       numbers. Statistics that cannot be counted (no probabilities, no statements, no scorer, no
       known facts) are left out. Bits of distinct n-grams are joined instead of added.
     """
-    places = {p: n for n, p in enumerate(sorted({test.persona for test in tests}))}
-    rows = np.array([places[test.persona] for test in tests])
+    personas, rows = np.unique([test.persona for test in tests], return_inverse=True)
     turns = np.repeat(rows, [len(answer.replies) for answer in answers])
     replies = [reply for answer in answers for reply in answer.replies]
     gold = [reply for test in tests for reply in test.gold]
-    add = functools.partial(_add, len(places))
+    add = functools.partial(add_rows, len(personas))
     bleu = metrics.bleu_statistics(replies, gold)
     known = set(known_statements)
     counted = {
@@ -88,7 +72,7 @@ def count(
         "repeats": add(turns, [metrics.repeat_share([reply], known) for reply in replies]),
     }
     for n, name in enumerate(("unigrams", "bigrams"), start=1):
-        counted[name], counted[f"distinct_{name}"] = _ngrams(len(places), turns, replies, n)
+        counted[name], counted[f"distinct_{name}"] = _ngrams(len(personas), turns, replies, n)
     if all(answer.nll is not None for answer in answers):
         counted["nll"] = add(rows, [answer.nll for answer in answers])
         counted["tokens"] = add(rows, [answer.tokens for answer in answers])
@@ -138,15 +122,6 @@ def score_functions(statistics: Statistics) -> dict[str, Callable[[Statistics, n
 
         return score
 
-    def consistency(name, field):
-        return lambda sums, drawn: getattr(
-            metrics.consistency(total(name)(sums, drawn)), field
-        )
-
-    def own_minus_shuffled(name):
-        own, shuffled = consistency(name, "c"), consistency(f"{name}_shuffled", "c")
-        return lambda sums, drawn: own(sums, drawn) - shuffled(sums, drawn)
-
     scores: dict[str, Callable] = {}
     if "nll" in statistics:
         scores["ppl"] = lambda sums, drawn: metrics.perplexity(
@@ -162,16 +137,15 @@ def score_functions(statistics: Statistics) -> dict[str, Callable[[Statistics, n
     scores["repeats"] = ratio("repeats", "replies")
     for name in statistics:
         if f"{name}_shuffled" in statistics:
-            scores[name] = consistency(name, "c")
-            scores[f"{name}_shuffled"] = consistency(f"{name}_shuffled", "c")
-            scores[f"{name}_own_minus_shuffled"] = own_minus_shuffled(name)
+            own = scores[name] = _consistency(name, "c")
+            shuffled = scores[f"{name}_shuffled"] = _consistency(f"{name}_shuffled", "c")
+            scores[f"{name}_own_minus_shuffled"] = _combined(operator.sub, own, shuffled)
             for field in ("entailment", "contradiction"):
-                scores[f"{name}_{field}"] = consistency(name, field)
+                scores[f"{name}_{field}"] = _consistency(name, field)
     if "facts" in statistics:
         for index, verdict in enumerate(VERDICTS):
             scores[verdict] = ratio("facts", "replies", index)
-        stated, denied = (scores[verdict] for verdict in ("stated", "contradicted"))
-        scores["facts"] = lambda sums, drawn: stated(sums, drawn) - denied(sums, drawn)
+        scores["facts"] = _combined(operator.sub, scores["stated"], scores["contradicted"])
     return scores
 
 
@@ -183,33 +157,35 @@ def part_functions(statistics: Statistics, scores: Mapping[str, Callable]) -> di
     def nats(sums, drawn):
         return float(sums["nll"][drawn].sum() / max(sums["tokens"][drawn].sum(), 1))
 
-    def pairs(name, field):
-        return lambda sums, drawn: getattr(metrics.consistency(sums[name][drawn].sum(axis=0)), field)
-
-    def both(right, wrong):
-        return lambda sums, drawn: right(sums, drawn) + wrong(sums, drawn)
-
     def share(right, wrong):
-        whole = both(right, wrong)
-        return lambda sums, drawn: (
-            right(sums, drawn) / whole(sums, drawn) if whole(sums, drawn) else math.nan
-        )
+        return right / (right + wrong) if right + wrong else math.nan
 
     parts: dict[str, Callable] = {"nats": nats} if "nll" in statistics else {}
     for name in statistics:
         if (shuffled := f"{name}_shuffled") in statistics:
             for field in ("entailment", "contradiction"):
-                parts[f"{shuffled}_{field}"] = pairs(shuffled, field)
+                parts[f"{shuffled}_{field}"] = _consistency(shuffled, field)
             entailed = scores[f"{name}_entailment"], parts[f"{shuffled}_entailment"]
-            parts[f"{name}_entailed_either"] = both(*entailed)
-            parts[f"{name}_own_share"] = share(*entailed)
+            parts[f"{name}_entailed_either"] = _combined(operator.add, *entailed)
+            parts[f"{name}_own_share"] = _combined(share, *entailed)
     if "facts" in statistics:
         judged = scores["stated"], scores["contradicted"]
-        parts["facts_either"], parts["facts_true_share"] = both(*judged), share(*judged)
+        parts["facts_either"] = _combined(operator.add, *judged)
+        parts["facts_true_share"] = _combined(share, *judged)
     return parts
 
 
-def _add(count, rows, values):
+def _consistency(name, field):
+    return lambda sums, drawn: getattr(metrics.consistency(sums[name][drawn].sum(axis=0)), field)
+
+
+def _combined(how, one, other):
+    """The function of two scores, such as their difference, on the same drawn personas."""
+    return lambda sums, drawn: how(one(sums, drawn), other(sums, drawn))
+
+
+def add_rows(count: int, rows: np.ndarray, values) -> np.ndarray:
+    """Adds values up by the row that each belongs to, [count, ...]."""
     values = np.asarray(values, np.float64)
     total = np.zeros((count, *values.shape[1:]))
     np.add.at(total, rows, values)

@@ -10,12 +10,8 @@ from mtml_jax.eval.scores import Statistics, score_functions, scorer
 
 
 def bootstrap_interval(
-    score: Callable[..., float],
-    groups: int | tuple[int, ...],
-    *,
-    seed: int,
-    resamples: int = 1000,
-    level: float = 0.95,
+    score: Callable[..., float], groups: int | tuple[int, ...], *, seed: int, resamples: int = 1000,
+    level: float = 0.95
 ) -> tuple[float, float]:
     """The percentile bootstrap interval of a score (Efron and Tibshirani, 1993, ch. 13).
 
@@ -91,13 +87,10 @@ def differences(
 
     The same personas are drawn for both, so the interval is paired.
     """
-
-    def difference(score, drawn):
-        return score(one, drawn) - score(other, drawn)
-
     return {
         name: with_interval(
-            functools.partial(difference, score), _personas(one), seed=seed, resamples=resamples
+            lambda drawn: score(one, drawn) - score(other, drawn), _personas(one),
+            seed=seed, resamples=resamples
         )
         for name, score in score_functions(one).items()
         if name in score_functions(other)
@@ -109,11 +102,8 @@ def summarise_seeds(
 ) -> dict[str, dict]:
     """Scores of one system that was trained with several seeds.
 
-    Args:
-      runs: statistics of each seed, of the same personas in the same order.
-      names: names of scores; a score that some run does not allow is left out.
-      seed: random seed of the draws.
-      resamples: number of draws of seeds and personas.
+    `runs` are the statistics of each seed, of the same personas in the same order. A name of a
+    score that some run does not allow is left out.
 
     Returns:
       Name -> {"value", "low", "high", "seeds"}: the mean over seeds with the interval of
@@ -130,12 +120,8 @@ def summarise_seeds(
 
 
 def differences_over_seeds(
-    ones: Sequence[Statistics],
-    others: Sequence[Statistics],
-    names: Iterable[str],
-    *,
-    seed: int,
-    resamples: int = 1000,
+    ones: Sequence[Statistics], others: Sequence[Statistics], names: Iterable[str], *, seed: int,
+    resamples: int = 1000
 ) -> dict[str, dict]:
     """Scores of one system minus those of another, seed by seed, as `summarise_seeds`.
 
@@ -162,25 +148,13 @@ def differences_over_seeds(
 
 
 def resample_seeds(
-    mean: Callable[[Sequence[int], np.ndarray], float],
-    seeds: int,
-    personas: int,
-    *,
-    seed: int,
-    resamples: int = 1000,
+    mean: Callable[[Sequence[int], np.ndarray], float], seeds: int, personas: int, *, seed: int,
+    resamples: int = 1000
 ) -> tuple[float, float]:
-    """The interval at 95 % of a mean over seeds.
+    """The interval at 95 % of a mean over seeds, as `bootstrap_interval`.
 
-    Args:
-      mean: (drawn seeds, drawn personas) -> number.
-      seeds: drawn together with the personas; a single one is kept, and the interval is
-        over personas alone.
-      personas: number of personas, the same for every seed.
-      seed: random seed of the draws.
-      resamples: number of draws.
-
-    Returns:
-      (low, high), as `bootstrap_interval`.
+    `mean` is a function of drawn seeds and personas, which are drawn together. A single seed is
+    kept, and the interval is over personas alone.
     """
     draw = functools.partial(bootstrap_interval, seed=seed, resamples=resamples)
     if seeds == 1:

@@ -69,13 +69,8 @@ class Adapted(NamedTuple):
 
 
 def adapt_to_dialogues(
-    model: Trained,
-    dialogues: Sequence[Dialogue],
-    *,
-    inner_lr: float | None = None,
-    epochs: int = EPOCHS,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    model: Trained, dialogues: Sequence[Dialogue], *, inner_lr: float | None = None,
+    epochs: int = EPOCHS, seed: int = 0, progress: Callable[[int, int], None] | None = None
 ) -> Adapted:
     """Fine-tunes on one speaker's dialogues as at test time: plain SGD on the response loss.
 
@@ -92,9 +87,6 @@ def adapt_to_dialogues(
       seed: random seed for the order of the turns.
       progress: called with (finished epochs, all epochs), first with (0, epochs); an
         exception that it raises ends the adaptation.
-
-    Returns:
-      Adapted.
 
     Raises:
       ValueError: there is no dialogue, a setting is out of its range, or the step is so
@@ -132,16 +124,7 @@ def adapt_to_dialogues(
 
 
 def score_dialogue(model: Trained, params: Params, dialogue: Dialogue) -> float:
-    """Computes the perplexity of a dialogue's replies, exp of the mean nats per token.
-
-    Args:
-      model: from `load_trained`.
-      params: initial or adapted parameters.
-      dialogue: from the speaker's side.
-
-    Returns:
-      The perplexity.
-    """
+    """Computes the perplexity of a dialogue's replies under initial or adapted parameters."""
     examples = _examples(model, dialogue)
     nll = tokens = 0.0
     for begin in range(0, len(examples), TURNS_A_BATCH):
@@ -239,6 +222,4 @@ _adapt = jax.jit(adapt_to, static_argnames="config")
 
 @functools.partial(jax.jit, static_argnames="config")
 def _score(params, examples, *, config: LossConfig) -> TokenSums:
-    return losses.weighted_loss(
-        params, examples, losses.RESPONSE_ONLY, config=config
-    )[1].response
+    return losses.weighted_loss(params, examples, losses.RESPONSE_ONLY, config=config)[1].response

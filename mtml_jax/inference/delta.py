@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtml_jax.runs.files import write_bytes, write_json
+from mtml_jax.runs.manager import named_leaves
 from mtml_jax.runs.versions import versions
 from mtml_jax.types import Params
 
@@ -28,7 +29,7 @@ _MAX_SETTINGS = 1 << 20  # bytes
 def digest(params: Params) -> str:
     """Returns the SHA-256 of parameters: names, types, shapes and bits."""
     found = hashlib.sha256()
-    for name, leaf in sorted(_named(params).items()):
+    for name, leaf in sorted(named_leaves(params).items()):
         array = np.ascontiguousarray(leaf)
         found.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         found.update(array.tobytes())
@@ -45,19 +46,13 @@ def write_delta(
     digest of its content and `adapted.json` is replaced last, so readers see the old state
     or the new one.
 
-    Args:
-      folder: created if it does not exist; an earlier state in it is replaced.
-      base: the initial parameters phi.
-      adapted: parameters of the same shapes.
-      facts: entries of `adapted.json` in addition to digests, versions and date.
-
-    Returns:
-      Size of the file of differences in bytes.
+    The folder is created if it does not exist. `facts` are entries of `adapted.json` in addition
+    to digests, versions and date. Returns the size of the file of differences in bytes.
 
     Raises:
       ValueError: the shapes differ, or a difference is not finite.
     """
-    start, end = _named(base), _named(adapted)
+    start, end = named_leaves(base), named_leaves(adapted)
     if {n: x.shape for n, x in start.items()} != {n: x.shape for n, x in end.items()}:
         raise ValueError(
             "expected adapted parameters with the shapes of the model's, got others; adapt this model"
@@ -132,13 +127,6 @@ def read_delta(folder: str | os.PathLike, base: Params) -> Params:
 
     Nothing in the file is executed, and at most as much is read as these parameters take.
 
-    Args:
-      folder: written by `write_delta`.
-      base: the initial parameters phi.
-
-    Returns:
-      The adapted parameters.
-
     Raises:
       FileNotFoundError: a file is missing.
       ValueError: the differences belong to other parameters, or the file is damaged.
@@ -153,7 +141,7 @@ def read_delta(folder: str | os.PathLike, base: Params) -> Params:
         )
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected the file that {SETTINGS} names, got no such file; adapt again")
-    start = _named(base)
+    start = named_leaves(base)
     room = sum(2 * leaf.size + 2 * _OVERHEAD for leaf in start.values())
     try:
         if path.stat().st_size > room:
@@ -171,7 +159,7 @@ def read_delta(folder: str | os.PathLike, base: Params) -> Params:
             f"{path}: expected the file that experiments.adapt wrote, got a damaged one ({error}); "
             "adapt again"
         ) from None
-    return jax.tree.map_with_path(lambda route, _: end[_name(route)], base)
+    return jax.tree.unflatten(jax.tree.structure(base), end.values())
 
 
 def _added(name, leaf, arrays):
@@ -182,12 +170,3 @@ def _added(name, leaf, arrays):
         raise ValueError(f"{name} is not finite")
     change = difference.astype(np.float32) * np.float32(scale)
     return jnp.asarray((np.asarray(leaf, np.float32) + change).astype(leaf.dtype))
-
-
-def _named(params: Params) -> dict[str, np.ndarray]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
-    return {_name(path): np.asarray(leaf) for path, leaf in leaves}
-
-
-def _name(path) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")

@@ -47,15 +47,8 @@ class Responder:
     """
 
     def __init__(
-        self,
-        model: Trained,
-        decoder: str = "beam",
-        *,
-        beams: int = beam.BEAMS,
-        top_p: float = 0.9,
-        temperature: float = 1.0,
-        max_tokens: int = decoding.MAX_TOKENS,
-        seed: int = 0,
+        self, model: Trained, decoder: str = "beam", *, beams: int = beam.BEAMS, top_p: float = 0.9,
+        temperature: float = 1.0, max_tokens: int = decoding.MAX_TOKENS, seed: int = 0
     ):
         if decoder not in DECODERS:
             raise ValueError(f"expected a decoder of {', '.join(DECODERS)}, got {decoder!r}")
@@ -122,9 +115,7 @@ class Responder:
         if self._decoder == "nucleus":
             key = jax.random.fold_in(jax.random.key(self._seed), self._drawn)
             self._drawn += 1
-        for token in _grown(
-            model, params, context, START, self._max_tokens, key, *self._nucleus
-        ):
+        for token in _grown(model, params, context, START, self._max_tokens, key, *self._nucleus):
             yield model.vocabulary.words[token]
 
 
@@ -178,12 +169,7 @@ def _reconstructs(model: Trained) -> bool:
 
 def unknown_share(model: Trained, dialogues: Sequence[Dialogue]) -> float:
     """Returns the share of unknown words in all replies; 0 if they have no words."""
-    ids = [
-        i
-        for dialogue in dialogues
-        for turn in dialogue.turns
-        for i in model.vocabulary.encode(turn.response)
-    ]
+    ids = [i for d in dialogues for t in d.turns for i in model.vocabulary.encode(t.response)]
     return sum(i == UNK for i in ids) / max(len(ids), 1)
 
 
@@ -207,13 +193,10 @@ def _grown(
 ) -> Iterator[int]:  # fmt: skip
     """Yields the ids of a target of either task, each as soon as it is decoded."""
     config = model.config.model
-    # Replies and personas share one compiled program.
-    room = max(max_tokens, MAX_PERSONA)
+    room = max(max_tokens, MAX_PERSONA)  # replies and personas share one compiled program
     growing = _begin(params, context, start, max_tokens=room, config=config)
     for _ in range(max_tokens):
-        growing = _grow(
-            params, growing, key, top_p=top_p, temperature=temperature, config=config
-        )
+        growing = _grow(params, growing, key, top_p=top_p, temperature=temperature, config=config)
         token = int(growing.token[0])
         if token == END:
             return
@@ -222,6 +205,4 @@ def _grown(
 
 _begin = jax.jit(decoding.begin_replies, static_argnames=("max_tokens", "config"))
 _grow = jax.jit(decoding.grow_replies, static_argnames="config")
-_beam_search = jax.jit(
-    beam.beam_search, static_argnames=("start", "max_tokens", "beams", "config")
-)
+_beam_search = jax.jit(beam.beam_search, static_argnames=("start", "max_tokens", "beams", "config"))

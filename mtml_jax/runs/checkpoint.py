@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from mtml_jax.runs.files import Closing
 from mtml_jax.runs.folder import not_found
 from mtml_jax.runs.integrity import find_damage, write_manifest
 from mtml_jax.runs.manager import (
@@ -44,7 +45,7 @@ class Saved(NamedTuple):
     counters: dict[str, Any]
 
 
-class Checkpoints:
+class Checkpoints(Closing):
     """The states of a run in `workdir/checkpoints`, one folder per step.
 
     The two latest and the last two that were the best are kept, so that an intact one remains
@@ -207,14 +208,6 @@ class Checkpoints:
         finally:
             self._manager.close()
 
-    def __enter__(self) -> "Checkpoints":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        # An error that already ends the block matters more than one of the last save.
-        with contextlib.suppress(*() if kind is None else (OSError,)):
-            self.close()
-
     def _seal(self) -> None:
         """Writes the manifest into a saved folder before it gets its final name."""
         if not self._first:
@@ -257,10 +250,6 @@ def restore_params(workdir: str | os.PathLike, which: Literal["best", "latest"])
     """Reads the parameters of a run without its optimiser's state.
 
     Nothing is written, so the run may continue at the same time.
-
-    Args:
-      workdir: folder of the run.
-      which: "best" or "latest".
 
     Returns:
       Saved; its arrays are on the default device, uncommitted. Tuples come back as lists.

@@ -1,10 +1,26 @@
 """Write text, bytes and JSON files so that readers see the old contents or the new, never a part."""
 
+import contextlib
 import json
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+
+class Closing:
+    """A context that closes what it holds when its block ends."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        # An error that already ends the block matters more than one of closing.
+        with contextlib.suppress(*() if kind is None else (OSError,)):
+            self.close()
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -18,10 +18,7 @@ _ABSENT = "nothing"
 def save_run(workdir: str | os.PathLike, config: dict[str, Any], vocabulary_text: str) -> None:
     """Writes the files that `load_run` reads, and the versions in use; each atomically.
 
-    Args:
-      workdir: folder of the run; it is created if it does not exist.
-      config: the settings, from `dataclasses.asdict`.
-      vocabulary_text: one word a line.
+    The settings are from `dataclasses.asdict`; the vocabulary has one word a line.
 
     Raises:
       ValueError: the folder holds a run with other settings or another vocabulary.
@@ -69,23 +66,17 @@ def load_run(workdir: str | os.PathLike) -> tuple[dict[str, Any], str]:
 def differing_settings(
     saved: dict[str, Any], current: dict[str, Any], may_differ: frozenset[str] = frozenset()
 ) -> str:
-    """Compares the settings that work was begun with and those that it is to go on with.
+    """Compares settings read from JSON with the current ones.
 
-    Args:
-      saved: as read from JSON.
-      current: the settings now.
-      may_differ: names of settings that need not agree; nested ones as "model.width".
-
-    Returns:
-      The settings that differ, each with both values, joined by commas; empty if none do.
+    Returns the settings that differ, each with both values, joined by commas; empty if none do.
+    `may_differ` names settings that need not agree, nested ones as "model.width".
     """
     # JSON turns tuples into lists, as it did with the saved ones.
     saved, current = _dotted(saved), _dotted(json.loads(json.dumps(current)))
     return ", ".join(
         f"{name} (saved {saved.get(name, _ABSENT)!r}, now {current.get(name, _ABSENT)!r})"
         for name in sorted(saved.keys() | current.keys())
-        if name not in may_differ
-        and saved.get(name, _ABSENT) != current.get(name, _ABSENT)
+        if name not in may_differ and saved.get(name, _ABSENT) != current.get(name, _ABSENT)
     )
 
 

@@ -11,11 +11,9 @@ _LINE = re.compile(r"([0-9a-f]{64})  (.+)\n")
 
 
 def write_manifest(folder: str | os.PathLike, aside: Collection[str] = ()) -> None:
-    """Writes the manifest of a folder, which `sha256sum -c manifest.sha256` reads, too.
+    """Writes the manifest of complete files, which `sha256sum -c manifest.sha256` reads, too.
 
-    Args:
-      folder: its files must be complete.
-      aside: names of files directly in the folder that are left out.
+    Files directly in the folder whose names are in `aside` are left out.
     """
     folder = Path(folder)
     lines = [f"{_digest(folder / name)}  {name}\n" for name in _files(folder, aside)]
@@ -26,11 +24,7 @@ def write_manifest(folder: str | os.PathLike, aside: Collection[str] = ()) -> No
 
 
 def find_damage(folder: str | os.PathLike, aside: Collection[str] = ()) -> str | None:
-    """Compares a folder with its manifest.
-
-    Args:
-      folder: as for `write_manifest`.
-      aside: as for `write_manifest`.
+    """Compares a folder with its manifest, whose `write_manifest` left out the files `aside`.
 
     Returns:
       The first damage, such as "state/d/1 is not there"; None if there is none.

@@ -12,27 +12,18 @@ Row = TypeVar("Row")
 
 
 def read_journal(
-    path: str | os.PathLike,
-    parse: Callable[[Any], Row],
-    *,
-    expected: str,
-    remedy: str,
-    mend: bool = False,
+    path: str | os.PathLike, parse: Callable[[Any], Row], *, expected: str, remedy: str,
+    mend: bool = False
 ) -> list[Row]:
     """Reads all rows, without a last line that its writer did not finish.
 
-    Only the last line can be unfinished, and only if no newline ends it.
+    Only the last line can be unfinished, and only if no newline ends it; `mend` cuts it off in
+    the file, so that rows can be appended. A file that does not exist has no rows.
 
     Args:
-      path: the file; one that does not exist has no rows.
       parse: turns the JSON value of a line into a row; it raises ValueError, KeyError or
         TypeError if the value is not a row.
-      expected: what a line holds, for the error message.
-      remedy: what to do about a malformed line, for the error message.
-      mend: cut off the unfinished line in the file, so that rows can be appended.
-
-    Returns:
-      What `parse` returned, in the order of the lines.
+      expected: what a line holds, for the error message; `remedy` says what to do about others.
 
     Raises:
       ValueError: a finished line is not a row; the message names it.

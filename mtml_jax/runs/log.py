@@ -12,13 +12,13 @@ from tensorboardX import summary
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import RecordWriter
 
-from mtml_jax.runs.files import plain, write_text
+from mtml_jax.runs.files import Closing, plain, write_text
 from mtml_jax.runs.journal import read_journal
 
 Kind = Literal["train", "valid", "note"]
 
 
-class RunLog:
+class RunLog(Closing):
     """Rows of numbers, in `log.jsonl` and as TensorBoard scalars `kind/name`.
 
     Each line is one JSON object: step, kind, numbers. JSON has no NaN and no infinity: they
@@ -55,15 +55,13 @@ class RunLog:
     def row(self, step: int, kind: Kind, **numbers: Any) -> None:
         """Appends a row and hands it to the operating system.
 
-        Args:
-          step: finished outer updates.
-          kind: "train", "valid" or "note".
-          **numbers: numbers or scalar arrays of any library; strings go to the JSON only.
+        `numbers` are numbers or scalar arrays of any library; strings go to the JSON only.
 
         Raises:
           OSError: the disk is full.
         """
-        numbers = {name: _scalar(value) for name, value in numbers.items()}
+        # Arrays of one number, NumPy's and JAX's alike, have a method that makes it Python's.
+        numbers = {n: v.item() if hasattr(v, "item") else v for n, v in numbers.items()}
         row = {"step": int(step), "kind": kind, **numbers}
         try:
             self._file.write(json.dumps(plain(row)) + "\n")
@@ -87,14 +85,6 @@ class RunLog:
         with contextlib.closing(self._file), contextlib.closing(self._events):
             self._events.flush()
 
-    def __enter__(self) -> "RunLog":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        # An error that already ends the block matters more than one of closing the files.
-        with contextlib.suppress(*() if kind is None else (OSError,)):
-            self.close()
-
 
 def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:
     """Reads the rows of a `log.jsonl`, without an unfinished last line.
@@ -110,10 +100,8 @@ def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 def _rows(path: str | os.PathLike) -> list[dict[str, Any]]:
     return read_journal(
-        path,
-        _parsed,
-        expected="a JSON object with a step",
-        remedy="correct the line or choose another --workdir",
+        path, _parsed, expected="a JSON object with a step",
+        remedy="correct the line or choose another --workdir"
     )
 
 
@@ -121,11 +109,6 @@ def _parsed(row: Any) -> dict[str, Any]:
     if not isinstance(row, dict) or not isinstance(row.get("step"), int):
         raise ValueError
     return row
-
-
-def _scalar(value: Any) -> Any:
-    # Arrays of one number, NumPy's and JAX's alike, have a method that makes it Python's.
-    return value.item() if hasattr(value, "item") else value
 
 
 def _number(value: Any) -> Any:

@@ -49,8 +49,7 @@ def open_manager(
         registry.add("counters", argument, ocp.JsonCheckpointHandler())
     return ocp.CheckpointManager(
         (workdir / "checkpoints").absolute(),
-        options=ocp.CheckpointManagerOptions(best_fn=rank, **options),
-        handler_registry=registry,
+        options=ocp.CheckpointManagerOptions(best_fn=rank, **options), handler_registry=registry
     )
 
 
@@ -91,10 +90,11 @@ def require_same_arrays(stored: Any, template: MetaState, where: str) -> None:
 
 
 def _described(tree: Any) -> dict[str, str]:
+    leaves = named_leaves(tree)
+    return {n: f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}" for n, leaf in leaves.items()}
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """Returns the arrays of a tree by the names of their paths, in the order of the tree."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="."): (
-            f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"
-        )
-        for path, leaf in leaves
-    }
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}

@@ -28,9 +28,7 @@ class Trained(NamedTuple):
     workdir: str
 
 
-def load_trained(
-    workdir: str | os.PathLike, checkpoint: Checkpoint = "best"
-) -> Trained:
+def load_trained(workdir: str | os.PathLike, checkpoint: Checkpoint = "best") -> Trained:
     """Reads a trained model; nothing is written into the run's folder.
 
     Args:

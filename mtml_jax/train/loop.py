@@ -37,17 +37,11 @@ _SAVE_SECONDS = 600.0  # at most this much work is lost to a power cut
 
 
 class Outcome(NamedTuple):
-    """How a run ended.
+    """How a run ended."""
 
-    Attributes:
-      state: MetaState after the last step.
-      progress: Progress after the last step.
-      reason: "finished", "no better score", "out of minutes" or "interrupted".
-    """
-
-    state: MetaState
-    progress: Progress
-    reason: str
+    state: MetaState  # after the last step
+    progress: Progress  # after the last step
+    reason: str  # "finished", "no better score", "out of minutes" or "interrupted"
 
 
 def initial_state(config: TrainConfig, data: Prepared) -> MetaState:
@@ -61,23 +55,14 @@ def rates_at(config: TrainConfig, step: int) -> Rates:
     """Returns alpha and the learning rates of outer step `step` (from 0), warm-up included."""
     warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
     return Rates(
-        np.float32(config.alpha),
-        np.float32(config.inner_lr),
-        np.float32(config.outer_lr * warm),
+        np.float32(config.alpha), np.float32(config.inner_lr), np.float32(config.outer_lr * warm)
     )
 
 
 def train(
-    config: TrainConfig,
-    data: Prepared,
-    log: RunLog | None,
-    checkpoints: Checkpoints,
-    say: Callable[[str], None] = print,
-    *,
-    debug_nans: bool = False,
-    shard_params: bool = False,
-    minutes: float = math.inf,
-    bar: tqdm | None = None,
+    config: TrainConfig, data: Prepared, log: RunLog | None, checkpoints: Checkpoints,
+    say: Callable[[str], None] = print, *, debug_nans: bool = False, shard_params: bool = False,
+    minutes: float = math.inf, bar: tqdm | None = None
 ) -> Outcome:
     """Meta-trains from the latest checkpoint, or from the start, to the end.
 
@@ -86,8 +71,8 @@ def train(
     calls this function alike and packs only the episodes of its own devices.
 
     Args:
-      config: TrainConfig.
-      data: from `prepare`.
+      config: settings of the run.
+      data: from `prepare` with the same settings.
       log: takes one row per step and one per validation; None if another process logs.
       checkpoints: those of this run; training resumes from the latest.
       say: takes lines for the user.
@@ -97,9 +82,6 @@ def train(
         being whole on each.
       minutes: time for steps, over all starts of the run; the step that reaches it is the last.
       bar: progress bar of several runs, to be advanced by each step; None for one of its own.
-
-    Returns:
-      Outcome.
 
     Raises:
       ValueError: a step does not fit the memory.
@@ -146,13 +128,8 @@ def train(
         reason = "finished"
         for step in range(begin, config.iterations):
             # Stop if there is a reason to.
-            stop = should_stop(
-                progress,
-                config,
-                interrupted=any_process(interruption.asked),
-                out_of_time=out_of_time(),
-            )
-            if stop:
+            asked = any_process(interruption.asked)
+            if stop := should_stop(progress, config, interrupted=asked, out_of_time=out_of_time()):
                 reason = stop
                 break
 
@@ -173,8 +150,7 @@ def train(
                     newest[task] = row[name]
             bar.update()
             bar.set_postfix_str(
-                f"loss {row['loss']:.3f}, {row['tokens_per_second']:,.0f} tokens/s",
-                refresh=False,
+                f"loss {row['loss']:.3f}, {row['tokens_per_second']:,.0f} tokens/s", refresh=False
             )
 
             # Explain a step that was skipped.

@@ -30,28 +30,19 @@ _step = jax.jit(
 
 
 class Fitted(NamedTuple):
-    """Steps that fit the memory.
+    """Steps that fit the memory."""
 
-    Attributes:
-      config: the settings, with those filled in that were left open.
-      steps: compiled (state, batch, rates) -> (state, metrics), one for each phase.
-      note: a sentence on what was chosen, and its price.
-    """
-
-    config: TrainConfig
-    steps: list
-    note: str
+    config: TrainConfig  # the settings, with those filled in that were left open
+    steps: list  # compiled (state, batch, rates) -> (state, metrics), one for each phase
+    note: str  # a sentence on what was chosen, and its price
 
 
 def lower_steps(config: TrainConfig, placement: Placement) -> list[Callable]:
     """Returns for each phase a function (state, batch, rates) -> lowered outer step.
 
     A lowered step has `compile()`; what was compiled once in a process is compiled no more.
-    The compiled step reuses the memory of the state that it is called with.
-
-    Args:
-      config: TrainConfig.
-      placement: where the arguments lie.
+    The compiled step reuses the memory of the state that it is called with. Its arguments lie
+    as `placement` says.
     """
     how = config.step(placement.mesh.devices.flat[0].platform)
     return [
@@ -60,20 +51,15 @@ def lower_steps(config: TrainConfig, placement: Placement) -> list[Callable]:
     ]
 
 
-def fit_steps(
-    config: TrainConfig, placement: Placement, arguments: Sequence[tuple]
-) -> Fitted:
+def fit_steps(config: TrainConfig, placement: Placement, arguments: Sequence[tuple]) -> Fitted:
     """Compiles the fastest steps that fit; a chunk or remat that `config` sets is kept.
 
     All processes choose the same setting, by the free memory of the one with the least.
 
     Args:
-      config: TrainConfig.
+      config: settings of the run.
       placement: where the arguments lie.
       arguments: (state, batch, rates) of each phase, on the devices.
-
-    Returns:
-      Fitted.
 
     Raises:
       ValueError: no setting fits; one sentence with what to lower.
@@ -105,8 +91,7 @@ def fit_steps(
     raise ValueError(
         f"expected a step that takes at most {_gigabytes(_USABLE * free)} of the {_gigabytes(free)} "
         f"of free memory on each device, got one of {_gigabytes(needed)}, even {_named(chunk, setting)}; "
-        "lower "
-        "--width, --encoder_layers, --decoder_layers, --context_tokens or --tile_rows, or use "
+        "lower --width, --encoder_layers, --decoder_layers, --context_tokens or --tile_rows, or use "
         f"--min_count for fewer words{smaller}{fewer}"
     )
 

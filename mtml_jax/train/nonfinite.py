@@ -21,17 +21,11 @@ from mtml_jax.types import Episode, Params, Rates
 _PACKAGE = Path(__file__).parents[1]
 
 
-def blamer(
-    config: TrainConfig, data: Prepared, placement: Placement, debug_nans: bool
-) -> Callable:
+def blamer(config: TrainConfig, data: Prepared, placement: Placement, debug_nans: bool) -> Callable:
     """Returns a function of (params, batch, rates, step) that explains a skipped step.
 
-    Args:
-      config: TrainConfig.
-      data: from `prepare`.
-      placement: where params and batch lie.
-      debug_nans: whether the function raises FloatingPointError with the first operation that
-        made a NaN, instead of returning which personas are not finite.
+    It returns which personas are not finite. With `debug_nans`, it raises FloatingPointError
+    with the first operation that made a NaN instead.
     """
     mesh, strategy = placement.mesh, STRATEGIES[config.strategy]
     how = config.step(mesh.devices.flat[0].platform)
@@ -39,17 +33,10 @@ def blamer(
     def blame(params, batch, rates, step):
         phase = strategy.phases[strategy.phase_of(step)]
         finite = fetch(_finite_personas(params, batch, rates, phase=phase, config=how, mesh=mesh))
-        names = [
-            name
-            for process in range(jax.process_count())
-            for name in training_names(
-                data,
-                config,
-                step,
-                own_share(config.meta_batch, process),
-                devices=len(mesh.local_devices),
-            )
-        ]
+        names = []
+        for process in range(jax.process_count()):
+            share, devices = own_share(config.meta_batch, process), len(mesh.local_devices)
+            names += training_names(data, config, step, share, devices=devices)
         if debug_nans:
             index = int(finite.argmin())
             episode = jax.tree.map(lambda x: x[index], fetch(batch))
@@ -69,15 +56,8 @@ def finite_personas(
 ) -> jax.Array:
     """Tells which personas have a finite loss and gradient, one persona after the other.
 
-    It costs as much as a step, so it is for a step that was skipped.
-
-    Args:
-      params: the initial parameters phi before the step.
-      episodes: Episode with a leading persona axis of length P.
-      rates: of the step.
-      phase: of the step.
-      config: of the step.
-      mesh: devices that share the personas.
+    It costs as much as the step that was skipped, whose arguments it takes: the initial
+    parameters phi, episodes with a leading persona axis [P], and devices that share them.
 
     Returns:
       bool [P].
@@ -96,14 +76,7 @@ _finite_personas = jax.jit(finite_personas, static_argnames=("phase", "config", 
 def find_nan(
     params: Params, episode: Episode, rates: Rates, *, phase: Phase, config: StepConfig
 ) -> str | None:
-    """Runs one persona's gradient operation by operation up to the first NaN.
-
-    Args:
-      params: as for `finite_personas`.
-      episode: of one persona, without the axis.
-      rates: of the step.
-      phase: of the step.
-      config: of the step.
+    """Runs the gradient of one persona's episode operation by operation up to the first NaN.
 
     Returns:
       JAX's message about the operation with the line of this package that called it; None if

@@ -11,25 +11,15 @@ from mtml_jax.config import TrainConfig
 
 
 class Progress(NamedTuple):
-    """The record of a run in addition to its state; saved with every checkpoint.
+    """The record of a run in addition to its state; saved with every checkpoint."""
 
-    Attributes:
-      best_score: the best validation score so far, a perplexity.
-      best_step: the step of that validation.
-      waited: validations since then.
-      tokens: target tokens that steps have read.
-      seconds: time that steps have taken, over all starts of the run.
-      skipped: steps without a finite loss or gradient.
-      skipped_in_a_row: the most recent steps of that kind.
-    """
-
-    best_score: float = math.inf
-    best_step: int = 0
-    waited: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    skipped: int = 0
-    skipped_in_a_row: int = 0
+    best_score: float = math.inf  # the best validation score so far, a perplexity
+    best_step: int = 0  # the step of that validation
+    waited: int = 0  # validations since then
+    tokens: int = 0  # target tokens that steps have read
+    seconds: float = 0.0  # time that steps have taken, over all starts of the run
+    skipped: int = 0  # steps without a finite loss or gradient
+    skipped_in_a_row: int = 0  # the most recent steps of that kind
 
     @classmethod
     def restored(cls, counters: Mapping[str, Any]) -> "Progress":
@@ -42,10 +32,9 @@ class Progress(NamedTuple):
 
     def after_step(self, tokens: float, seconds: float, finite: bool) -> "Progress":
         return self._replace(
-            tokens=self.tokens + int(tokens),
-            seconds=self.seconds + seconds,
+            tokens=self.tokens + int(tokens), seconds=self.seconds + seconds,
             skipped=self.skipped + (not finite),
-            skipped_in_a_row=0 if finite else self.skipped_in_a_row + 1,
+            skipped_in_a_row=0 if finite else self.skipped_in_a_row + 1
         )
 
     def after_validation(self, score: float, step: int) -> "Progress":
@@ -59,11 +48,8 @@ def should_stop(
 ) -> str | None:
     """Returns why a run stops before its next step; None if it continues.
 
-    Args:
-      progress: of the run.
-      config: patience and max_skipped.
-      interrupted: whether a signal asked the run to stop.
-      out_of_time: whether steps have taken the minutes that they may take.
+    `interrupted` is whether a signal asked the run to stop, and `out_of_time` whether steps have
+    taken the minutes that they may take.
     """
     if progress.waited >= config.patience:
         return "no better score"

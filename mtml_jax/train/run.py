@@ -19,34 +19,22 @@ from mtml_jax.train.loop import Outcome, train
 
 
 class OpenRun(NamedTuple):
-    """A run's folder while it is trained.
+    """A run's folder while it is trained."""
 
-    Attributes:
-      log: rows of steps and validations; None in processes other than the first.
-      checkpoints: of the run; their `notes` say what had to be repaired.
-    """
-
-    log: RunLog | None
-    checkpoints: Checkpoints
+    log: RunLog | None  # rows of steps and validations; None in processes other than the first
+    checkpoints: Checkpoints  # of the run; their `notes` say what had to be repaired
 
 
 @contextlib.contextmanager
 def open_run(
-    workdir: str | os.PathLike,
-    config: TrainConfig,
-    data: Prepared,
-    saved: dict[str, Any],
-    *,
-    lock: bool = True,
+    workdir: str | os.PathLike, config: TrainConfig, data: Prepared, saved: dict[str, Any], *,
+    lock: bool = True
 ) -> Iterator[OpenRun]:
     """Opens a run's folder for training; the first process makes it.
 
-    Args:
-      workdir: the folder; a run in it is continued.
-      config: settings of the run.
-      data: from `prepare` with the same settings.
-      saved: further entries of config.json: the corpus (`DataConfig.to_saved`), the preset.
-      lock: whether to lock the folder; False if the caller holds its lock.
+    A run in the folder is continued. `data` is from `prepare` with the same settings; `saved` has
+    further entries of config.json: the corpus (`DataConfig.to_saved`), the preset. Without `lock`,
+    the caller holds the folder's lock.
 
     Raises:
       ValueError: a setting is out of its range, the folder holds a run with other settings or
@@ -69,11 +57,8 @@ def open_run(
 
 
 def train_run(
-    config: TrainConfig,
-    data: Prepared,
-    workdir: str | os.PathLike,
-    source: DataConfig = DataConfig(),
-    **options: Any,
+    config: TrainConfig, data: Prepared, workdir: str | os.PathLike,
+    source: DataConfig = DataConfig(), **options: Any
 ) -> Outcome:
     """Trains in a folder, from its latest checkpoint if it has one.
 

@@ -39,14 +39,7 @@ def validator(
 def validation_line(
     step: int, newest: Mapping[str, float], scores: Mapping[str, float], better: bool
 ) -> str:
-    """Describes a validation for the user.
-
-    Args:
-      step: finished outer steps.
-      newest: the most recent training loss of each task.
-      scores: from `validator`.
-      better: whether the score is the best so far.
-    """
+    """Describes a validation; `newest` is the most recent training loss of each task."""
     training = ", ".join(f"{task} {loss:.2f}" for task, loss in newest.items())
     return (
         f"step {step:,}: training loss {training}; valid response PPL "

@@ -9,7 +9,7 @@ from absl import app, flags, logging
 
 from experiments import plots
 from mtml_jax.config import PRESETS, TrainConfig
-from mtml_jax.data.groupings import compare_groupings, read_clusters
+from mtml_jax.data.compare_groupings import compare_groupings, read_clusters
 from mtml_jax.data.load import load_split
 from mtml_jax.data.sheet import LENGTHS, PERCENTILES, Sheet, data_sheet
 from mtml_jax.data.splits import SPLITS

@@ -20,7 +20,7 @@ from mtml_jax.config import (
     TileShape,
     TrainConfig,
 )
-from mtml_jax.settings import Setting, check_settings, settings_of
+from mtml_jax.config_fields import Setting, check_settings, settings_of
 
 T = TypeVar("T")
 _REQUIRED = "folder of a training run, made by experiments.train (required)"

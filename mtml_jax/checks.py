@@ -1,7 +1,7 @@
 """Check the settings of a training run, before anything is read or compiled."""
 
 from mtml_jax.config import TrainConfig
-from mtml_jax.settings import check_settings
+from mtml_jax.config_fields import check_settings
 from mtml_jax.strategies import STRATEGIES
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from mtml_jax.settings import setting, settings_of
+from mtml_jax.config_fields import setting, settings_of
 from mtml_jax.strategies import STRATEGIES
 
 CORPORA = ("demo", "personachat")

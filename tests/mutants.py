@@ -29,6 +29,7 @@ TESTS = {
     "meta/gradient": ["tests/meta"],
     "model/losses": ["tests/model/test_losses.py", "tests/meta"],
     "eval/metrics": ["tests/eval/test_metrics.py", "tests/eval/test_scores.py"],
+    "nli/consistency": ["tests/nli/test_consistency.py", "tests/eval/test_scores.py"],
 }
 SWAPS = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Mod: ast.Mult,

@@ -14,7 +14,7 @@ from mtml_jax.config import (
     TileShape,
     TrainConfig,
 )
-from mtml_jax.settings import check_settings, settings_of
+from mtml_jax.config_fields import check_settings, settings_of
 
 RECORDS = (ModelConfig, TileShape, DataConfig, TrainConfig, EvalConfig, ReconstructionConfig)
 NO_SETTINGS = {"model", "shape", "small", "source"}  # records of their own

@@ -12,6 +12,7 @@ import jax
 from tqdm import tqdm
 
 from mtml_jax.config import EvalConfig
+from mtml_jax.config_fields import check_settings
 from mtml_jax.eval.folds import choose_folds
 from mtml_jax.eval.folds_file import FoldsFile, key
 from mtml_jax.eval.metrics import bleu_signature
@@ -23,7 +24,6 @@ from mtml_jax.nli.scorer import load_scorer
 from mtml_jax.runs.files import write_json, write_text
 from mtml_jax.runs.lock import WorkdirLock
 from mtml_jax.runs.versions import versions
-from mtml_jax.settings import check_settings
 
 
 def evaluate(

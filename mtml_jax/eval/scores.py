@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mtml_jax.eval import metrics
+from mtml_jax.nli.consistency import consistency, consistency_statistics
 
 Label = Callable[[Sequence[tuple[str, str]]], np.ndarray]  # (reply, statement) -> 1, 0, -1
 Statistics = dict[str, np.ndarray]
@@ -92,7 +93,7 @@ def count(
                 ]
                 flat = label([pair for pairs in pairs_of for pair in pairs])
                 cuts = np.cumsum([len(pairs) for pairs in pairs_of])[:-1]
-                sums = metrics.consistency_statistics(np.split(flat, cuts))
+                sums = consistency_statistics(np.split(flat, cuts))
                 counted[f"{name}{suffix}"] = add(turns, sums)
     return counted
 
@@ -176,7 +177,7 @@ def part_functions(statistics: Statistics, scores: Mapping[str, Callable]) -> di
 
 
 def _consistency(name, field):
-    return lambda sums, drawn: getattr(metrics.consistency(sums[name][drawn].sum(axis=0)), field)
+    return lambda sums, drawn: getattr(consistency(sums[name][drawn].sum(axis=0)), field)
 
 
 def _combined(how, one, other):

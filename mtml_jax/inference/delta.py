@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtml_jax.runs.files import write_bytes, write_json
-from mtml_jax.runs.manager import named_leaves
+from mtml_jax.runs.orbax import named_leaves
 from mtml_jax.runs.versions import versions
 from mtml_jax.types import Params
 

@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from mtml_jax.runs.files import Closing
 from mtml_jax.runs.folder import not_found
 from mtml_jax.runs.integrity import find_damage, write_manifest
-from mtml_jax.runs.manager import (
+from mtml_jax.runs.orbax import (
     ASIDE,
     Damaged,
     best_step,

@@ -29,7 +29,7 @@ from mtml_jax.sharding import (
 from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.memory_plan import fit_steps
 from mtml_jax.train.nonfinite import blamer
-from mtml_jax.train.progress import Interruption, Progress, should_stop
+from mtml_jax.train.stopping import Interruption, Progress, should_stop
 from mtml_jax.train.validation import validation_line, validator
 from mtml_jax.types import MetaState, Rates
 

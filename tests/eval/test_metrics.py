@@ -3,7 +3,6 @@
 import importlib.metadata
 import math
 
-import numpy as np
 import pytest
 import sacrebleu
 
@@ -94,27 +93,6 @@ def test_distinct_by_hand():
     assert metrics.distinct(["c"], 1) == 1.0
     assert metrics.distinct(texts, 5) == 0.0
     assert metrics.distinct([], 1) == 0.0
-
-
-def test_consistency_by_hand():
-    labels = [[1, 0, -1, 1], [0, -1], [], np.array([1, 1, 0])]
-    rows = metrics.consistency_statistics(labels)
-    assert rows.tolist() == [[1, 4, 2, 1], [1, 2, 0, 1], [1, 0, 0, 0], [1, 3, 2, 0]]
-    # Sums over statements 1, -1, 0 and 2, then the mean over four replies.
-    assert metrics.consistency(rows.sum(axis=0)) == (2 / 4, 4 / 9, 2 / 9)
-    assert metrics.consistency(rows[1]) == (-1.0, 0.0, 1 / 2)
-
-
-def test_consistency_of_nothing_is_not_a_number():
-    no_reply = metrics.consistency(metrics.consistency_statistics([]).sum(axis=0))
-    assert all(math.isnan(x) for x in no_reply)
-    no_pair = metrics.consistency(metrics.consistency_statistics([[]]).sum(axis=0))
-    assert no_pair.c == 0.0 and math.isnan(no_pair.entailment + no_pair.contradiction)
-
-
-def test_an_unknown_label_is_named():
-    with pytest.raises(ValueError, match=r"expected labels -1, 0 or 1, got \[0, 2\] for reply 1"):
-        metrics.consistency_statistics([[1], [0, 2]])
 
 
 def test_replies_that_repeat_a_statement():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mtml_jax.data.groupings import adjusted_rand_index, compare_groupings
+from mtml_jax.data.compare_groupings import adjusted_rand_index, compare_groupings
 from mtml_jax.data.records import Dialogue, Turn
 
 

@@ -58,8 +58,7 @@ def sheet_of(argv, options) -> str:
         if options.compare:
             clusters = read_clusters(options.compare)
             sheet.numbers["compare"] = {
-                split: compare_groupings(dialogues, clusters)
-                for split, dialogues in splits.items()
+                split: compare_groupings(dialogues, clusters) for split, dialogues in splits.items()
             }
         if options.html:
             pathlib.Path(options.html).write_text(page(sheet, config), encoding="utf-8")

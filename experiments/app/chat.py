@@ -102,9 +102,7 @@ def chat_tab(runs: pathlib.Path, page: gr.Blocks) -> None:
     with gr.Column(visible=False) as chatting:
         shown = gr.HTML(elem_id="chats")
         with gr.Row(elem_classes="low"):
-            text = gr.Textbox(
-                label="Your message", elem_id="message", scale=4, max_length=_MESSAGE
-            )
+            text = gr.Textbox(label="Your message", elem_id="message", scale=4, max_length=_MESSAGE)
             send = gr.Button("Send", variant="primary", elem_id="send", scale=1)
         with gr.Row():
             over = gr.Button("Start the chat over", elem_id="over", size="md")

@@ -88,9 +88,7 @@ def chats(said_to: tuple[Sequence[str], Sequence[str]], speaker: str, *, waiting
         ]
         if waiting and len(texts) % 2:
             bubbles.append('<li class="self">…</li>')
-        parts.append(
-            f'<div><h3>{escape(title)}</h3><ol class="said">{"".join(bubbles)}</ol></div>'
-        )
+        parts.append(f'<div><h3>{escape(title)}</h3><ol class="said">{"".join(bubbles)}</ol></div>')
     return f'<div class="chats" aria-live="polite">{"".join(parts)}</div>'
 
 

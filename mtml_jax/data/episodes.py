@@ -74,12 +74,7 @@ def stack_episodes(
 
 
 def training_batch(
-    data: Prepared,
-    config: TrainConfig,
-    step: int,
-    share: slice = slice(None),
-    *,
-    devices: int = 1,
+    data: Prepared, config: TrainConfig, step: int, share: slice = slice(None), *, devices: int = 1
 ) -> Episode:
     """Returns the episodes of outer step `step`, counted from 0: a function of (seed, step).
 
@@ -90,12 +85,7 @@ def training_batch(
 
 
 def training_names(
-    data: Prepared,
-    config: TrainConfig,
-    step: int,
-    share: slice = slice(None),
-    *,
-    devices: int = 1,
+    data: Prepared, config: TrainConfig, step: int, share: slice = slice(None), *, devices: int = 1
 ) -> list[str]:
     """Returns the names of the personas of `training_batch`, in its order."""
     return _named_batch(data, config, step, share, devices)[0]

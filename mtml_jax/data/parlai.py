@@ -180,8 +180,7 @@ def _add_line(side: _Side, body: str, where: str) -> None:
             statement = body.removeprefix(_OWN_PERSONA).strip()
             if not statement:
                 raise ValueError(
-                    f"{where}: expected '{_OWN_PERSONA} statement', "
-                    "got a persona line without text"
+                    f"{where}: expected '{_OWN_PERSONA} statement', got a persona line without text"
                 )
             side.statements.append(statement)
         return
@@ -193,8 +192,7 @@ def _add_line(side: _Side, body: str, where: str) -> None:
     context, response = (" ".join(column.split()) for column in columns[:2])
     if not response:
         raise ValueError(
-            f"{where}: expected 'context<TAB>response', "
-            f"got an empty response to {excerpt(context)}"
+            f"{where}: expected 'context<TAB>response', got an empty response to {excerpt(context)}"
         )
     side.turns.append(Turn(context="" if context == _SILENCE else context, response=response))
 

@@ -17,9 +17,7 @@ FORM = '{"name": ..., "messages": [{"type": "message", "date": ..., "from": ...,
 _NOT_WRITTEN = {"forwarded_from": "forwarded", "via_bot": "written by a bot"}
 
 
-def read_telegram(
-    path: str | os.PathLike, report: ReadReport
-) -> list[tuple[str, list[Message]]]:
+def read_telegram(path: str | os.PathLike, report: ReadReport) -> list[tuple[str, list[Message]]]:
     """Reads the chats of an export, which holds one chat or all of them.
 
     Service messages, media without text, forwarded and malformed messages are skipped and

@@ -81,9 +81,7 @@ class Scorer:
         self._model = model
         self._mesh = local_mesh(min(_ROWS))
         self._params = replicate(model.params, self._mesh)
-        self._forward = functools.partial(
-            _log_probabilities, config=model.config, mesh=self._mesh
-        )
+        self._forward = functools.partial(_log_probabilities, config=model.config, mesh=self._mesh)
         self._cache = cache
         self._known = {} if cache is None else _read_cache(Path(cache), digest)
 

@@ -102,7 +102,10 @@ def prepare(
     if not all(d.statements for p in everyone for d in p.dialogues):
         # All speakers have statements as targets, or none has.
         for split, personas in grouped.items():
-            grouped[split] = [_without_statements(p) for p in personas]
+            grouped[split] = [
+                Persona(p.name, tuple(dataclasses.replace(d, statements=()) for d in p.dialogues))
+                for p in personas
+            ]
         if any(d.statements for p in everyone for d in p.dialogues):
             notes.append(
                 "some dialogues have no statements, so the statements of the others are not used"
@@ -167,8 +170,3 @@ def encode_personas(
 def _shown(things: Sequence, what: str):
     """Shows a progress bar on a terminal if the iteration takes more than two seconds."""
     return tqdm(things, desc=what, delay=2, leave=False, disable=None)
-
-
-def _without_statements(persona: Persona) -> Persona:
-    dialogues = (dataclasses.replace(d, statements=()) for d in persona.dialogues)
-    return Persona(persona.name, tuple(dialogues))

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mtml_jax.data.messages import MEDIA, Message, clean_name, cut
-from mtml_jax.data.reading import ReadReport
+from mtml_jax.data.reading import MEDIA, Message, ReadReport, clean_name, cut
 
 FORM = '{"name": ..., "messages": [{"type": "message", "date": ..., "from": ..., "text": ...}]}'
 
@@ -72,26 +71,27 @@ def _messages(records: list, report: ReadReport) -> list[Message]:
     names: dict[str, str] = {}  # id -> name
     for record in records:
         report.found += 1
-        reason = message = None
-        if not isinstance(record, dict):
-            reason = "malformed"
-        elif record.get("type") != "message":
-            reason = "written by Telegram"
-        else:
-            reason = next((why for key, why in _NOT_WRITTEN.items() if record.get(key)), None)
-        if reason is None:
-            seconds, text, name = _seconds(record), _text(record.get("text")), _name(record, names)
-            if seconds is None or text is None or name is None:
-                reason = "malformed"
-            elif not text.strip():
-                reason = MEDIA
-            else:
-                message = Message(seconds, name, cut(text, report))
-        if message is None:
-            report.skipped[str(reason)] += 1
-        else:
+        message = _message(record, names, report)
+        if isinstance(message, Message):
             messages.append(message)
+        else:
+            report.skipped[message] += 1
     return sorted(messages, key=lambda message: message.seconds)
+
+
+def _message(record: Any, names: dict[str, str], report: ReadReport) -> Message | str:
+    """Returns a message, or the reason for skipping it."""
+    if not isinstance(record, dict):
+        return "malformed"
+    if record.get("type") != "message":
+        return "written by Telegram"
+    for key, reason in _NOT_WRITTEN.items():
+        if record.get(key):
+            return reason
+    seconds, text, name = _seconds(record), _text(record.get("text")), _name(record, names)
+    if seconds is None or text is None or name is None:
+        return "malformed"
+    return Message(seconds, name, cut(text, report)) if text.strip() else MEDIA
 
 
 def _name(record: Mapping[str, Any], names: dict[str, str]) -> str | None:

@@ -160,9 +160,8 @@ def _add_line(side: _Side, body: str, where: str) -> None:
         if body.startswith(_OWN_PERSONA):
             statement = body.removeprefix(_OWN_PERSONA).strip()
             if not statement:
-                raise ValueError(
-                    f"{where}: expected '{_OWN_PERSONA} statement', got a persona line without text"
-                )
+                wanted = f"'{_OWN_PERSONA} statement'"
+                raise ValueError(f"{where}: expected {wanted}, got a persona line without text")
             side.statements.append(statement)
         return
     columns = body.split("\t")

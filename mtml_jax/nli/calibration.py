@@ -170,14 +170,9 @@ def natural_bias(own_scores: np.ndarray, other_scores: np.ndarray) -> np.ndarray
       float64 [3].
     """
     scores = np.concatenate([own_scores, other_scores])
-    weights = np.repeat(
-        [0.5 / len(own_scores), 0.5 / len(other_scores)], [len(own_scores), len(other_scores)]
-    )
-    return fit_bias(
-        np.tile(scores, (3, 1)),
-        np.repeat(np.arange(3), len(scores)),
-        np.outer(NATURAL, weights).ravel(),
-    )
+    counts = np.array([len(own_scores), len(other_scores)])
+    weights = np.outer(NATURAL, np.repeat(0.5 / counts, counts)).ravel()
+    return fit_bias(np.tile(scores, (3, 1)), np.repeat(np.arange(3), len(scores)), weights)
 
 
 def draw_replies(personas: Sequence[Persona], count: int, rng: np.random.Generator):

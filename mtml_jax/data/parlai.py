@@ -76,18 +76,17 @@ def read_parlai(
     report.found = len(sides)
     whole = []
     for side in sides:
-        error = side.error
-        if error is None and not side.turns:
-            error = ValueError(
+        if side.error is None and not side.turns:
+            side.error = ValueError(
                 f"{side.where}: expected at least one line 'N context<TAB>response' in a "
                 "dialogue, got a dialogue without a turn"
             )
-        if error is None:
+        if side.error is None:
             whole.append(side)
         elif skip_bad:
-            report.skip_malformed(error)
+            report.skip_malformed(side.error)
         else:
-            raise error
+            raise side.error
     report.read = len(whole)
     conversations = _conversation_ids([utterances(side.turns) for side in whole])
     return [

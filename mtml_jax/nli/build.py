@@ -93,8 +93,8 @@ def build_scorer(
         score, labelled["valid"], personas["valid"], replies=replies, seed=seed
     )
     calibration |= {"corpus": corpus, "seed": seed}
-    settings = {"epochs": epochs, "unrelated": unrelated, "batch": batch, "rate": rate}
-    settings |= {"seed": seed, "corpus": corpus}
+    training = {"epochs": epochs, "unrelated": unrelated, "batch": batch, "rate": rate}
+    settings = {**training, "seed": seed, "corpus": corpus}
     report = {"training_seconds": seconds, **measured, "settings": settings}
     write_classifier(folder, model, base, {CALIBRATION: calibration, "report.json": report})
     return calibration, report

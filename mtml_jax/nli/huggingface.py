@@ -177,7 +177,8 @@ def padded_width(length: int, config: BertConfig) -> int:
 
 def pad(tokens: Sequence[tuple[list, list]], count: int, width: int) -> Rows:
     """Pads tokenised pairs to [count, width]; rows beyond them are empty."""
-    rows = Rows(*np.zeros((2, count, width), np.int32), np.zeros((count, width), bool))
+    size = (count, width)
+    rows = Rows(np.zeros(size, np.int32), np.zeros(size, np.int32), np.zeros(size, bool))
     for n, (ids, types) in enumerate(tokens):
         rows.ids[n, : len(ids)] = ids
         rows.types[n, : len(ids)] = types

@@ -62,14 +62,8 @@ def draw_items(
 ) -> list[Item]:
     """Draws turns that all evaluations share, spread over the personas as evenly as possible.
 
-    Args:
-      workdirs: folders of runs that `experiments.evaluate` has tested.
-      split: split whose generations are read.
-      shots: numbers k of dialogues that the models were adapted to.
-      epoch: epoch of the adaptation that replied.
-      also: further systems, from `ALSO`.
-      count: number of turns.
-      seed: random seed of the draw; a smaller count draws the beginning of a larger one.
+    `experiments.evaluate` has tested the runs in `workdirs`; for the other settings see the flags
+    of `experiments.ratings`. With one seed, a smaller count draws the beginning of a larger one.
 
     Returns:
       Items, one persona after the other in turn, so that any beginning is balanced too.

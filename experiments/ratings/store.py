@@ -29,9 +29,7 @@ class Task(NamedTuple):
 
     Attributes:
       reply: id of the reply.
-      place: counts from 0.
-      count: number of places.
-      rated: number of places that this rater has answered.
+      place: counts from 0, of `count`, of which the rater has answered `rated`.
       statements, utterances, context: of the item.
       text: the reply.
       scores: the rater's last answer; None before the first.
@@ -86,12 +84,9 @@ class RatingStore:
     def create(
         cls, path: str | pathlib.Path, items: Sequence[Item], settings: dict[str, Any]
     ) -> "RatingStore":
-        """Writes the items into a new file, all or nothing.
+        """Writes items, with replies of the same systems, into a new file, all or nothing.
 
-        Args:
-          path: the new file.
-          items: all with replies of the same systems.
-          settings: how they were drawn; "seed" also seeds the raters' orders.
+        `settings` say how the items were drawn; "seed" also seeds the raters' orders.
 
         Raises:
           ValueError: there are no items, or the file exists.

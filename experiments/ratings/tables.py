@@ -46,12 +46,7 @@ def alpha(counts: Sequence[Sequence[int]]) -> float:
 
 
 def summarise(store: RatingStore, *, seed: int = 0, resamples: int = 1000) -> dict[str, Any]:
-    """Computes everything that the tables show.
-
-    Args:
-      store: the ratings.
-      seed: random seed of the bootstrap intervals.
-      resamples: number of bootstrap samples.
+    """Computes everything that the tables show, with `resamples` bootstrap samples.
 
     Returns:
       tables: for every number of shots, the rows of the systems, with ratings, and for

@@ -55,12 +55,8 @@ def stack_episodes(
 ) -> Episode:
     """Packs triples of `sample_episodes` into an Episode with a leading persona axis.
 
-    Args:
-      triples: (persona, support dialogue, query dialogue).
-      shape: slots of a tile.
-      tiles: number of tiles; see `pack`.
-      tasks: the tasks whose targets are packed, of support and of query.
-      distinct_start: whether the persona task has a start token of its own.
+    `tasks` are those whose targets are packed, of support and of query; for the other arguments
+    see `pack`.
     """
     packed = [
         [

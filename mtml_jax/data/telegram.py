@@ -19,12 +19,8 @@ _NOT_WRITTEN = {"forwarded_from": "forwarded", "via_bot": "written by a bot"}
 def read_telegram(path: str | os.PathLike, report: ReadReport) -> list[tuple[str, list[Message]]]:
     """Reads the chats of an export, which holds one chat or all of them.
 
-    Service messages, media without text, forwarded and malformed messages are skipped and
-    counted.
-
-    Args:
-      path: the file, UTF-8.
-      report: counts messages found and skipped.
+    The report counts messages found, and those skipped: service messages, media without text,
+    forwarded and malformed messages.
 
     Returns:
       (name of the chat, its messages) for each chat that has messages, in file order.

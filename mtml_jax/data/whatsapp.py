@@ -46,16 +46,9 @@ def read_whatsapp(path: str | os.PathLike, report: ReadReport) -> list[Message]:
     """Reads the messages of a chat exported from Android or iOS, in many languages.
 
     A line that does not begin a message continues the previous one. Text that WhatsApp
-    wrote itself is skipped and counted: lines without a name, omitted media, calls, deleted
-    messages. The order of day, month and year is inferred from all dates of the file: in
-    the right order they are valid and do not decrease.
-
-    Args:
-      path: the file, UTF-8.
-      report: counts messages found and skipped.
-
-    Returns:
-      The messages, in file order.
+    wrote itself is skipped and counted in the report: lines without a name, omitted media,
+    calls, deleted messages. The order of day, month and year is inferred from all dates of the file: in
+    the right order they are valid and do not decrease. The messages are in file order.
 
     Raises:
       ValueError: the file is not UTF-8, or no line begins a message.

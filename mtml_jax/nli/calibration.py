@@ -108,14 +108,9 @@ def calibrate(
 
 
 def labels_of(scores: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
-    """Returns the signs of the most likely classes.
+    """Returns the signs of the most likely classes: +1 entailment, 0 neutral, -1 contradiction.
 
-    Args:
-      scores: float [N, 3] log-probabilities.
-      bias: float [3] to add, or None.
-
-    Returns:
-      int8 [N]: +1 entailment, 0 neutral, -1 contradiction.
+    Scores are float [N, 3] log-probabilities, the bias is float [3], and signs are int8 [N].
     """
     shifted = scores if bias is None else scores + np.asarray(bias)[None]
     return SIGNS[np.argmax(shifted, axis=-1)]
@@ -178,10 +173,7 @@ def natural_bias(own_scores: np.ndarray, other_scores: np.ndarray) -> np.ndarray
 def draw_replies(personas: Sequence[Persona], count: int, rng: np.random.Generator):
     """Draws replies, and pairs each with the statements of its own and of another dialogue.
 
-    Args:
-      personas: two or more, with statements.
-      count: number of replies, or all if the personas have fewer.
-      rng: random generator.
+    Of two or more personas with statements, `count` replies are drawn, or all if they have fewer.
 
     Returns:
       (own, other): for each reply, the list of its pairs with statements of its own dialogue,

@@ -147,9 +147,9 @@ def chat_tab(runs: pathlib.Path, page: gr.Blocks) -> None:
         wrong = functools.partial(app_html.message, wrong=True)
         try:
             if not visit.dialogues:
-                raise ValueError("expected dialogues, got none any more; read them again")
+                raise ValueError("expected dialogues to adapt to, got none; read them again")
             if run not in find_runs(runs):
-                raise ValueError("expected a run of the list, got none; choose one")
+                raise ValueError("expected a model of the list, got none; choose one")
             if epochs is None or not 1 <= epochs <= _EPOCHS:
                 raise ValueError(f"expected 1 to {_EPOCHS} epochs, got {epochs}")
             progress(0, desc="reading the model")

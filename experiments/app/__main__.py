@@ -25,6 +25,11 @@ _POLICY = (
     "connect-src 'self' blob: data:; object-src 'none'; base-uri 'self'; form-action 'self'; "
     "frame-ancestors 'none'"
 )
+_HEADERS = (
+    (b"content-security-policy", _POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+)
 
 
 def define_flags() -> None:
@@ -80,10 +85,8 @@ def serve(host: str, port: int, runs: str, ratings: str, results: bool) -> None:
 
 def prepare_environment(uploads: str) -> None:
     """Turns telemetry off and sets the folder of uploads, before the first import of Gradio."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    os.environ["GRADIO_TEMP_DIR"] = uploads
+    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": uploads}
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
 def make_app(runs: pathlib.Path, ratings: pathlib.Path, *, host: str, results: bool = True):
@@ -141,25 +144,12 @@ def make_app(runs: pathlib.Path, ratings: pathlib.Path, *, host: str, results: b
             named = {"Content-Disposition": 'attachment; filename="ratings.csv"'}
             return fastapi.Response(text, media_type="text/csv; charset=utf-8", headers=named)
 
+    off = "run_history", "show_error", "ssr_mode", "pwa", "enable_monitoring", "mcp_server"
+    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}
     return gr.mount_gradio_app(
-        server,
-        page,
-        "/",
-        server_name=host,
-        footer_links=[],
-        run_history=False,
-        show_error=False,
-        max_file_size=UPLOAD,
-        ssr_mode=False,
-        pwa=False,
-        enable_monitoring=False,
-        mcp_server=False,
-        theme=gr.themes.Base(
-            primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["monospace"]
-        ),
-        css=CSS,
-        js=KEYS,
-    )
+        server, page, "/", server_name=host, footer_links=[], max_file_size=UPLOAD, css=CSS, js=KEYS,
+        theme=gr.themes.Base(primary_hue="blue", **fonts), **dict.fromkeys(off, False),
+    )  # fmt: skip
 
 
 class _Guard:
@@ -183,12 +173,7 @@ class _Guard:
 
         async def guarded(event):
             if event["type"] == "http.response.start":
-                event["headers"] = [
-                    *event.get("headers", []),
-                    (b"content-security-policy", _POLICY.encode()),
-                    (b"x-content-type-options", b"nosniff"),
-                    (b"referrer-policy", b"no-referrer"),
-                ]
+                event["headers"] = [*event.get("headers", []), *_HEADERS]
             await send(event)
 
         await self._inner(scope, receive, guarded)

@@ -83,10 +83,7 @@ def chat_tab(runs: pathlib.Path, page: gr.Blocks) -> None:
         checkpoint = gr.Radio(["best", "latest"], value="best", label="Checkpoint", scale=1)
     gr.HTML(app_html.PRIVACY)
     with gr.Row(elem_id="give"):
-        file = gr.File(
-            label="Dialogues, 20 MB at most",
-            elem_id="file", height=130,
-        )  # fmt: skip
+        file = gr.File(label="Dialogues, 20 MB at most", elem_id="file", height=130)
         with gr.Column():
             pasted = gr.Textbox(
                 label="or paste them", lines=3, max_lines=6, placeholder=_EXAMPLE, elem_id="pasted"
@@ -102,9 +99,7 @@ def chat_tab(runs: pathlib.Path, page: gr.Blocks) -> None:
     with gr.Column(visible=False) as chatting:
         shown = gr.HTML(elem_id="chats")
         with gr.Row(elem_classes="low"):
-            text = gr.Textbox(
-                label="Your message", elem_id="message", scale=4, max_length=_MESSAGE
-            )
+            text = gr.Textbox(label="Your message", elem_id="message", scale=4, max_length=_MESSAGE)
             send = gr.Button("Send", variant="primary", elem_id="send", scale=1)
         with gr.Row():
             over = gr.Button("Start the chat over", elem_id="over", size="md")
@@ -137,10 +132,10 @@ def chat_tab(runs: pathlib.Path, page: gr.Blocks) -> None:
 
     def take_text(key, pasted):
         if len(pasted) > _PASTED:
-            note = f"found {len(pasted):,} characters, want {_PASTED:,} at most; upload a file"
+            note = f"expected {_PASTED:,} characters at most, got {len(pasted):,}; upload a file"
             return key, app_html.message(note, wrong=True), gr.skip(), gr.skip()
         if not pasted.strip():
-            note = "found nothing to read, want dialogues to be pasted or uploaded first"
+            note = "expected dialogues to read, got none; paste or upload some first"
             return key, app_html.message(note, wrong=True), gr.skip(), gr.skip()
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", errors="replace") as copy:
             copy.write(pasted)
@@ -152,11 +147,11 @@ def chat_tab(runs: pathlib.Path, page: gr.Blocks) -> None:
         wrong = functools.partial(app_html.message, wrong=True)
         try:
             if not visit.dialogues:
-                raise ValueError("found no dialogues any more, want them to be read again")
+                raise ValueError("expected dialogues to adapt to, got none; read them again")
             if run not in find_runs(runs):
-                raise ValueError("found no model chosen, want one of the list")
+                raise ValueError("expected a model of the list, got none; choose one")
             if epochs is None or not 1 <= epochs <= _EPOCHS:
-                raise ValueError(f"got {epochs} for the epochs, want 1 to {_EPOCHS}")
+                raise ValueError(f"expected 1 to {_EPOCHS} epochs, got {epochs}")
             progress(0, desc="reading the model")
             model = _model(str(runs / run), checkpoint)
             mine, _ = choose_speaker(visit.dialogues, speaker)
@@ -182,7 +177,7 @@ def chat_tab(runs: pathlib.Path, page: gr.Blocks) -> None:
             return
         chat = visit.said  # starting over replaces it
         if len(chat[0]) >= 2 * _EXCHANGES:
-            note = f"found a chat of {_EXCHANGES} exchanges, want it to be started over"
+            note = f"expected fewer than {_EXCHANGES} exchanges, got {_EXCHANGES}; start the chat over"
             yield key, app_html.message(note, wrong=True) + _chats(visit), gr.skip()
             return
         if not text.strip():
@@ -222,7 +217,7 @@ def chat_tab(runs: pathlib.Path, page: gr.Blocks) -> None:
         found = find_runs(runs)
         if not found:
             note = (
-                f"{runs}: found no runs, want a folder with runs of python -m experiments.train; "
+                f"{runs}: expected a folder with runs of python -m experiments.train, got no runs; "
                 "name it with --runs"
             )
             return gr.update(choices=[], value=None), app_html.message(note, wrong=True)
@@ -234,32 +229,26 @@ def chat_tab(runs: pathlib.Path, page: gr.Blocks) -> None:
     taken = [key, status, learning, speaker]
     file.upload(take_file, [key, file], [*taken, file], **private)
     read.click(take_text, [key, pasted], taken, **private)
-    adapt.click(
-        learn,
-        [key, run, checkpoint, speaker, epochs, rate],
-        [key, learned, chatting, shown, belief],
-        show_progress_on=learned,
-        **busy,
-    )
-    gr.on(
-        [send.click, text.submit], reply, [key, text], [key, shown, text],
-        show_progress="hidden", **busy,
-    )  # fmt: skip
-    over.click(start_over, key, [key, shown, belief], show_progress="hidden", **private)
+    chosen = [key, run, checkpoint, speaker, epochs, rate]
+    results = [key, learned, chatting, shown, belief]
+    adapt.click(learn, chosen, results, show_progress_on=learned, **busy)
+    hidden = {"show_progress": "hidden"}
+    gr.on([send.click, text.submit], reply, [key, text], [key, shown, text], **hidden, **busy)
+    over.click(start_over, key, [key, shown, belief], **hidden, **private)
     ask.click(believe, key, [key, belief], **busy)
-    page.load(look, None, [run, status], show_progress="hidden", **private)
+    page.load(look, None, [run, status], **hidden, **private)
 
 
 def _rate(text: str) -> float | None:
     try:
         return float(text) if text.strip() else None
     except ValueError:
-        raise ValueError(f"got the inner rate {text[:40]!r}, want a number such as 0.1") from None
+        raise ValueError(f"expected an inner rate such as 0.1, got {text[:40]!r}") from None
 
 
 def _model(workdir: str, checkpoint: str) -> Trained:
     if checkpoint not in ("best", "latest"):
-        raise ValueError(f"got the checkpoint {checkpoint!r}, want best or latest")
+        raise ValueError(f"expected the checkpoint best or latest, got {checkpoint!r}")
     folder = pathlib.Path(workdir) / "checkpoints"
     changed = folder.stat().st_mtime_ns if folder.is_dir() else 0
     return _cached_model(workdir, checkpoint, changed)

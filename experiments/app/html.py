@@ -66,15 +66,12 @@ def said(utterances: Sequence[tuple[str, str]]) -> str:
         f'<span class="who">{"speaker" if who == "self" else "other"}</span> {escape(text)}</li>'
         for who, text in utterances
     ]
-    older, shown = bubbles[:-_SHOWN], bubbles[-_SHOWN:]
-    parts = []
-    if older:
-        parts.append(
-            f"<details><summary>{len(older)} earlier</summary>"
-            f'<ol class="said">{"".join(older)}</ol></details>'
-        )
-    parts.append(f'<ol class="said">{"".join(shown)}</ol>')
-    return "".join(parts)
+    older, shown = (
+        f'<ol class="said">{"".join(some)}</ol>' for some in (bubbles[:-_SHOWN], bubbles[-_SHOWN:])
+    )
+    if len(bubbles) <= _SHOWN:
+        return shown
+    return f"<details><summary>{len(bubbles) - _SHOWN} earlier</summary>{older}</details>{shown}"
 
 
 def chats(said_to: tuple[Sequence[str], Sequence[str]], speaker: str, *, waiting: bool) -> str:
@@ -88,9 +85,7 @@ def chats(said_to: tuple[Sequence[str], Sequence[str]], speaker: str, *, waiting
         ]
         if waiting and len(texts) % 2:
             bubbles.append('<li class="self">…</li>')
-        parts.append(
-            f'<div><h3>{escape(title)}</h3><ol class="said">{"".join(bubbles)}</ol></div>'
-        )
+        parts.append(f'<div><h3>{escape(title)}</h3><ol class="said">{"".join(bubbles)}</ol></div>')
     return f'<div class="chats" aria-live="polite">{"".join(parts)}</div>'
 
 
@@ -149,41 +144,43 @@ def criteria() -> str:
 
 def results(report: dict[str, Any]) -> str:
     """Shows the tables of `ratings.tables.summarise`."""
-    parts = []
-    for note in report["notes"]:
-        if note.startswith("GENERATED"):
-            parts.append(message(note, wrong=True))
-    head = "".join(f"<th>{name.capitalize()}</th>" for name in CRITERIA)
+    made_up = [note for note in report["notes"] if note.startswith("GENERATED")]
+    parts = [message(note, wrong=True) for note in made_up]
+    columns = [*(name.capitalize() for name in CRITERIA), "Ratings"]
     for number, table in enumerate(report["tables"]):
-        rows = "".join(
-            f"<tr><th>{escape(row['system'])}</th>"
-            + "".join(f"<td>{_cell(row['scores'][name])}</td>" for name in CRITERIA)
-            + f"<td>{row['ratings']:,}</td></tr>"
+        rows = [
+            (row["system"], *(_cell(row["scores"][name]) for name in CRITERIA), f"{row['ratings']:,}")
             for row in table["rows"]
-        )
-        parts.append(
-            f'<h3>{escape(table["title"])}</h3><div class="wide"><table class="numbers" '
-            f'id="table-{number}"><thead><tr><th></th>{head}<th>Ratings</th></tr></thead>'
-            f"<tbody>{rows}</tbody></table></div>"
-        )
-    agreement = "".join(
-        f"<tr><th>{name.capitalize()}</th><td>{_cell(found)}</td><td>{found['units']:,}</td></tr>"
+        ]
+        parts.append(_table(escape(table["title"]), f"table-{number}", columns, rows))
+    agreement = [
+        (name.capitalize(), _cell(found), f"{found['units']:,}")
         for name, found in report["alpha"].items()
-    )
-    parts.append(
-        '<h3>Agreement (Krippendorff\'s alpha)</h3><div class="wide"><table class="numbers" '
-        f'id="alpha"><thead><tr><th></th><th>Alpha</th><th>Replies</th></tr></thead>'
-        f"<tbody>{agreement}</tbody></table></div>"
-    )
+    ]
+    title = "Agreement (Krippendorff's alpha)"
+    parts.append(_table(title, "alpha", ["Alpha", "Replies"], agreement))
     raters = "".join(
         f"<li>{escape(r['name'])}: {r['ratings']:,} of {report['replies']:,}"
         f"{' <b>(generated)</b>' if r['generated'] else ''}</li>"
         for r in report["raters"]
     )
     parts.append(f"<h3>Raters</h3><ul>{raters or '<li>none yet</li>'}</ul>")
-    notes = [note for note in report["notes"] if not note.startswith("GENERATED")]
-    parts.append("".join(f'<p class="place">{escape(note)}</p>' for note in notes))
+    notes = [note for note in report["notes"] if note not in made_up]
+    parts += [f'<p class="place">{escape(note)}</p>' for note in notes]
     return f'<div class="results">{"".join(parts)}</div>'
+
+
+def _table(title, name, columns, rows):
+    """Formats a table of numbers; only the first cell of a row is not yet markup."""
+    head = "".join(f"<th>{column}</th>" for column in columns)
+    body = "".join(
+        f"<tr><th>{escape(first)}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        for first, *cells in rows
+    )
+    return (
+        f'<h3>{title}</h3><div class="wide"><table class="numbers" id="{name}"><thead><tr>'
+        f"<th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
 
 
 def _cell(score):

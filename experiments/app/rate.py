@@ -52,9 +52,7 @@ def rate_tab(path: pathlib.Path, page: gr.Blocks, kept: gr.BrowserState) -> None
         found = RatingStore(path).task(rater, place)
         scores = found.scores or (None,) * len(CRITERIA)
         if found.rated == found.count:
-            note = (
-                note or "All replies are rated. Thank you! You can still go back and change any."
-            )
+            note = note or "All replies are rated. Thank you! You can still go back and change any."
         return [
             {"rater": rater, "reply": found.reply, "place": found.place},
             app_html.message(note),

@@ -26,15 +26,10 @@ from experiments.chat.terminal import (
     terminal_width,
     typed_lines,
 )
+from mtml_jax.data.text import detokenize
 from mtml_jax.inference.adapt import load_adapted
 from mtml_jax.inference.delta import read_settings
-from mtml_jax.inference.responder import (
-    DECODERS,
-    Responder,
-    believed_persona,
-    detokenize,
-    persona_caveat,
-)
+from mtml_jax.inference.responder import DECODERS, Responder, believed_persona, persona_caveat
 from mtml_jax.runs.trained import Trained, load_trained
 from mtml_jax.types import Params
 
@@ -82,13 +77,9 @@ def main(argv) -> None:
 
 
 def chat(given, lines: Iterable[str], out: TextIO, *, echo: bool) -> None:
-    """Runs the command.
+    """Chats about the typed `lines`; `given` has the flags as attributes.
 
-    Args:
-      given: the flags as attributes.
-      lines: the lines that are typed.
-      out: receives everything that is shown.
-      echo: whether to repeat the input, which a terminal shows but a pipe does not.
+    `echo` repeats the input, which a terminal shows but a pipe does not.
     """
     if not given.workdir:
         raise ValueError("expected the folder of a training run, got no --workdir")
@@ -98,13 +89,8 @@ def chat(given, lines: Iterable[str], out: TextIO, *, echo: bool) -> None:
         adapted = load_adapted(given.adapted, model)
         provenance = read_settings(given.adapted).get("provenance")
         speaker = provenance.get("speaker") if isinstance(provenance, dict) else None
-    responder = Responder(
-        model,
-        given.decoder,
-        top_p=given.top_p,
-        temperature=given.temperature,
-        seed=given.seed,
-    )
+    sampling = {"top_p": given.top_p, "temperature": given.temperature, "seed": given.seed}
+    responder = Responder(model, given.decoder, **sampling)
     name = harmless(speaker)[:20].strip() if isinstance(speaker, str) else ""
     talk = Conversation(model, adapted, responder, name or "model", out)
     talk.begin()
@@ -116,15 +102,7 @@ def chat(given, lines: Iterable[str], out: TextIO, *, echo: bool) -> None:
 
 
 class Conversation:
-    """Holds a conversation and shows it.
-
-    Args:
-      model: the initial model.
-      adapted: adapted parameters, or None.
-      responder: decodes the replies.
-      name: name of the speaker that answers.
-      out: receives everything that is shown.
-    """
+    """Holds a conversation with the speaker `name`, and shows it on `out`."""
 
     def __init__(
         self, model: Trained, adapted: Params | None, responder: Responder, name: str, out: TextIO

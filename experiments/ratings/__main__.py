@@ -34,7 +34,7 @@ def define_flags() -> None:
 
 def main(argv) -> None:
     if len(argv) > 1:
-        sys.exit(f"error: got {argv[1]!r}, want flags only, such as --report")
+        sys.exit(f"error: expected flags only, such as --report, got {argv[1]!r}")
     try:
         ratings(flags.FLAGS.flag_values_dict())
     except (ValueError, OSError, ImportError) as error:
@@ -60,25 +60,10 @@ def ratings(given) -> None:
 
 def sample(given) -> RatingStore:
     """Draws the items and writes them to the file."""
-    shots = _shots(given["shots"])
-    settings = {
-        "from": given["from"] or [],
-        "split": given["split"],
-        "shots": shots,
-        "epoch": given["epoch"],
-        "also": given["also"],
-        "seed": given["seed"],
-        "sample": given["sample"],
-    }
-    items = draw_items(
-        settings["from"],
-        split=given["split"],
-        shots=shots,
-        epoch=given["epoch"],
-        also=given["also"],
-        count=given["sample"],
-        seed=given["seed"],
-    )
+    given = {**given, "from": given["from"] or [], "shots": _shots(given["shots"])}
+    kept = {name: given[name] for name in ("split", "shots", "epoch", "also", "seed")}
+    items = draw_items(given["from"], count=given["sample"], **kept)
+    settings = {"from": given["from"], **kept, "sample": given["sample"]}
     store = RatingStore.create(given["output"], items, settings)
     personas = len({item.persona for item in items})
     print(

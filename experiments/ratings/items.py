@@ -62,14 +62,8 @@ def draw_items(
 ) -> list[Item]:
     """Draws turns that all evaluations share, spread over the personas as evenly as possible.
 
-    Args:
-      workdirs: folders of runs that `experiments.evaluate` has tested.
-      split: split whose generations are read.
-      shots: numbers k of dialogues that the models were adapted to.
-      epoch: epoch of the adaptation that replied.
-      also: further systems, from `ALSO`.
-      count: number of turns.
-      seed: random seed of the draw; a smaller count draws the beginning of a larger one.
+    `experiments.evaluate` has tested the runs in `workdirs`; for the other settings see the flags
+    of `experiments.ratings`. With one seed, a smaller count draws the beginning of a larger one.
 
     Returns:
       Items, one persona after the other in turn, so that any beginning is balanced too.
@@ -79,13 +73,14 @@ def draw_items(
       ValueError: generations cannot be read, lack a system or share too few turns.
     """
     if not workdirs:
-        raise ValueError("got no --from, want folders of evaluated runs, joined by commas")
+        raise ValueError("expected --from=RUN,RUN, folders of evaluated runs, got no --from")
     if len(set(workdirs)) < len(workdirs):
-        raise ValueError(f"got a folder twice in --from={','.join(workdirs)}, want each once")
+        raise ValueError(f"expected each folder once, got one twice in --from={','.join(workdirs)}")
     if count < 1:
-        raise ValueError(f"got --sample={count}, want 1 or more")
+        raise ValueError(f"expected --sample of 1 or more, got --sample={count}")
     if unknown := set(also) - set(ALSO):
-        raise ValueError(f"got --also={','.join(sorted(unknown))}, want any of {', '.join(ALSO)}")
+        got = ",".join(sorted(unknown))
+        raise ValueError(f"expected any of {', '.join(ALSO)} as --also, got --also={got}")
     names = _run_names(workdirs)
     runs = {name: _read(_path(w, split)) for name, w in zip(names, workdirs)}
     systems = _systems(names, shots, epoch, also)
@@ -94,12 +89,12 @@ def draw_items(
     shared = set.intersection(*(set(lines) for lines in runs.values()))
     if not shared:
         raise ValueError(
-            f"{', '.join(workdirs)}: found no turn that all have, want evaluations of one split "
-            "of the same data"
+            f"{', '.join(workdirs)}: expected evaluations of one split of the same data, got no turn "
+            "that all have"
         )
     if len(shared) < count:
         raise ValueError(
-            f"found {len(shared)} turns that all have, want {count}; lower --sample to "
+            f"expected {count} turns that all have, got {len(shared)}; lower --sample to "
             f"{len(shared)} or less"
         )
     items = []
@@ -109,17 +104,9 @@ def draw_items(
             system: line["gold"] if run is None else runs[run][key]["replies"][wanted]
             for system, (run, wanted) in systems.items()
         }
-        items.append(
-            Item(
-                line["persona"],
-                tuple(line["statements"]),
-                line["conversation"],
-                line["turn"],
-                tuple((who, text) for who, text in line.get("utterances", [])),
-                line["context"],
-                replies,
-            )
-        )
+        said = tuple((who, text) for who, text in line["utterances"])
+        place = line["conversation"], line["turn"], said, line["context"]
+        items.append(Item(line["persona"], tuple(line["statements"]), *place, replies))
     return items
 
 
@@ -161,8 +148,8 @@ def _path(workdir, split):
         if (path := folder / f"{split}.generations.jsonl").is_file():
             return path
     raise FileNotFoundError(
-        f"{workdir}: found no eval/{split}.generations.jsonl, want a run that "
-        f"python -m experiments.evaluate --workdir={workdir} --split={split} has tested"
+        f"{workdir}: expected eval/{split}.generations.jsonl, got none; run "
+        f"python -m experiments.evaluate --workdir={workdir} --split={split}"
     )
 
 
@@ -185,11 +172,11 @@ def _read(path) -> dict[tuple, dict[str, Any]]:
             }
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(
-                f"{path}:{number}: found {text[:40]!r}, want a line of experiments.evaluate"
+                f"{path}:{number}: expected a line of experiments.evaluate, got {text[:40]!r}"
             ) from None
         lines[line["persona"], line["conversation"], line["turn"], line["gold"]] = line
     if not lines:
-        raise ValueError(f"{path}: found no replies, want an evaluation of one dialogue or more")
+        raise ValueError(f"{path}: expected replies, got none; evaluate one dialogue or more")
     return lines
 
 
@@ -199,8 +186,8 @@ def _check_systems(workdir, lines, wanted):
         if key not in present:
             some = sorted(name for name in present if name.startswith(key.split(",")[0]))
             raise ValueError(
-                f"{workdir}: found no replies of {key!r}, want other --shots, --epoch or --also: "
-                f"it has {'; '.join(some) or 'none of that kind'}"
+                f"{workdir}: expected replies of {key!r}, got {'; '.join(some) or 'none of that kind'}"
+                "; change --shots, --epoch or --also"
             )
 
 
@@ -219,10 +206,9 @@ def _run_names(workdirs):
                     pass
                 break
         names.append(name)
-    twice = {name for name in names if names.count(name) > 1}
-    names = [
-        f"{name} ({pathlib.Path(w).resolve().name})" if name in twice else name
-        for name, w in zip(names, workdirs)
-    ]
-    twice = {name for name in names if names.count(name) > 1}
-    return [f"{name} {w}" if name in twice else name for name, w in zip(names, workdirs)]
+    for suffixes in ([f"({pathlib.Path(w).resolve().name})" for w in workdirs], workdirs):
+        names = [
+            f"{name} {suffix}" if names.count(name) > 1 else name
+            for name, suffix in zip(names, suffixes)
+        ]
+    return names

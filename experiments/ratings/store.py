@@ -29,9 +29,7 @@ class Task(NamedTuple):
 
     Attributes:
       reply: id of the reply.
-      place: counts from 0.
-      count: number of places.
-      rated: number of places that this rater has answered.
+      place: counts from 0, of `count`, of which the rater has answered `rated`.
       statements, utterances, context: of the item.
       text: the reply.
       scores: the rater's last answer; None before the first.
@@ -86,12 +84,9 @@ class RatingStore:
     def create(
         cls, path: str | pathlib.Path, items: Sequence[Item], settings: dict[str, Any]
     ) -> "RatingStore":
-        """Writes the items into a new file, all or nothing.
+        """Writes items, with replies of the same systems, into a new file, all or nothing.
 
-        Args:
-          path: the new file.
-          items: all with replies of the same systems.
-          settings: how they were drawn; "seed" also seeds the raters' orders.
+        `settings` say how the items were drawn; "seed" also seeds the raters' orders.
 
         Raises:
           ValueError: there are no items, or the file exists.
@@ -113,14 +108,8 @@ class RatingStore:
             for name, value in settings.items():
                 db.execute("INSERT INTO settings VALUES (?, ?)", (name, json.dumps(value)))
             for item in items:
-                row = (
-                    item.persona,
-                    json.dumps(item.statements),
-                    item.conversation,
-                    item.turn,
-                    json.dumps(item.utterances),
-                    item.context,
-                )
+                statements, said = json.dumps(item.statements), json.dumps(item.utterances)
+                row = (item.persona, statements, item.conversation, item.turn, said, item.context)
                 number = db.execute("INSERT INTO item VALUES (NULL, ?, ?, ?, ?, ?, ?)", row)
                 for system, text in item.replies.items():
                     row = (number.lastrowid, system.name, system.shots, text)
@@ -155,15 +144,14 @@ class RatingStore:
                 db.execute("INSERT INTO rater VALUES (NULL, ?, ?, ?)", (name, *row, _now()))
         if bool(row[0]) != generated:
             kinds = "a program" if row[0] else "a person"
-            raise ValueError(f"found {name!r} to be the name of {kinds}, want another name")
+            raise ValueError(f"expected a new name, got {name!r}, the name of {kinds}")
         return name
 
     def raters(self) -> dict[str, bool]:
         """Returns name -> whether a program answers, in order of arrival."""
         with self._connection() as db:
-            return {
-                n: bool(g) for n, g in db.execute("SELECT name, generated FROM rater ORDER BY id")
-            }
+            found = db.execute("SELECT name, generated FROM rater ORDER BY id")
+            return {name: bool(generated) for name, generated in found}
 
     def order(self, rater: str) -> list[int]:
         """Returns the replies in the order in which a rater sees them, the same every time.
@@ -198,17 +186,10 @@ class RatingStore:
                 "ON item.id = reply.item WHERE reply.id = ?",
                 (reply,),
             ).fetchone()
-        return Task(
-            reply,
-            order.index(reply),
-            len(order),
-            len(answers),
-            tuple(json.loads(statements)),
-            tuple((who, said) for who, said in json.loads(utterances)),
-            context,
-            text,
-            answers.get(reply),
-        )
+        said = tuple((who, words) for who, words in json.loads(utterances))
+        shown = tuple(json.loads(statements)), said, context, text
+        progress = order.index(reply), len(order), len(answers)
+        return Task(reply, *progress, *shown, answers.get(reply))
 
     def answer(self, rater: str, reply: int, scores: Scores) -> None:
         """Adds an answer, which is on the disk when this returns.

@@ -1,5 +1,6 @@
 """Compute tables 4 and 5 of the paper from human ratings: means, intervals, agreement."""
 
+import collections
 import csv
 import io
 import math
@@ -45,12 +46,7 @@ def alpha(counts: Sequence[Sequence[int]]) -> float:
 
 
 def summarise(store: RatingStore, *, seed: int = 0, resamples: int = 1000) -> dict[str, Any]:
-    """Computes everything that the tables show.
-
-    Args:
-      store: the ratings.
-      seed: random seed of the bootstrap intervals.
-      resamples: number of bootstrap samples.
+    """Computes everything that the tables show, with `resamples` bootstrap samples.
 
     Returns:
       tables: for every number of shots, the rows of the systems, with ratings, and for
@@ -84,35 +80,24 @@ def summarise(store: RatingStore, *, seed: int = 0, resamples: int = 1000) -> di
         groups = (len(personas), len(raters)) if len(raters) > 1 else len(personas)
         return _interval(of, groups, len(personas), seed, resamples)
 
+    def result(system):
+        scores = {name: mean(system, n) for n, name in enumerate(CRITERIA)}
+        ratings = int(counts[system, 0].sum())
+        return {"system": systems[system][0], "ratings": ratings, "scores": scores}
+
     tables = []
     for shots in sorted({k for _, k in systems} - {0}, reverse=True) or [0]:
-        tables.append(
-            {
-                "title": f"{_TABLES.get(shots, 'Human evaluation')} ({shots}-shot)",
-                "shots": shots,
-                "rows": [
-                    {
-                        "system": name,
-                        "ratings": int(counts[s, 0].sum()),
-                        "scores": {c: mean(s, n) for n, c in enumerate(CRITERIA)},
-                    }
-                    for s, (name, k) in enumerate(systems)
-                    if k in (shots, 0)
-                ],
-            }
-        )
+        title = f"{_TABLES.get(shots, 'Human evaluation')} ({shots}-shot)"
+        results = [result(s) for s, (_, k) in enumerate(systems) if k in (shots, 0)]
+        tables.append({"title": title, "shots": shots, "rows": results})
+    rated = collections.Counter(row["rater"] for row in rows)
     return {
         "tables": tables,
         "alpha": {
             name: _agreement(rows, n, personas, seed, resamples) for n, name in enumerate(CRITERIA)
         },
         "raters": [
-            {
-                "name": name,
-                "generated": generated[name],
-                "ratings": sum(row["rater"] == name for row in rows),
-            }
-            for name in raters
+            {"name": name, "generated": generated[name], "ratings": rated[name]} for name in raters
         ],
         "replies": store.count(),
         "personas": len(personas),

@@ -40,9 +40,7 @@ def adjusted_rand_index(first: Sequence[Hashable], second: Sequence[Hashable]) -
     (together - expected) / ((pairs of one + pairs of the other) / 2 - expected), where
     `together` counts the pairs of items that are together in both (Hubert and Arabie 1985).
 
-    Args:
-      first: the label of every item.
-      second: labels of the same items in the same order.
+    `first` and `second` are the labels of the same items in the same order.
 
     Raises:
       ValueError: the lengths differ or are less than two.

@@ -41,17 +41,10 @@ def demo_corpus(split: str, seed: int = 0) -> list[Dialogue]:
 
 
 def demo_facts(split: str, seed: int = 0) -> dict[str, dict[str, str]]:
-    """Returns the facts of every speaker of one split.
-
-    Args:
-      split: "train", "valid" or "test".
-      seed: the seed of `demo_corpus`.
+    """Returns the facts of every speaker of a split; arguments and errors as for `demo_corpus`.
 
     Returns:
       Speaker id -> slot ("work", "pet", "food", "place", "hobby", "family") -> key word.
-
-    Raises:
-      ValueError: the split is unknown.
     """
     _check_split(split)
     return {speaker.name: dict(speaker.facts) for speaker in speakers(seed)[split]}

@@ -98,10 +98,9 @@ def encode_dialogue(
         both = dataclasses.replace(encoding, persona_context="both")
         replies, counts = encode_dialogue(dialogue, both)
         personas, _ = encode_dialogue(own_side(dialogue), both)
-        return (
-            *(dataclasses.replace(e, persona=()) for e in replies),
-            *(dataclasses.replace(e, response=()) for e in personas),
-        ), counts
+        examples = [dataclasses.replace(example, persona=()) for example in replies]
+        examples += [dataclasses.replace(example, response=()) for example in personas]
+        return tuple(examples), counts
     vocabulary, shape = encoding.vocabulary, encoding.shape
     statements = vocabulary.encode(persona_text(dialogue.statements))
     persona = statements + [END] if statements else []
@@ -119,13 +118,8 @@ def encode_dialogue(
         counts["contexts"] += len(context) < len(prefix) + len(utterances)
         counts["responses"] += len(response) + 1 > shape.response
         counts["personas"] += len(persona) > shape.persona
-        examples.append(
-            Example(
-                tuple(context),
-                tuple(response[: shape.response - 1] + [END]),
-                tuple(persona[: shape.persona]),
-            )
-        )
+        target = tuple(response[: shape.response - 1] + [END])
+        examples.append(Example(tuple(context), target, tuple(persona[: shape.persona])))
         history += response
     return tuple(examples), counts
 

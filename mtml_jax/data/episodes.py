@@ -55,12 +55,8 @@ def stack_episodes(
 ) -> Episode:
     """Packs triples of `sample_episodes` into an Episode with a leading persona axis.
 
-    Args:
-      triples: (persona, support dialogue, query dialogue).
-      shape: slots of a tile.
-      tiles: number of tiles; see `pack`.
-      tasks: the tasks whose targets are packed, of support and of query.
-      distinct_start: whether the persona task has a start token of its own.
+    `tasks` are those whose targets are packed, of support and of query; for the other arguments
+    see `pack`.
     """
     packed = [
         [
@@ -74,12 +70,7 @@ def stack_episodes(
 
 
 def training_batch(
-    data: Prepared,
-    config: TrainConfig,
-    step: int,
-    share: slice = slice(None),
-    *,
-    devices: int = 1,
+    data: Prepared, config: TrainConfig, step: int, share: slice = slice(None), *, devices: int = 1
 ) -> Episode:
     """Returns the episodes of outer step `step`, counted from 0: a function of (seed, step).
 
@@ -90,12 +81,7 @@ def training_batch(
 
 
 def training_names(
-    data: Prepared,
-    config: TrainConfig,
-    step: int,
-    share: slice = slice(None),
-    *,
-    devices: int = 1,
+    data: Prepared, config: TrainConfig, step: int, share: slice = slice(None), *, devices: int = 1
 ) -> list[str]:
     """Returns the names of the personas of `training_batch`, in its order."""
     return _named_batch(data, config, step, share, devices)[0]

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtml_jax.data.jsonl import SCHEMA, read_jsonl
-from mtml_jax.data.messages import Message
-from mtml_jax.data.reading import ReadReport, excerpt
+from mtml_jax.data.reading import Message, ReadReport, excerpt
 from mtml_jax.data.records import Dialogue, both_sides
 from mtml_jax.data.telegram import read_telegram
 from mtml_jax.data.text import tokenize
@@ -96,8 +95,7 @@ def choose_speaker(
             "expected a speaker's name in every utterance, got dialogues without speakers; use "
             f"the layout {SCHEMA}"
         )
-    names = ", ".join(f"{excerpt(name)} ({n:,})" for name, n in counts.most_common(10))
-    names += f" and {len(counts) - 10:,} more" if len(counts) > 10 else ""
+    names = _joined([f"{excerpt(name)} ({n:,})" for name, n in counts.most_common()])
     if speaker is None:
         (chosen, most), *rest = counts.most_common(2)
         if rest and rest[0][1] == most:
@@ -168,7 +166,8 @@ def _dialogues(chats, report, pause, max_turns):
                 report.skipped["not answered before a long pause"] += count
                 continue
             report.read += count
-            conversation = f"{prefix}{_date(seconds)} {len(dated) + 1}"
+            date = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+            conversation = f"{prefix}{date:%Y-%m-%d %H:%M} {len(dated) + 1}"
             dated.append((seconds, both_sides(conversation, said, lambda name: (name, ()))))
     if not dated:
         raise ValueError(
@@ -205,17 +204,16 @@ def _pieces(messages, report, pause, max_turns):
             yield utterances[begin:end]
 
 
-def _date(seconds: float) -> str:
-    return f"{datetime.datetime.fromtimestamp(seconds, datetime.UTC):%Y-%m-%d %H:%M}"
-
-
 def _not_two(path, names):
     if not names:
         return ValueError(f"{path}: expected a chat of two people, got no message that one wrote")
-    shown = ", ".join(excerpt(name) for name in names[:10])
-    shown += f" and {len(names) - 10:,} more" if len(names) > 10 else ""
+    shown = _joined([excerpt(name) for name in names])
     plural = "s" if len(names) > 1 else ""
     return ValueError(
         f"{path}: expected two speakers in a chat, got {len(names):,} speaker{plural} ({shown}); "
         "export a chat of two people, as group chats cannot be read"
     )
+
+
+def _joined(names: list[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10:,} more" if len(names) > 10 else "")

@@ -16,19 +16,14 @@ SCHEMA = (
     '"statements": {ID: [TEXT, ...]}}'
 )
 _MAX_INTEGER = 2**63 - 1
+# A persona's statements are repeated in each of its conversations.
+_tokenized_statement = functools.lru_cache(maxsize=65536)(tokenize)
 
 
 def read_jsonl(
     path: str | os.PathLike, *, skip_bad: bool = False
 ) -> tuple[list[Dialogue], ReadReport]:
-    """Reads a whole file, as `iterate_jsonl` does.
-
-    Returns:
-      (dialogues, report).
-
-    Raises:
-      ValueError: as `iterate_jsonl`.
-    """
+    """Reads a whole file, as `iterate_jsonl` does, and returns (dialogues, report)."""
     report = ReadReport(str(path), "conversations")
     return list(iterate_jsonl(path, report, skip_bad=skip_bad)), report
 
@@ -76,7 +71,8 @@ def iterate_jsonl(
                 try:
                     record = _parsed(text)
                     own = _layout(record, layout)
-                    conversation = _identity(record, "id" if own is _synthetic else "conversation")
+                    key = "id" if own is _synthetic else "conversation"
+                    conversation = _name(record.get(key), f"{key!r}")
                     if conversation in line_of:
                         raise _wrong(
                             "a new id for every conversation",
@@ -164,11 +160,9 @@ def _general(record: Mapping[str, Any], conversation: str):
         if not isinstance(by_speaker, dict):
             raise _wrong("an object {speaker: [text, ...]}", f"{_kind(by_speaker)} as 'statements'")
         for speaker, texts in by_speaker.items():
-            if not isinstance(texts, list):
-                raise _wrong(
-                    "a list of texts", f"{_kind(texts)} as the statements of {excerpt(speaker)}"
-                )
             what = f"the statements of {excerpt(speaker)}"
+            if not isinstance(texts, list):
+                raise _wrong("a list of texts", f"{_kind(texts)} as {what}")
             statements[_name(speaker, "a speaker in 'statements'")] = _statements(texts, what)
         strangers = sorted(statements.keys() - {speaker for speaker, _ in said})
         if strangers and said:
@@ -201,9 +195,7 @@ def _said(utterances: list, key: str, speaker_of: Callable[[Any, str], str]):
     for number, utterance in enumerate(utterances, start=1):
         place = f"{key}[{number - 1}]"
         if not isinstance(utterance, dict):
-            raise _wrong(
-                'an object {"speaker": ID, "text": TEXT}', f"{_kind(utterance)} as {place}"
-            )
+            raise _wrong('an object {"speaker": ID, "text": TEXT}', f"{_kind(utterance)} as {place}")
         speaker = speaker_of(utterance.get("speaker"), f"the speaker of {place}")
         text = _text(utterance.get("text"), f"the text of {place}")
         if "[" in text:
@@ -219,15 +211,9 @@ def _said(utterances: list, key: str, speaker_of: Callable[[Any, str], str]):
     speakers = list(dict.fromkeys(speaker for speaker, _ in said))
     if said and len(speakers) != 2:
         names = ", ".join(excerpt(speaker) for speaker in speakers[:4])
-        raise _wrong(
-            "two speakers in a conversation",
-            f"{len(speakers)} speaker{'s' * (len(speakers) > 1)} ({names})",
-        )
+        count = f"{len(speakers)} speaker{'s' * (len(speakers) > 1)}"
+        raise _wrong("two speakers in a conversation", f"{count} ({names})")
     return said, +remarks
-
-
-def _identity(record: Mapping[str, Any], key: str) -> str:
-    return _name(record.get(key), f"{key!r}")
 
 
 def _one_or_two(value: Any, what: str) -> str:
@@ -266,12 +252,6 @@ def _statements(texts: Iterable[Any], what: str) -> tuple[str, ...]:
     return statements
 
 
-@functools.lru_cache(maxsize=65536)
-def _tokenized_statement(text: str) -> str:
-    # A persona's statements are repeated in each of its conversations.
-    return tokenize(text)
-
-
 def _list(record: Mapping[str, Any], key: str) -> list:
     if not isinstance(record.get(key), list):
         raise _wrong("a list", f"{_shown(record.get(key))} as {key!r}")
@@ -288,13 +268,7 @@ def _shown(value: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    for kind, name in (
-        (bool, "true or false"),
-        ((int, float), "the number"),
-        (str, "a text"),
-        (list, "a list"),
-        (dict, "an object"),
-    ):
-        if isinstance(value, kind):
-            return name
-    return "nothing"
+    if isinstance(value, bool):
+        return "true or false"
+    names = {int: "the number", float: "the number", str: "a text", list: "a list"}
+    return "an object" if isinstance(value, dict) else names.get(type(value), "nothing")

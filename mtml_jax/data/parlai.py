@@ -64,45 +64,33 @@ def read_parlai(
             if not line.removeprefix(_MARK).strip():
                 continue
             where = f"{path}:{line_number}"
-            begins = _begins(line)
-            if begins or not sides:
-                if not skip_bad:
-                    _require_turns(sides[-1:])
+            if _begins(line) or not sides:
                 sides.append(_Side(where))
-                report.found += 1
-            side = sides[-1]
-            if side.error is not None:
-                continue
-            try:
-                _add_numbered(side, line, where)
-            except ValueError as error:
-                if not skip_bad:
-                    raise
-                side.error = error
+            if sides[-1].error is None:
+                try:
+                    _add_numbered(sides[-1], line, where)
+                except ValueError as error:
+                    sides[-1].error = error
     if not sides:
         raise ValueError(f"{path}:1: expected dialogues of lines 'N text', got an empty file")
-
+    report.found = len(sides)
     whole = []
     for side in sides:
-        try:
-            if side.error is not None:
-                raise side.error
-            _require_turns([side])
-        except ValueError as error:
-            if not skip_bad:
-                raise
-            report.skip_malformed(error)
-        else:
+        if side.error is None and not side.turns:
+            side.error = ValueError(
+                f"{side.where}: expected at least one line 'N context<TAB>response' in a "
+                "dialogue, got a dialogue without a turn"
+            )
+        if side.error is None:
             whole.append(side)
+        elif skip_bad:
+            report.skip_malformed(side.error)
+        else:
+            raise side.error
     report.read = len(whole)
     conversations = _conversation_ids([utterances(side.turns) for side in whole])
     return [
-        Dialogue(
-            conversation=conversation,
-            speaker="",
-            statements=tuple(side.statements),
-            turns=tuple(side.turns),
-        )
+        Dialogue(conversation, "", tuple(side.statements), tuple(side.turns))
         for conversation, side in zip(conversations, whole, strict=True)
     ], report
 
@@ -117,14 +105,7 @@ def split_file_names(split: str) -> list[str]:
 
 
 def find_split(data_dir: str | os.PathLike, split: str) -> Path:
-    """Finds the file of a split in a folder of ParlAI's PersonaChat release.
-
-    Args:
-      data_dir: the folder.
-      split: train, valid or test.
-
-    Returns:
-      The path of the first of `split_file_names` that exists.
+    """Returns the first of `split_file_names` that exists in a folder.
 
     Raises:
       FileNotFoundError: the folder has none of these files.
@@ -169,7 +150,6 @@ def _add_numbered(side: _Side, line: bytes, where: str) -> None:
 
 
 def _add_line(side: _Side, body: str, where: str) -> None:
-    """Adds the text that follows a line's number to its dialogue."""
     if body.startswith((_OWN_PERSONA, _OTHER_PERSONA)):
         if side.turns:
             raise ValueError(
@@ -179,10 +159,8 @@ def _add_line(side: _Side, body: str, where: str) -> None:
         if body.startswith(_OWN_PERSONA):
             statement = body.removeprefix(_OWN_PERSONA).strip()
             if not statement:
-                raise ValueError(
-                    f"{where}: expected '{_OWN_PERSONA} statement', "
-                    "got a persona line without text"
-                )
+                wanted = f"'{_OWN_PERSONA} statement'"
+                raise ValueError(f"{where}: expected {wanted}, got a persona line without text")
             side.statements.append(statement)
         return
     columns = body.split("\t")
@@ -193,19 +171,9 @@ def _add_line(side: _Side, body: str, where: str) -> None:
     context, response = (" ".join(column.split()) for column in columns[:2])
     if not response:
         raise ValueError(
-            f"{where}: expected 'context<TAB>response', "
-            f"got an empty response to {excerpt(context)}"
+            f"{where}: expected 'context<TAB>response', got an empty response to {excerpt(context)}"
         )
     side.turns.append(Turn(context="" if context == _SILENCE else context, response=response))
-
-
-def _require_turns(sides: list[_Side]) -> None:
-    for side in sides:
-        if not side.turns:
-            raise ValueError(
-                f"{side.where}: expected at least one line 'N context<TAB>response' in a "
-                "dialogue, got a dialogue without a turn"
-            )
 
 
 def _conversation_ids(sequences: list[tuple[str, ...]]) -> list[str]:

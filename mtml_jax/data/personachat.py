@@ -48,17 +48,12 @@ class PersonaChat(tfds.core.GeneratorBasedBuilder):
     url_infos = None  # no recorded checksums; looking them up needs a package that TFDS does not install
 
     def _info(self) -> tfds.core.DatasetInfo:
-        text = tfds.features.Text
+        text, texts = tfds.features.Text(), tfds.features.Sequence(tfds.features.Text())
         return tfds.core.DatasetInfo(
             builder=self,
             description="PersonaChat (Zhang et al. 2018), one record a dialogue and side.",
             features=tfds.features.FeaturesDict(
-                {
-                    "conversation": text(),
-                    "statements": tfds.features.Sequence(text()),
-                    "contexts": tfds.features.Sequence(text()),
-                    "responses": tfds.features.Sequence(text()),
-                }
+                {"conversation": text, "statements": texts, "contexts": texts, "responses": texts}
             ),
             disable_shuffling=True,  # personas are numbered by first appearance
             metadata=tfds.core.MetadataDict(),
@@ -122,11 +117,9 @@ def prepared(folder: str | os.PathLike, *, skip_bad: bool = False) -> PersonaCha
     for split, path in _sources(folder).items():
         with open(path, "rb") as file:
             digest.update(f"{split} {hashlib.file_digest(file, 'sha256').hexdigest()} ".encode())
+    name = f"text_{digest.hexdigest()[:16]}"
     config = PersonaChatConfig(
-        name=f"text_{digest.hexdigest()[:16]}",
-        version=PersonaChat.VERSION,
-        folder=str(folder),
-        skip_bad=skip_bad,
+        name=name, version=PersonaChat.VERSION, folder=str(folder), skip_bad=skip_bad
     )
     tfds.disable_progress_bar()
     builder = PersonaChat(data_dir=str(store_home()), config=config, file_format="array_record")
@@ -205,13 +198,7 @@ def _sources(folder: str | os.PathLike) -> dict[str, Path]:
 
 
 def _dialogue(record: dict) -> Dialogue:
-    contexts, responses = record["contexts"], record["responses"]
-    return Dialogue(
-        conversation=record["conversation"].decode(),
-        speaker="",
-        statements=tuple(text.decode() for text in record["statements"]),
-        turns=tuple(
-            Turn(context=context.decode(), response=response.decode())
-            for context, response in zip(contexts, responses, strict=True)
-        ),
-    )
+    statements = tuple(text.decode() for text in record["statements"])
+    pairs = zip(record["contexts"], record["responses"], strict=True)
+    turns = tuple(Turn(context.decode(), response.decode()) for context, response in pairs)
+    return Dialogue(record["conversation"].decode(), "", statements, turns)

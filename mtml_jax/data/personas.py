@@ -61,11 +61,7 @@ def components(nodes: int, links: Iterable[tuple[int, int]]) -> list[int]:
 def require_conversations(
     personas: Iterable[Persona], minimum: int = 2
 ) -> tuple[list[Persona], list[Persona]]:
-    """Separates personas with enough distinct conversations from those with fewer.
-
-    Args:
-      personas: personas of one split.
-      minimum: conversations that a persona needs; the two sides of one count once.
+    """Separates personas with `minimum` distinct conversations from those with fewer.
 
     Returns:
       (usable personas, the other personas), each in the original order.
@@ -79,10 +75,6 @@ def require_conversations(
 
 def require_statements(personas: Iterable[Persona], strategy: str) -> None:
     """Checks that every dialogue has the persona statements that a strategy trains on.
-
-    Args:
-      personas: personas to train on.
-      strategy: a name of `strategies.STRATEGIES`.
 
     Raises:
       ValueError: the strategy needs statements and a dialogue has none; the message

@@ -19,11 +19,7 @@ from mtml_jax.data.encode import (
 from mtml_jax.data.glove import load_glove
 from mtml_jax.data.load import forget_file, load_split
 from mtml_jax.data.packing import tiles_of
-from mtml_jax.data.personas import (
-    group_personas,
-    require_conversations,
-    require_statements,
-)
+from mtml_jax.data.personas import group_personas, require_conversations, require_statements
 from mtml_jax.data.records import Persona
 from mtml_jax.data.vocab import Vocabulary, build_vocabulary
 from mtml_jax.strategies import STRATEGIES
@@ -77,9 +73,7 @@ def prepare(
     forget_file()  # a whole corpus may be large
 
     # Build the vocabulary, with word vectors if there are any.
-    vocabulary = build_vocabulary(
-        _shown(dialogues["train"], "counting words"), config.min_count
-    )
+    vocabulary = build_vocabulary(_shown(dialogues["train"], "counting words"), config.min_count)
     embedding = None
     if config.glove:
         embedding, covered = load_glove(config.glove, vocabulary, config.seed)
@@ -108,9 +102,14 @@ def prepare(
     if not all(d.statements for p in everyone for d in p.dialogues):
         # All speakers have statements as targets, or none has.
         for split, personas in grouped.items():
-            grouped[split] = [_without_statements(p) for p in personas]
+            grouped[split] = [
+                Persona(p.name, tuple(dataclasses.replace(d, statements=()) for d in p.dialogues))
+                for p in personas
+            ]
         if any(d.statements for p in everyone for d in p.dialogues):
-            notes.append("some dialogues have no statements, so the statements of the others are not used")
+            notes.append(
+                "some dialogues have no statements, so the statements of the others are not used"
+            )
 
     # Encode each split, and measure how many tiles its largest dialogue needs.
     encoded, tiles = {}, 1
@@ -139,13 +138,7 @@ def prepare(
             "add dialogues to it"
         )
     return Prepared(
-        vocabulary,
-        encoded["train"],
-        encoded["valid"],
-        grouped["valid"],
-        tiles,
-        embedding,
-        notes,
+        vocabulary, encoded["train"], encoded["valid"], grouped["valid"], tiles, embedding, notes
     )
 
 
@@ -177,8 +170,3 @@ def encode_personas(
 def _shown(things: Sequence, what: str):
     """Shows a progress bar on a terminal if the iteration takes more than two seconds."""
     return tqdm(things, desc=what, delay=2, leave=False, disable=None)
-
-
-def _without_statements(persona: Persona) -> Persona:
-    dialogues = (dataclasses.replace(d, statements=()) for d in persona.dialogues)
-    return Persona(persona.name, tuple(dialogues))

@@ -1,11 +1,22 @@
-"""Provides what all readers of dialogue files share: decoding, progress, a report of the outcome."""
+"""Provides what readers of dialogue files share: decoding, messages, progress, a report."""
 
 import collections
 import dataclasses
+from typing import NamedTuple
 
 from tqdm import tqdm
 
+MEDIA = "media or a notice instead of text"  # the reason for which such messages are skipped
+_MAX_CHARACTERS = 10_000  # of a message
 _SHOWN = 3  # skipped units whose errors a report repeats
+
+
+class Message(NamedTuple):
+    """A message of an exported chat: seconds since 1970 by the exporter's clock, author, text."""
+
+    seconds: float
+    name: str
+    text: str
 
 
 @dataclasses.dataclass
@@ -58,6 +69,18 @@ def decoded(line: bytes, where: str) -> str:
             f"{error.start + 1}"
         ) from error
     return text.removeprefix("\ufeff").rstrip("\r\n")
+
+
+def cut(text: str, report: ReadReport) -> str:
+    """Returns the first 10,000 characters of a text; the report counts texts that were cut."""
+    if len(text) > _MAX_CHARACTERS:
+        report.remarks[f"messages cut to {_MAX_CHARACTERS:,} characters"] += 1
+    return text[:_MAX_CHARACTERS]
+
+
+def clean_name(text: str) -> str:
+    """Returns a name without invisible characters, its words separated by single blanks."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def waiting(size: int, what: str) -> tqdm:

@@ -78,9 +78,6 @@ def both_sides(
     texts = [text for _, text in said]
     sides = []
     for first, (speaker, _) in enumerate(said[:2]):
-        turns = tuple(
-            Turn(context=context, response=response)
-            for context, response in zip(["", *texts][first::2], texts[first::2])
-        )
+        turns = tuple(map(Turn, ["", *texts][first::2], texts[first::2]))
         sides.append(Dialogue(conversation, *who(speaker), turns))
     return sides

@@ -131,11 +131,7 @@ def _split_numbers(personas, vocabulary: Vocabulary, config: TrainConfig, length
         "repeated_dialogues": len(dialogues)
         - len({(d.speaker, d.statements, d.turns) for d in dialogues}),
         "texts_under_several_ids": sum(len(ids) > 1 for ids in ids_of_text.values()),
-        "cut": {
-            "contexts": cut["contexts"],
-            "responses": cut["responses"],
-            "personas": cut["personas"],
-        },
+        "cut": {name: cut[name] for name in ("contexts", "responses", "personas")},
     }
 
 

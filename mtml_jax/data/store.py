@@ -114,15 +114,9 @@ def load_stored(
 def unfinished(folder: Path) -> Iterator[Path]:
     """Creates a temporary folder next to `folder` and renames it to `folder` at the end.
 
-    `folder` is therefore complete whenever it exists. Temporary folders of killed
-    processes, which no longer hold their lock, are removed.
-
-    Args:
-      folder: the folder to create, with its parents. If another process creates it first,
-        the result of that process stays.
-
-    Yields:
-      The temporary folder.
+    `folder` is therefore complete whenever it exists; if another process creates it first, the
+    result of that process stays. Temporary folders of killed processes, which no longer hold
+    their lock, are removed.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     for leftover in folder.parent.glob(f"{_UNFINISHED}*"):

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mtml_jax.data.messages import MEDIA, Message, clean_name, cut
-from mtml_jax.data.reading import ReadReport
+from mtml_jax.data.reading import MEDIA, Message, ReadReport, clean_name, cut
 
 FORM = '{"name": ..., "messages": [{"type": "message", "date": ..., "from": ..., "text": ...}]}'
 
@@ -17,17 +16,11 @@ FORM = '{"name": ..., "messages": [{"type": "message", "date": ..., "from": ...,
 _NOT_WRITTEN = {"forwarded_from": "forwarded", "via_bot": "written by a bot"}
 
 
-def read_telegram(
-    path: str | os.PathLike, report: ReadReport
-) -> list[tuple[str, list[Message]]]:
+def read_telegram(path: str | os.PathLike, report: ReadReport) -> list[tuple[str, list[Message]]]:
     """Reads the chats of an export, which holds one chat or all of them.
 
-    Service messages, media without text, forwarded and malformed messages are skipped and
-    counted.
-
-    Args:
-      path: the file, UTF-8.
-      report: counts messages found and skipped.
+    The report counts messages found, and those skipped: service messages, media without text,
+    forwarded and malformed messages.
 
     Returns:
       (name of the chat, its messages) for each chat that has messages, in file order.
@@ -74,26 +67,27 @@ def _messages(records: list, report: ReadReport) -> list[Message]:
     names: dict[str, str] = {}  # id -> name
     for record in records:
         report.found += 1
-        reason = message = None
-        if not isinstance(record, dict):
-            reason = "malformed"
-        elif record.get("type") != "message":
-            reason = "written by Telegram"
-        else:
-            reason = next((why for key, why in _NOT_WRITTEN.items() if record.get(key)), None)
-        if reason is None:
-            seconds, text, name = _seconds(record), _text(record.get("text")), _name(record, names)
-            if seconds is None or text is None or name is None:
-                reason = "malformed"
-            elif not text.strip():
-                reason = MEDIA
-            else:
-                message = Message(seconds, name, cut(text, report))
-        if message is None:
-            report.skipped[str(reason)] += 1
-        else:
+        message = _message(record, names, report)
+        if isinstance(message, Message):
             messages.append(message)
+        else:
+            report.skipped[message] += 1
     return sorted(messages, key=lambda message: message.seconds)
+
+
+def _message(record: Any, names: dict[str, str], report: ReadReport) -> Message | str:
+    """Returns a message, or the reason for skipping it."""
+    if not isinstance(record, dict):
+        return "malformed"
+    if record.get("type") != "message":
+        return "written by Telegram"
+    for key, reason in _NOT_WRITTEN.items():
+        if record.get(key):
+            return reason
+    seconds, text, name = _seconds(record), _text(record.get("text")), _name(record, names)
+    if seconds is None or text is None or name is None:
+        return "malformed"
+    return Message(seconds, name, cut(text, report)) if text.strip() else MEDIA
 
 
 def _name(record: Mapping[str, Any], names: dict[str, str]) -> str | None:

@@ -5,8 +5,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from mtml_jax.data.messages import MEDIA, Message, clean_name, cut
-from mtml_jax.data.reading import ReadReport, decoded, waiting
+from mtml_jax.data.reading import MEDIA, Message, ReadReport, clean_name, cut, decoded, waiting
 
 FORMS = "'12/31/23, 9:41 PM - Name: text' or '[31.12.23, 21:41:05] Name: text'"
 
@@ -25,23 +24,11 @@ _BODY = re.compile(r"([^:\"\u201c]{1,80}): ?(.*)", re.DOTALL)  # quotes: "Ann na
 _ATTACHED = re.compile(r"\S+\.\w{2,4} \([^()]+\)|<[^<>]*(?:[^<>\S]|[^\x00-\x7f])[^<>]*>")
 _EDITED = re.compile(r"\s*\u200e?<This message was edited>\s*$|\s*\u200e<[^<>]{3,60}>\s*$")
 _NOTICES = frozenset(
-    (
-        "null",
-        "this message was deleted",
-        "you deleted this message",
-        "diese nachricht wurde gelöscht",
-        "du hast diese nachricht gelöscht",
-        "ce message a été supprimé",
-        "vous avez supprimé ce message",
-        "se eliminó este mensaje",
-        "eliminaste este mensaje",
-        "mensagem apagada",
-        "questo messaggio è stato eliminato",
-        "missed voice call",
-        "missed video call",
-        "verpasster sprachanruf",
-        "verpasster videoanruf",
-    )
+    "null|this message was deleted|you deleted this message|diese nachricht wurde gelöscht|"
+    "du hast diese nachricht gelöscht|ce message a été supprimé|vous avez supprimé ce message|"
+    "se eliminó este mensaje|eliminaste este mensaje|mensagem apagada|"
+    "questo messaggio è stato eliminato|missed voice call|missed video call|"
+    "verpasster sprachanruf|verpasster videoanruf".split("|")
 )
 
 _1970 = datetime.date(1970, 1, 1).toordinal()
@@ -59,16 +46,9 @@ def read_whatsapp(path: str | os.PathLike, report: ReadReport) -> list[Message]:
     """Reads the messages of a chat exported from Android or iOS, in many languages.
 
     A line that does not begin a message continues the previous one. Text that WhatsApp
-    wrote itself is skipped and counted: lines without a name, omitted media, calls, deleted
-    messages. The order of day, month and year is inferred from all dates of the file: in
-    the right order they are valid and do not decrease.
-
-    Args:
-      path: the file, UTF-8.
-      report: counts messages found and skipped.
-
-    Returns:
-      The messages, in file order.
+    wrote itself is skipped and counted in the report: lines without a name, omitted media,
+    calls, deleted messages. The order of day, month and year is inferred from all dates of the file: in
+    the right order they are valid and do not decrease. The messages are in file order.
 
     Raises:
       ValueError: the file is not UTF-8, or no line begins a message.

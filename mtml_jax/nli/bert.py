@@ -144,13 +144,11 @@ def _layout(config, classes):
             names = [f"{name.format(n)}.{suffix}" for n in stacked]
             layout[(*path, leaf)] = names, shape[:1] if leaf == "bias" else shape
 
-    table, dense = {"": "weight"}, {"kernel": "weight", "bias": "bias"}
-    norm = {"scale": "weight", "bias": "bias"}
+    dense, norm = {"kernel": "weight", "bias": "bias"}, {"scale": "weight", "bias": "bias"}
     rows = {"word": config.vocabulary, "position": config.positions, "type": config.types}
     for part, count in rows.items():
         kind = "token_type" if part == "type" else part
-        names = [f"embeddings.{kind}_embeddings.{table['']}"]
-        layout["embeddings", part] = names, (count, wide)
+        layout["embeddings", part] = [f"embeddings.{kind}_embeddings.weight"], (count, wide)
     add(("embeddings", "norm"), "embeddings.LayerNorm", norm, wide)
     layer = "encoder.layer.{}."
     for part in ("query", "key", "value"):

@@ -72,17 +72,9 @@ def build_scorer(
     key = jax.random.key(seed)
     model = read_classifier(base, "--base", fresh_head=key if epochs else None)
     # Fine-tune on labelled pairs, and on unrelated ones that are drawn anew in each epoch.
-    train = [
-        [
-            *labelled["train"],
-            *unrelated_pairs(
-                personas["train"],
-                round(unrelated * len(labelled["train"])),
-                np.random.default_rng((seed, epoch)),
-            ),
-        ]
-        for epoch in range(epochs)
-    ]
+    count = round(unrelated * len(labelled["train"]))
+    rngs = [np.random.default_rng((seed, epoch)) for epoch in range(epochs)]
+    train = [[*labelled["train"], *unrelated_pairs(personas["train"], count, rng)] for rng in rngs]
     clock = time.monotonic()
     if epochs:
         with tqdm(unit="step", disable=None) as bar:
@@ -101,14 +93,8 @@ def build_scorer(
         score, labelled["valid"], personas["valid"], replies=replies, seed=seed
     )
     calibration |= {"corpus": corpus, "seed": seed}
-    settings = {
-        "epochs": epochs,
-        "unrelated": unrelated,
-        "batch": batch,
-        "rate": rate,
-        "seed": seed,
-        "corpus": corpus,
-    }
+    training = {"epochs": epochs, "unrelated": unrelated, "batch": batch, "rate": rate}
+    settings = {**training, "seed": seed, "corpus": corpus}
     report = {"training_seconds": seconds, **measured, "settings": settings}
     write_classifier(folder, model, base, {CALIBRATION: calibration, "report.json": report})
     return calibration, report

@@ -108,14 +108,9 @@ def calibrate(
 
 
 def labels_of(scores: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
-    """Returns the signs of the most likely classes.
+    """Returns the signs of the most likely classes: +1 entailment, 0 neutral, -1 contradiction.
 
-    Args:
-      scores: float [N, 3] log-probabilities.
-      bias: float [3] to add, or None.
-
-    Returns:
-      int8 [N]: +1 entailment, 0 neutral, -1 contradiction.
+    Scores are float [N, 3] log-probabilities, the bias is float [3], and signs are int8 [N].
     """
     shifted = scores if bias is None else scores + np.asarray(bias)[None]
     return SIGNS[np.argmax(shifted, axis=-1)]
@@ -170,23 +165,15 @@ def natural_bias(own_scores: np.ndarray, other_scores: np.ndarray) -> np.ndarray
       float64 [3].
     """
     scores = np.concatenate([own_scores, other_scores])
-    weights = np.repeat(
-        [0.5 / len(own_scores), 0.5 / len(other_scores)], [len(own_scores), len(other_scores)]
-    )
-    return fit_bias(
-        np.tile(scores, (3, 1)),
-        np.repeat(np.arange(3), len(scores)),
-        np.outer(NATURAL, weights).ravel(),
-    )
+    counts = np.array([len(own_scores), len(other_scores)])
+    weights = np.outer(NATURAL, np.repeat(0.5 / counts, counts)).ravel()
+    return fit_bias(np.tile(scores, (3, 1)), np.repeat(np.arange(3), len(scores)), weights)
 
 
 def draw_replies(personas: Sequence[Persona], count: int, rng: np.random.Generator):
     """Draws replies, and pairs each with the statements of its own and of another dialogue.
 
-    Args:
-      personas: two or more, with statements.
-      count: number of replies, or all if the personas have fewer.
-      rng: random generator.
+    Of two or more personas with statements, `count` replies are drawn, or all if they have fewer.
 
     Returns:
       (own, other): for each reply, the list of its pairs with statements of its own dialogue,

@@ -12,9 +12,7 @@ from mtml_jax.data.reading import decoded, excerpt
 from mtml_jax.data.records import Persona
 
 CLASSES = ("entailment", "neutral", "contradiction")
-CLASS_OF = {
-    "entailment": 0, "neutral": 1, "contradiction": 2, "positive": 0, "negative": 2,
-}  # fmt: skip
+CLASS_OF = {name: n for n, name in enumerate(CLASSES)} | {"positive": 0, "negative": 2}
 
 _LABELS = "positive, neutral or negative, or entailment, neutral or contradiction"
 _FILES = {

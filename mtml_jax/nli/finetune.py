@@ -71,15 +71,10 @@ def finetune(
 
 
 def batches(lengths: np.ndarray, rows: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Cuts an epoch into batches of similar lengths, in a random order.
+    """Cuts an epoch into batches of pairs of similar lengths, in a random order.
 
-    Args:
-      lengths: int [N], number of tokens of each pair.
-      rows: pairs per batch.
-      rng: random generator.
-
-    Returns:
-      N // rows arrays of distinct indices, int [rows].
+    `lengths`, int [N], counts the tokens of each pair. Returns N // rows arrays of distinct
+    indices, int [rows].
     """
     order = rng.permutation(len(lengths))[: len(lengths) // rows * rows]
     cut = []
@@ -105,10 +100,8 @@ def _optimiser(rate, total):
     def matrices(params):  # weight decay excludes biases and normalisation
         return jax.tree.map_with_path(lambda path, _: path[-1].key not in ("bias", "scale"), params)
 
-    return optax.chain(
-        optax.clip_by_global_norm(_CLIP),
-        optax.adamw(schedule, weight_decay=_DECAY, mask=matrices),
-    )
+    adamw = optax.adamw(schedule, weight_decay=_DECAY, mask=matrices)
+    return optax.chain(optax.clip_by_global_norm(_CLIP), adamw)
 
 
 def _compiled_step(config, optimiser, mesh):
@@ -116,13 +109,11 @@ def _compiled_step(config, optimiser, mesh):
         value_and_grads = jax.value_and_grad(functools.partial(loss, config=config))
         return jax.lax.pmean(value_and_grads(params, *batch), PERSONAS)
 
-    rows = PartitionSpec(PERSONAS)  # pairs are split over the devices as personas are
+    # Pairs are split over the devices as personas are. With check_vma, gradients of replicated
+    # values would be summed.
+    specs = PartitionSpec(), *[PartitionSpec(PERSONAS)] * 4
     gradient = jax.shard_map(
-        local,
-        mesh=mesh,
-        in_specs=(PartitionSpec(), rows, rows, rows, rows),
-        out_specs=PartitionSpec(),
-        check_vma=False,  # with the check, gradients of replicated values would be summed
+        local, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False
     )
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))

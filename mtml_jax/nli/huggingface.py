@@ -23,14 +23,10 @@ CONFIG, WEIGHTS, WORDS, TOKENIZER = (
 WIDTHS = (16, 20, 24, 28, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)  # padded widths of rows
 
 _SIZES = {
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "width": "hidden_size",
-    "feed_forward": "intermediate_size",
-    "vocabulary": "vocab_size",
-    "positions": "max_position_embeddings",
-    "types": "type_vocab_size",
-}
+    "layers": "num_hidden_layers", "heads": "num_attention_heads", "width": "hidden_size",
+    "feed_forward": "intermediate_size", "vocabulary": "vocab_size",
+    "positions": "max_position_embeddings", "types": "type_vocab_size",
+}  # fmt: skip
 
 
 class Classifier(NamedTuple):
@@ -130,11 +126,8 @@ def write_classifier(
 ) -> None:
     """Writes a folder for `read_classifier` and Hugging Face's classes, complete or not at all.
 
-    Args:
-      folder: folder to create; it may exist if it is empty.
-      model: the classifier, with parameters on the host or a device.
-      base: folder from which the model was read; its vocabulary is copied.
-      extra: further JSON files, by name.
+    `folder` may exist if it is empty. The vocabulary is copied from `base`, from which the
+    model was read; `extra` are further JSON files, by name.
     """
     safetensors, _ = _libraries()
     folder = Path(folder).absolute()
@@ -143,20 +136,15 @@ def write_classifier(
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, temporary, ignore_errors=True)
         temporary.mkdir()
-        names = dict(enumerate(CLASSES))
         settings = {
             **model.settings,
             "architectures": ["BertForSequenceClassification"],
-            "id2label": {str(n): name for n, name in names.items()},
-            "label2id": {name: n for n, name in names.items()},
+            "id2label": {str(n): name for n, name in enumerate(CLASSES)},
+            "label2id": {name: n for n, name in enumerate(CLASSES)},
         }
         settings.pop("num_labels", None)
-        write_json(temporary / CONFIG, settings)
-        write_json(
-            temporary / TOKENIZER,
-            {"do_lower_case": model.lowercase, "tokenizer_class": "BertTokenizer"},
-        )
-        for name, value in extra.items():
+        tokenizer = {"do_lower_case": model.lowercase, "tokenizer_class": "BertTokenizer"}
+        for name, value in {CONFIG: settings, TOKENIZER: tokenizer, **extra}.items():
             write_json(temporary / name, value)
         shutil.copyfile(Path(base) / WORDS, temporary / WORDS)
         tensors = bert.to_tensors(jax.device_get(model.params), model.config)
@@ -174,14 +162,9 @@ def require_new(folder: str | os.PathLike, flag: str) -> None:
 
 
 def encode_pairs(model: Classifier, pairs: Sequence[tuple[str, str]]) -> list[tuple[list, list]]:
-    """Encodes pairs of texts as [CLS] first [SEP] second [SEP].
+    """Encodes pairs of texts as [CLS] first [SEP] second [SEP]: (ids, types) of each pair.
 
-    Args:
-      model: classifier whose tokenizer is used.
-      pairs: (first text, second text); the longer text of a pair that is too long is cut.
-
-    Returns:
-      (ids, types) of each pair.
+    The longer text of a pair that is too long is cut.
     """
     encoded = model.tokenizer.encode_batch([tuple(pair) for pair in pairs])
     return [(e.ids, e.type_ids) for e in encoded]
@@ -194,11 +177,8 @@ def padded_width(length: int, config: BertConfig) -> int:
 
 def pad(tokens: Sequence[tuple[list, list]], count: int, width: int) -> Rows:
     """Pads tokenised pairs to [count, width]; rows beyond them are empty."""
-    rows = Rows(
-        np.zeros((count, width), np.int32),
-        np.zeros((count, width), np.int32),
-        np.zeros((count, width), bool),
-    )
+    size = (count, width)
+    rows = Rows(np.zeros(size, np.int32), np.zeros(size, np.int32), np.zeros(size, bool))
     for n, (ids, types) in enumerate(tokens):
         rows.ids[n, : len(ids)] = ids
         rows.types[n, : len(ids)] = types

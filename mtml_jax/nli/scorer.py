@@ -8,6 +8,7 @@
 Columns of scores: entailment, neutral, contradiction.
 """
 
+import collections
 import functools
 import hashlib
 import json
@@ -81,9 +82,7 @@ class Scorer:
         self._model = model
         self._mesh = local_mesh(min(_ROWS))
         self._params = replicate(model.params, self._mesh)
-        self._forward = functools.partial(
-            _log_probabilities, config=model.config, mesh=self._mesh
-        )
+        self._forward = functools.partial(_log_probabilities, config=model.config, mesh=self._mesh)
         self._cache = cache
         self._known = {} if cache is None else _read_cache(Path(cache), digest)
 
@@ -109,12 +108,9 @@ class Scorer:
     ) -> np.ndarray:
         """Returns uncalibrated log-probabilities, float32 [N, 3]; for arguments see `labels`."""
         pairs = [(reply, statement) for reply, statement in pairs]
-        waiting: dict[Pair, int] = {}  # new pair -> number of its occurrences
-        for pair in pairs:
-            if pair not in self._known:
-                waiting[pair] = waiting.get(pair, 0) + 1
+        waiting = collections.Counter(pair for pair in pairs if pair not in self._known)
         report = progress or (lambda count: None)
-        report(len(pairs) - sum(waiting.values()))
+        report(len(pairs) - waiting.total())
         for chunk, scores in self._forward_batches(list(waiting)):
             self._known.update(zip(chunk, scores, strict=True))
             self._keep(chunk, scores)
@@ -162,9 +158,8 @@ def _log_probabilities(params, ids_NS, types_NS, mask_NS, *, config, mesh):
         return jax.nn.log_softmax(bert.classify(params, *rows, config))
 
     rows = PartitionSpec(PERSONAS)  # pairs are split over the devices as personas are
-    sharded = jax.shard_map(
-        local, mesh=mesh, in_specs=(PartitionSpec(), rows, rows, rows), out_specs=rows
-    )
+    specs = PartitionSpec(), rows, rows, rows
+    sharded = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=rows)
     return sharded(params, ids_NS, types_NS, mask_NS)
 
 
@@ -182,10 +177,8 @@ def _cut(members):
 
 def _read_cache(path, digest):
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = read_journal(
-        path, _parsed, expected="a row of scores", mend=True,
-        remedy="mend the line or remove the file, which costs scoring once more",
-    )  # fmt: skip
+    remedy = "mend the line or remove the file, which costs scoring once more"
+    rows = read_journal(path, _parsed, expected="a row of scores", mend=True, remedy=remedy)
     return {pair: scores for found, pair, scores in rows if found == digest}
 
 

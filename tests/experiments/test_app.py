@@ -438,7 +438,7 @@ def test_a_speaker_is_learnt_and_answers_beside_the_initial_model(visit):
     page.fill("#rate input, #rate textarea", "fast")
     page.click("#adapt")
     page.wait_for_selector("#learnt .wrong")
-    assert page.inner_text("#learnt") == "got the inner rate 'fast', want a number such as 0.1"
+    assert page.inner_text("#learnt") == "expected an inner rate such as 0.1, got 'fast'"
 
 
 @browser_test
@@ -472,13 +472,13 @@ def test_hostile_files_get_a_clear_message_and_are_not_kept(visit, server, tmp_p
     page.get_by_text("exceed the maximum allowed size of 20").wait_for()
     page.fill("#pasted textarea", "  ")
     page.click("#read")
-    page.get_by_text("found nothing to read").wait_for()
+    page.get_by_text("expected dialogues to read, got none").wait_for()
     page.evaluate(
         "() => { const box = document.querySelector('#pasted textarea');"
         " box.value = 'x'.repeat(2000001); box.dispatchEvent(new Event('input')); }"
     )
     page.click("#read")
-    page.get_by_text("want 2,000,000 at most").wait_for()
+    page.get_by_text("expected 2,000,000 characters at most").wait_for()
     page.reload()
     page.wait_for_selector("#run input")
     good = tmp_path / "good.jsonl"

@@ -96,21 +96,21 @@ def test_wrong_draws_get_one_sentence(runs, tmp_path):
         return str(caught.value)
 
     assert "lower --sample to 9" in refusal(count=10)
-    assert "want 1 or more" in refusal(count=0)
+    assert "expected --sample of 1 or more" in refusal(count=0)
     assert "got no --from" in refusal([])
-    assert "want each once" in refusal([runs[0], runs[0]])
-    assert "found no eval/test.generations.jsonl" in refusal([str(tmp_path / "none")])
-    assert "found no replies of 'own, 7-shot" in refusal(shots=[7])
-    assert "want other --shots, --epoch" in refusal(epoch=9)
-    assert "want any of human" in refusal(also=["humans"])
+    assert "expected each folder once" in refusal([runs[0], runs[0]])
+    assert "expected eval/test.generations.jsonl, got none" in refusal([str(tmp_path / "none")])
+    assert "expected replies of 'own, 7-shot" in refusal(shots=[7])
+    assert "change --shots, --epoch" in refusal(epoch=9)
+    assert "expected any of human" in refusal(also=["humans"])
     path = Path(runs[1]) / "eval" / "test.generations.jsonl"
     text = path.read_text()
     path.write_text(text + "[1]\n")
-    assert "jsonl:11: found '[1]'" in refusal()
+    assert "jsonl:11: expected a line of experiments.evaluate, got '[1]'" in refusal()
     path.write_text(text.replace('"fine', '"bad'))
     assert "no turn that all have" in refusal()
     path.write_text("")
-    assert "found no replies" in refusal()
+    assert "expected replies, got none" in refusal()
 
 
 def items_of(personas, systems, turns=1):

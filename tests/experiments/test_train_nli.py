@@ -106,7 +106,7 @@ def test_an_interrupted_run_leaves_nothing(given, tmp_path, monkeypatch, capsys)
         ({"batch": 0}, "expected --batch of 1 or more, got 0"),
         ({"rate": float("nan")}, "expected a finite --rate of 0 or more, got nan"),
         ({"base": "gone"}, "gone: expected the config.json, .* of --base, got no such folder"),
-        ({"corpus": "huh"}, "expected --data to be demo.*got huh"),
+        ({"corpus": "huh"}, "expected --data to be demo.*got --data=huh"),
     ],
 )
 def test_a_mistake_gets_one_sentence(given, changed, sentence):

@@ -114,13 +114,7 @@ def scaling_table(rows: Sequence[dict[str, Any]], markdown: bool) -> str:
 def draw(rows: Sequence[dict[str, Any]], labels: Mapping[str, str], title: str):
     """Draws seconds on the left scale and megabytes on the right, one panel for each axis.
 
-    Args:
-      rows: points with axis, value, temporary_bytes and, if timed, median, least and most.
-      labels: axis -> its name with the unit, in the order of the panels.
-      title: title of the figure.
-
-    Returns:
-      The matplotlib figure.
+    The labels map each axis to its name with the unit, in the order of the panels.
     """
     figure = plots.new_figure(10, 7)
     panels = figure.subplots(2, 2).flat
@@ -128,11 +122,9 @@ def draw(rows: Sequence[dict[str, Any]], labels: Mapping[str, str], title: str):
         points = [row for row in rows if row["axis"] == axis]
         values = [row["value"] for row in points]
         if "median" in points[0]:
-            panel.plot(values, [row["median"] for row in points], **_TIME)
-            panel.fill_between(
-                values, [row["least"] for row in points], [row["most"] for row in points],
-                color=_TIME["color"], alpha=0.2, linewidth=0,
-            )  # fmt: skip
+            median, *ends = ([row[k] for row in points] for k in ("median", "least", "most"))
+            panel.plot(values, median, **_TIME)
+            panel.fill_between(values, *ends, color=_TIME["color"], alpha=0.2, linewidth=0)
             panel.set_ylabel("seconds a step", color=_TIME["color"])
             memory = panel.twinx()
         else:

@@ -38,11 +38,6 @@ def main(argv) -> None:
 def report(folder: pathlib.Path, seed: int = 0, resamples: int = 1000) -> None:
     """Writes report.md, report.html and the figures into a folder written by `experiments.study`.
 
-    Args:
-      folder: the folder.
-      seed: random seed of the bootstrap.
-      resamples: number of bootstrap resamples for each interval.
-
     Raises:
       ImportError: matplotlib is not installed.
       ValueError: the folder is not that of a study, or a file in it is malformed.

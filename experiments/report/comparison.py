@@ -68,7 +68,7 @@ def _comparison(study, numbers, chosen, introduction):
     return [
         Text(f"{what} {sentence(found, *labels, name)}"),
         Table(head, rows),
-        *_comparison_at_equal_ppl(study, numbers, chosen),
+        *_comparison_at_equal_ppl(study, numbers, chosen, labels),
     ]
 
 
@@ -91,12 +91,10 @@ def sentence(found: Estimate, one: str, other: str, name: str) -> str:
     return f"The difference is {value} (95 % interval {interval}). {verdict} {seeds}"
 
 
-def _comparison_at_equal_ppl(study, numbers, chosen):
-    """Reports the same comparison at equal PPL."""
+def _comparison_at_equal_ppl(study, numbers, chosen, labels):
     one, other, name, among = (chosen.get(key) for key in ("one", "other", "score", "seeds"))
     if name not in persona_scores(study):
         return []
-    labels = study.label(one), study.label(other)
     found = numbers.at_equal_ppl(one, other, chosen["shots"], name, among)
     if found is None:
         return [Text(

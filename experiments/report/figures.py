@@ -90,8 +90,8 @@ def over_epochs(study: Study, numbers: Numbers, names: Sequence[str]) -> bytes:
             axis.axhline(
                 PAML_HUMAN_C, color=QUIET, linestyle=":", linewidth=1.2, label="human, its authors"
             )
-        epochs = f"epochs of adaptation to {study.shots()} dialogues of the speaker"
-        axis.set(xlabel=epochs, ylabel=_AXES[name])
+        label = f"epochs of adaptation to {study.shots()} dialogues of the speaker"
+        axis.set(xlabel=label, ylabel=_AXES[name])
     legend_below(figure)
     return png(figure)
 

@@ -38,13 +38,7 @@ class AtEqualPpl(NamedTuple):
 
 
 class Numbers:
-    """Computes the estimates of a study, each of them once.
-
-    Args:
-      study: results of the study.
-      seed: random seed of the bootstrap.
-      resamples: number of bootstrap resamples for each interval.
-    """
+    """Computes the estimates of a study, each of them once, with bootstrap intervals."""
 
     def __init__(self, study: Study, *, seed: int, resamples: int):
         self.study = study

@@ -56,13 +56,13 @@ def _feed(files, count, number, take):
     feed()
 
 
-def _command(output, workdir, *more):
+def _command(output, workdir):
     """The training that is killed: it is so small that it spends its time on saving."""
     return [
         sys.executable, "-m", "experiments.train", "--preset=tiny", "--width=8", "--heads=2",
         "--feed_forward=16", "--tile_rows=2", "--meta_batch=2", "--validation_episodes=2",
         "--validate_every=2", f"--iterations={_STEPS}", "--patience=99", f"--workdir={workdir}",
-        f"--compilation_cache={output / 'programs'}", "--cpu_devices=1", *more,
+        f"--compilation_cache={output / 'programs'}", "--cpu_devices=1",
     ]  # fmt: skip
 
 
@@ -88,8 +88,8 @@ def training(trials, output):
         shutil.rmtree(workdir, ignore_errors=True)
         after, kills = [], 0
         for _ in range(rng.choice([1, 1, 2, 3])):  # some runs are killed several times
-            kill, told = random_moment(rng, workdir / "log.jsonl", whole / "log.jsonl")
-            after.append(told)
+            kill, moment = random_moment(rng, workdir / "log.jsonl", whole / "log.jsonl")
+            after.append(moment)
             kills += run(_command(output, workdir), kill)[0] == -signal.SIGKILL
         code, text = run(_command(output, workdir))
         same = code == 0 and state_of(workdir) == wanted
@@ -119,12 +119,12 @@ def evaluation(trials, output):
         result = output / "killed_report"
         shutil.rmtree(result, ignore_errors=True)
         command = _evaluate_command(output, whole, result)
-        told, code, text = kill_and_resume(rng, command, result / folds, report / folds)
+        fields, code, text = kill_and_resume(rng, command, result / folds, report / folds)
         same = code == 0 and json.loads((result / name).read_text()) == wanted
-        settings = json.loads((result / "test.settings.json").read_text())
-        with FoldsFile(result / folds, settings) as done:
+        saved = json.loads((result / "test.settings.json").read_text())
+        with FoldsFile(result / folds, saved) as done:
             same = same and (result / folds).read_text().count("\n") == len(done.rows)
-        trials.add(same, "same report", text, **told)
+        trials.add(same, "same report", text, **fields)
 
 
 def preparation(trials, output):
@@ -147,14 +147,12 @@ def preparation(trials, output):
     for number in trials.left():
         rng = random.Random(f"preparation {flags.FLAGS.seed} {number}")
         shutil.rmtree(home, ignore_errors=True)
-        environment = {"TFDS_DATA_DIR": str(home)}
-        told, code, text = kill_and_resume(
-            rng, command, home, undisturbed, environment=environment
-        )
+        own = {"environment": {"TFDS_DATA_DIR": str(home)}}
+        fields, code, text = kill_and_resume(rng, command, home, undisturbed, **own)
         whole = code == 0 and text.split()[-2:] == ["3000", "30"]
         left, right = ({p.relative_to(at) for p in at.rglob("*")} for at in (home, undisturbed))
         whole = whole and left == right
-        trials.add(whole, "all read", text, **told)
+        trials.add(whole, "all read", text, **fields)
 
 
 def study(trials, output):
@@ -175,9 +173,9 @@ def study(trials, output):
     for number in trials.left():
         rng = random.Random(f"study {flags.FLAGS.seed} {number}")
         shutil.rmtree(killed, ignore_errors=True)
-        told, code, text = kill_and_resume(rng, command(killed), killed, whole)
+        fields, code, text = kill_and_resume(rng, command(killed), killed, whole)
         same = code == 0 and _cells(killed) == _cells(whole)
-        trials.add(same, "same cells", text, **told)
+        trials.add(same, "same cells", text, **fields)
 
 
 def _cells(folder):
@@ -203,10 +201,10 @@ def disk(trials, output):
         # Compiled programs are the first files that fail, which does no harm.
         code, text = run(_command(output, workdir), preexec_fn=limit)
         *_, last = text.strip().split("\n")
-        told = code == 1 and last.startswith(f"error: {workdir}") and "Traceback" not in text
+        reported = code == 1 and last.startswith(f"error: {workdir}") and "Traceback" not in text
         code, text = run(_command(output, workdir))
         same = code == 0 and state_of(workdir) == wanted
-        trials.add(told and same, "one sentence, same bits", said=last, most=most)
+        trials.add(reported and same, "one sentence, same bits", said=last, most=most)
 
 
 def damage(trials, output):

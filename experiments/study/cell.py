@@ -37,11 +37,7 @@ _BITS = ("distinct_unigrams", "distinct_bigrams")  # left out: as long as the re
 def make_cell(row: Row, seed: int, study, bar) -> dict[str, Any]:
     """Trains and tests one row with one seed; the parts that are already done are not repeated.
 
-    Args:
-      row: the row of the study.
-      seed: random seed for initialisation and episode sampling; all seeds share their folds.
-      study: the `Study` that the cell belongs to.
-      bar: the cell's `Part` of the progress bar.
+    The seed is that of initialisation and episode sampling; all seeds share their folds.
 
     Returns:
       The contents of the cell's JSON file.

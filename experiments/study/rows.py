@@ -18,7 +18,7 @@ class Row(NamedTuple):
     label: str  # in tables and figures
     group: str  # "paper" for a row of tables 2 and 3, "control" or "ablation"
     changes: Mapping[str, Any]  # settings of `TrainConfig` that differ from the study's
-    checkpoint: str = "best"  # the checkpoint that is tested, or "latest"
+    checkpoint: str = "best"  # the one that is tested, "best" or "latest"
     base: str | None = None  # the row that an ablation is compared with
 
     @property

@@ -91,11 +91,6 @@ def best_of(trials: list[dict[str, Any]]) -> dict[str, Any]:
 def run_trial(config: TrainConfig, study, bar) -> dict[str, Any]:
     """Trains with one setting for a third of the study's iterations and scores it on valid folds.
 
-    Args:
-      config: settings of the trial.
-      study: the `Study`.
-      bar: the trial's `Part` of the progress bar.
-
     Returns:
       The rates; `moved`, |phi' - phi| / |phi| of an inner step, the mean over validation pairs;
       `second_order_share`, |g - g_first| / |g| of the meta-gradient at the end of training; PPL
@@ -162,8 +157,8 @@ def _second_order_share(params, config, data):
     step = config.step(mesh.devices.flat[0].platform)
     gradients = []
     for mode in (config.gradient, "first_order"):
-        config = dataclasses.replace(step, gradient=mode)
-        gradient = _meta_gradient(params, batch, rates, config=config, mesh=mesh)
+        one = dataclasses.replace(step, gradient=mode)
+        gradient = _meta_gradient(params, batch, rates, config=one, mesh=mesh)
         # Wait for the first: two programs that sum over the same devices can block each other.
         gradients.append(jax.block_until_ready(gradient))
     whole, first = gradients

@@ -12,9 +12,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from experiments import flags as settings
 from experiments import startup
+from experiments.benchmark.measuring import read_corpus
 from mtml_jax.config import PRESETS, TrainConfig
 from mtml_jax.data.episodes import training_batch
-from mtml_jax.data.prepare import Prepared, prepare
+from mtml_jax.data.prepare import Prepared
 from mtml_jax.sharding import PERSONAS, Placement, split_specs
 from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.loop import initial_state, rates_at
@@ -29,17 +30,11 @@ _ARRAY = re.compile(r"\b[a-z]+(?P<bits>\d+)\[(?P<sizes>[\d,]*)\]")
 
 
 class Traffic(NamedTuple):
-    """The communication of a compiled step.
+    """The communication of a compiled step."""
 
-    Attributes:
-      payload: name of a collective -> bytes of its whole arrays in one step.
-      looped: number of collectives inside a loop, which run more than once a step.
-      host: number of transfers to or from the host.
-    """
-
-    payload: dict[str, int]
-    looped: int
-    host: int
+    payload: dict[str, int]  # name of a collective -> bytes of its whole arrays in one step
+    looped: int  # number of collectives inside a loop, which run more than once a step
+    host: int  # number of transfers to or from the host
 
     def sent(self, devices: int) -> float:
         """Counts the bytes that each device sends in a step if collectives run around a ring."""
@@ -51,12 +46,7 @@ class Traffic(NamedTuple):
 
 
 def traffic(hlo: str, devices: int) -> Traffic:
-    """Counts the communication in the text of a compiled program, as XLA writes it for a CPU.
-
-    Args:
-      hlo: the text.
-      devices: number of devices.
-    """
+    """Counts the communication in the text of a compiled program, as XLA writes it for a CPU."""
     payload, looped, host, computation = {}, 0, 0, ""
     for line in hlo.splitlines():
         if line and not line[0].isspace():
@@ -80,25 +70,19 @@ def compiled_text(
     config: TrainConfig, data: Prepared, mesh: Mesh, shard_params: bool, phase: int = 0
 ) -> str:
     """Compiles one phase of the training step from shapes alone; returns the program's text."""
-    whole = NamedSharding(mesh, PartitionSpec())
-    split = NamedSharding(mesh, PartitionSpec(PERSONAS))
+
+    def shape(x, spec=PartitionSpec()):
+        return jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=NamedSharding(mesh, spec))
+
     state = jax.eval_shape(lambda: initial_state(config, data))
-    placement = jax.tree.map(lambda _: whole, state)
-    if shard_params:
-        placement = jax.tree.map(lambda spec: NamedSharding(mesh, spec), split_specs(state, mesh))
-
-    def shapes(tree, shardings):
-        return jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=s), tree, shardings
-        )
-
-    batch, rates = training_batch(data, config, 0), rates_at(config, 0)
-    lowered = lower_steps(config, Placement(mesh, shard_params))[phase](
-        shapes(state, placement),
-        shapes(batch, jax.tree.map(lambda _: split, batch)),
-        shapes(rates, jax.tree.map(lambda _: whole, rates)),
+    specs = (split_specs(state, mesh),) if shard_params else ()
+    arguments = (
+        jax.tree.map(shape, state, *specs),
+        jax.tree.map(lambda x: shape(x, PartitionSpec(PERSONAS)), training_batch(data, config, 0)),
+        jax.tree.map(shape, rates_at(config, 0)),
     )
-    return lowered.compile().as_text()
+    lower = lower_steps(config, Placement(mesh, shard_params))[phase]
+    return lower(*arguments).compile().as_text()
 
 
 def define_flags() -> None:
@@ -116,10 +100,7 @@ def main(argv) -> None:
     jax.config.update("jax_disable_most_optimizations", True)
     with startup.one_sentence("interrupted"):
         config = dataclasses.replace(PRESETS[given.preset], strategy=given.strategy)
-        data = prepare(
-            config, given.data, given.data_dir, split_seed=given.split_seed, skip_bad=given.skip_bad
-        )
-        show(config, data)
+        show(config, read_corpus(config, given))
 
 
 def show(config: TrainConfig, data: Prepared) -> None:

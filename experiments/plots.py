@@ -43,12 +43,7 @@ def png(figure, dpi: int = 120) -> bytes:
 
 
 def log_where_wide(axes, which: str = "x") -> None:
-    """Makes an axis logarithmic, with plain numbers, if its values spread by more than a factor 3.
-
-    Args:
-      axes: the panel.
-      which: "x" or "y".
-    """
+    """Makes the axis "x" or "y" logarithmic if its values spread by more than a factor 3."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     axis = getattr(axes, f"{which}axis")
@@ -67,10 +62,8 @@ def legend_below(figure, ncols: int = 3) -> None:
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels()):
             handle_of.setdefault(label, handle)
-    figure.legend(
-        list(handle_of.values()), list(handle_of), loc="outside lower center", ncols=ncols,
-        fontsize=8.5, frameon=False,
-    )  # fmt: skip
+    place = {"loc": "outside lower center", "ncols": ncols}
+    figure.legend(list(handle_of.values()), list(handle_of), fontsize=8.5, frameon=False, **place)
 
 
 def histogram(
@@ -97,17 +90,12 @@ def histogram(
     axes.hist(values, bins=edges, color=BLUE, edgecolor="white", linewidth=0.5)
     if limit is not None and limit < edges[-1]:
         axes.axvline(limit, color=VERMILION, linestyle="--")
-        left = limit > edges[-1] / 2
+        shift, side = (-4, "right") if limit > edges[-1] / 2 else (4, "left")
         axes.annotate(
-            f"cut beyond {limit:,}",
-            (limit, 0.97),
-            xycoords=("data", "axes fraction"),
-            xytext=(-4 if left else 4, 0),
-            textcoords="offset points",
-            ha="right" if left else "left",
-            va="top",
+            f"cut beyond {limit:,}", (limit, 0.97), xycoords=("data", "axes fraction"),
+            xytext=(shift, 0), textcoords="offset points", ha=side, va="top",
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
-        )
+        )  # fmt: skip
     axes.set(title=title, xlabel=x_label, ylabel=y_label, xlim=(0, edges[-1]))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(6, integer=True))

@@ -9,11 +9,12 @@ import jax
 from absl import app, flags
 from tqdm import tqdm
 
-from experiments import flags as settings
 from experiments import plots, startup
 from experiments.benchmark.measuring import (
     check_among,
     circumstances,
+    define_measuring_flags,
+    read_corpus,
     say,
     summarise,
     time_calls,
@@ -23,7 +24,7 @@ from mtml_jax.config import GRADIENTS, PRESETS, TrainConfig
 from mtml_jax.data.encode import EncodedDialogue, EncodedPersona, Example
 from mtml_jax.data.episodes import training_batch
 from mtml_jax.data.packing import tiles_needed
-from mtml_jax.data.prepare import Prepared, prepare
+from mtml_jax.data.prepare import Prepared
 from mtml_jax.data.vocab import UNK
 from mtml_jax.meta.outer import init_state
 from mtml_jax.model import transformer
@@ -34,14 +35,9 @@ from mtml_jax.train.memory_plan import lower_steps
 
 
 class Axis(NamedTuple):
-    """A size that grows.
+    """A size that grows."""
 
-    Attributes:
-      label: its name with the unit.
-      values: the sizes to measure.
-    """
-
-    label: str
+    label: str  # its name with the unit
     values: tuple[int, ...]
 
 
@@ -56,47 +52,35 @@ _MEMORY = {"color": plots.VERMILION, "marker": "s", "linestyle": "--"}
 
 
 def define_flags() -> None:
-    settings.define_device_flags()
-    settings.define_data_flags()
-    # With a cache of compiled programs, the compile time would be that of a look-up.
-    flags.FLAGS.set_default("compilation_cache", "")
+    define_measuring_flags()
     flags.DEFINE_enum("preset", "small", list(PRESETS), "preset whose sizes do not grow")
     flags.DEFINE_enum("gradient", None, GRADIENTS, "method of differentiating through the inner step of mtml (default: the preset's)")
     flags.DEFINE_list("axes", list(AXES), f"comma-separated list of what grows: {', '.join(AXES)}")
     flags.DEFINE_boolean("compile_only", False, "measure memory and seconds to compile, without timing steps")
     flags.DEFINE_integer("repeats", 3, "number of timed steps per point, after one to warm up", lower_bound=1)
-    flags.DEFINE_string("json", None, "file for all numbers, as JSON")
     flags.DEFINE_string("plot", None, "file for a plot of the numbers, as PNG")
-    flags.DEFINE_boolean("markdown", False, "print the table as Markdown")
 
 
 def main(argv) -> None:
-    given = flags.FLAGS
     startup.start(argv, "--preset=small")
     with startup.one_sentence("interrupted; nothing was written"):
-        scale(given)
+        scale(flags.FLAGS)
 
 
 def scale(given) -> None:
-    """Measures every point, and prints, writes and draws them.
-
-    Args:
-      given: the command's flags as attributes.
-    """
+    """Measures every point, and prints, writes and draws them as the flags in `given` ask for."""
     check_among("axes", given.axes, AXES)
     if given.plot:
         plots.require_matplotlib("--plot")
-    config = dataclasses.replace(PRESETS[given.preset], strategy="mtml")
-    if given.gradient:
-        config = dataclasses.replace(config, gradient=given.gradient)
-    source = {"split_seed": given.split_seed, "skip_bad": given.skip_bad}
-    data = prepare(config, given.data, given.data_dir, **source)
+    base = PRESETS[given.preset]
+    config = dataclasses.replace(base, strategy="mtml", gradient=given.gradient or base.gradient)
+    data = read_corpus(config, given)
     say(
         f"mtml, {config.gradient}, preset {given.preset}, data {given.data}, "
         f"{len(jax.devices())} x {jax.devices()[0].device_kind}"
     )
     points = [(axis, value) for axis in given.axes for value in AXES[axis].values]
-    rows: list[dict[str, Any]] = []
+    rows = []
     for axis, value in tqdm(points, desc="points", unit="point", leave=False, disable=None):
         repeats = 0 if given.compile_only else given.repeats
         found = _measured(*_grown(config, data, axis, value), repeats)
@@ -117,18 +101,12 @@ def scaling_table(rows: Sequence[dict[str, Any]], markdown: bool) -> str:
     for row in rows:
         base = first[row["axis"]]
         timed = "median" in row
-        cells.append(
-            [
-                AXES[row["axis"]].label,
-                f"{row['value']:,}",
-                f"{row['value'] / base['value']:g}",
-                spread(row) if timed else "",
-                f"{row['median'] / base['median']:.2f}" if timed else "",
-                megabytes(row["temporary_bytes"]),
-                f"{row['temporary_bytes'] / base['temporary_bytes']:.2f}",
-                f"{row['compile']:.1f}",
-            ]
-        )
+        times = [spread(row), f"{row['median'] / base['median']:.2f}"] if timed else ["", ""]
+        cells.append([
+            AXES[row["axis"]].label, f"{row['value']:,}", f"{row['value'] / base['value']:g}",
+            *times, megabytes(row["temporary_bytes"]),
+            f"{row['temporary_bytes'] / base['temporary_bytes']:.2f}", f"{row['compile']:.1f}",
+        ])  # fmt: skip
     header = ["what grows", "to", "times", "seconds", "times", "temporary MB", "times"]
     return table([*header, "compiled in s"], cells, markdown)
 
@@ -136,13 +114,7 @@ def scaling_table(rows: Sequence[dict[str, Any]], markdown: bool) -> str:
 def draw(rows: Sequence[dict[str, Any]], labels: Mapping[str, str], title: str):
     """Draws seconds on the left scale and megabytes on the right, one panel for each axis.
 
-    Args:
-      rows: points with axis, value, temporary_bytes and, if timed, median, least and most.
-      labels: axis -> its name with the unit, in the order of the panels.
-      title: title of the figure.
-
-    Returns:
-      The matplotlib figure.
+    The labels map each axis to its name with the unit, in the order of the panels.
     """
     figure = plots.new_figure(10, 7)
     panels = figure.subplots(2, 2).flat
@@ -150,11 +122,9 @@ def draw(rows: Sequence[dict[str, Any]], labels: Mapping[str, str], title: str):
         points = [row for row in rows if row["axis"] == axis]
         values = [row["value"] for row in points]
         if "median" in points[0]:
-            panel.plot(values, [row["median"] for row in points], **_TIME)
-            panel.fill_between(
-                values, [row["least"] for row in points], [row["most"] for row in points],
-                color=_TIME["color"], alpha=0.2, linewidth=0,
-            )  # fmt: skip
+            median, *ends = ([row[k] for row in points] for k in ("median", "least", "most"))
+            panel.plot(values, median, **_TIME)
+            panel.fill_between(values, *ends, color=_TIME["color"], alpha=0.2, linewidth=0)
             panel.set_ylabel("seconds a step", color=_TIME["color"])
             memory = panel.twinx()
         else:
@@ -174,11 +144,7 @@ def draw(rows: Sequence[dict[str, Any]], labels: Mapping[str, str], title: str):
 
 
 def _grown(config: TrainConfig, data: Prepared, axis: str, value: int):
-    """Changes one size; the dialogues stay real in everything else.
-
-    Returns:
-      (config, data, vocabulary size).
-    """
+    """Changes one size; returns the config, the data, otherwise real, and the number of words."""
     words = len(data.vocabulary)
     if axis == "personas":
         return dataclasses.replace(config, meta_batch=value), data, words
@@ -188,9 +154,7 @@ def _grown(config: TrainConfig, data: Prepared, axis: str, value: int):
         # Rarer words become unknown; if there are fewer words, the other embeddings are not read.
         return config, _with_examples(data, lambda e: _clipped(e, value)), value
     shape = dataclasses.replace(config.shape, rows=1, context=value, small=None)
-    data = _with_examples(
-        data, lambda e: dataclasses.replace(e, context=_lengthened(e.context, value))
-    )
+    data = _with_examples(data, lambda e: _lengthened(e, value))
     dialogues = [d for persona in data.train for d in persona.dialogues]
     data = dataclasses.replace(data, tiles=tiles_needed(dialogues, shape))
     return dataclasses.replace(config, shape=shape), data, words
@@ -198,19 +162,12 @@ def _grown(config: TrainConfig, data: Prepared, axis: str, value: int):
 
 def _with_examples(data, change):
     """Returns the corpus with every training example changed."""
-    return dataclasses.replace(
-        data,
-        train=[
-            EncodedPersona(
-                persona.name,
-                tuple(
-                    EncodedDialogue(d.conversation, tuple(change(e) for e in d.examples))
-                    for d in persona.dialogues
-                ),
-            )
-            for persona in data.train
-        ],
-    )
+
+    def changed(dialogue):
+        return EncodedDialogue(dialogue.conversation, tuple(map(change, dialogue.examples)))
+
+    train = [EncodedPersona(p.name, tuple(map(changed, p.dialogues))) for p in data.train]
+    return dataclasses.replace(data, train=train)
 
 
 def _clipped(example: Example, words: int) -> Example:
@@ -220,9 +177,10 @@ def _clipped(example: Example, words: int) -> Example:
     return Example(clip(example.context), clip(example.response), clip(example.persona))
 
 
-def _lengthened(context: tuple[int, ...], length: int) -> tuple[int, ...]:
+def _lengthened(example: Example, length: int) -> Example:
     """Repeats the context to exactly this number of tokens."""
-    return (context * -(-length // len(context)))[:length]
+    repeated = example.context * -(-length // len(example.context))
+    return dataclasses.replace(example, context=repeated[:length])
 
 
 def _measured(config, data, words, repeats):
@@ -234,9 +192,8 @@ def _measured(config, data, words, repeats):
         )
     mesh = persona_mesh(config.meta_batch)
     params = transformer.init(jax.random.key(config.seed), words, config.model)
-    state = replicate(init_state(params), mesh)
+    state, rates = replicate((init_state(params), rates_at(config, 0)), mesh)
     batch = split_personas(training_batch(data, config, 0, devices=mesh.size), mesh)
-    rates = replicate(rates_at(config, 0), mesh)
     [lower] = lower_steps(config, Placement(mesh))
     clock = time.perf_counter()
     compiled = lower(state, batch, rates).compile()

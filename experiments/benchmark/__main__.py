@@ -7,16 +7,20 @@ import sys
 import jax
 from absl import app, flags
 
-from experiments import flags as settings
 from experiments import startup
 from experiments.benchmark.calls import CALLS
-from experiments.benchmark.measuring import check_among, circumstances, say
+from experiments.benchmark.measuring import (
+    check_among,
+    circumstances,
+    define_measuring_flags,
+    read_corpus,
+    say,
+)
 from experiments.benchmark.peers import WAYS, compare_with_peers
 from experiments.benchmark.steps import measure_steps, variants
 from experiments.benchmark.tables import benchmark_tables
 from mtml_jax.checks import check_chunk
 from mtml_jax.config import GRADIENTS, PRESETS
-from mtml_jax.data.prepare import prepare
 from mtml_jax.runs.files import write_json
 from mtml_jax.sharding import persona_mesh
 from mtml_jax.strategies import STRATEGIES
@@ -24,10 +28,7 @@ from mtml_jax.train.loop import initial_state
 
 
 def define_flags() -> None:
-    settings.define_device_flags()
-    settings.define_data_flags()
-    # With a cache of compiled programs, the compile time would be that of a look-up.
-    flags.FLAGS.set_default("compilation_cache", "")
+    define_measuring_flags()
     flags.DEFINE_enum("preset", "small", list(PRESETS), "preset of model sizes and training settings")
     flags.DEFINE_list(
         "rows", ["steps", *CALLS], f"comma-separated list of what is measured: steps, {', '.join(CALLS)}; or none"
@@ -39,29 +40,20 @@ def define_flags() -> None:
     )
     flags.DEFINE_list("remat", ["no"], "whether steps recompute layers in the backward pass: no, yes or no,yes")
     flags.DEFINE_integer("batches", 2, "number of real batches that steps are timed on", lower_bound=2)
-    flags.DEFINE_list(
-        "peers", [], f"PyTorch programs to compare with: {', '.join(WAYS)}; pip install -e '.[peers]'"
-    )
+    flags.DEFINE_list("peers", [], f"PyTorch programs to compare with: {', '.join(WAYS)}; pip install -e '.[peers]'")
     flags.DEFINE_string("peers_python", sys.executable, "path of a Python interpreter that has PyTorch")
     flags.DEFINE_integer("peers_chunk", 4, "number of personas vmapped at a time by the peer func", lower_bound=1)
     flags.DEFINE_integer("repeats", 7, "number of timings per row, of which the median is shown", lower_bound=2)
-    flags.DEFINE_string("json", None, "file for all numbers, as JSON")
-    flags.DEFINE_boolean("markdown", False, "print the tables as Markdown")
 
 
 def main(argv) -> None:
-    given = flags.FLAGS
     startup.start(argv, "--preset=small")
     with startup.one_sentence("interrupted"):
-        benchmark(given)
+        benchmark(flags.FLAGS)
 
 
 def benchmark(given) -> None:
-    """Measures what the flags ask for, and prints and writes the rows.
-
-    Args:
-      given: the command's flags as attributes.
-    """
+    """Measures what the flags, the attributes of `given`, ask for; prints and writes the rows."""
     # Check every flag before anything is compiled.
     kinds = [kind for kind in given.rows if kind != "none"]
     check_among("rows", kinds, ("steps", *CALLS))
@@ -71,21 +63,14 @@ def benchmark(given) -> None:
     check_among("peers", given.peers, WAYS)
     chunks = [_parse_chunk(text) for text in given.chunks]
     config = PRESETS[given.preset]
+    devices = persona_mesh(config.meta_batch).size
     for chunk in chunks:
-        check_chunk(
-            dataclasses.replace(config, persona_chunk=chunk), persona_mesh(config.meta_batch).size
-        )
+        check_chunk(dataclasses.replace(config, persona_chunk=chunk), devices)
 
     # Read the corpus, once for each strategy that is measured.
     @functools.cache
     def prepared(strategy):
-        return prepare(
-            dataclasses.replace(config, strategy=strategy),
-            given.data,
-            given.data_dir,
-            split_seed=given.split_seed,
-            skip_bad=given.skip_bad,
-        )
+        return read_corpus(dataclasses.replace(config, strategy=strategy), given)
 
     def data_of(config):
         return prepared(config.strategy)
@@ -106,19 +91,13 @@ def benchmark(given) -> None:
     params = initial_state(config, data).params
     for name in kinds:
         if name in CALLS:
-            measured = CALLS[name](config, data, params, given.repeats)
-            rows += [{"row": name, **row} for row in measured]
+            rows += [{"row": name, **r} for r in CALLS[name](config, data, params, given.repeats)]
     if given.peers:
         mtml = dataclasses.replace(config, strategy="mtml")
         rows += compare_with_peers(
-            mtml,
-            data_of(mtml),
-            given.peers,
-            given.peers_python,
-            given.repeats,
-            given.peers_chunk,
-            say,
-        )
+            mtml, data_of(mtml), given.peers, given.peers_python, given.repeats,
+            given.peers_chunk, say,
+        )  # fmt: skip
 
     say("\n" + benchmark_tables(rows, given.markdown))
     if given.json:

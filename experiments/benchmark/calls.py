@@ -30,27 +30,15 @@ def measure_adaptation(
     """Times one epoch of fine-tuning on five dialogues and the scoring of a sixth."""
     plans = choose_folds(data.valid, _SHOTS, _SEED, 2 * len(jax.devices()))
     sizes = measure_folds(plans, config.shape, epochs=_EPOCHS, seed=_SEED)
-    folds = pack_folds(
-        plans, config.shape, sizes, control=False, epochs=_EPOCHS, seed=_SEED
-    )
+    folds = pack_folds(plans, config.shape, sizes, control=False, epochs=_EPOCHS, seed=_SEED)
     mesh = persona_mesh(len(plans))
-    score = jax.jit(
-        functools.partial(score_stages, stages=(_EPOCHS,), config=config.loss(), mesh=mesh)
-    )
-    arguments = (
-        replicate(params, mesh),
-        split_personas(folds, mesh),
-        replicate(jnp.float32(config.inner_lr), mesh),
-    )
+    score = functools.partial(score_stages, stages=(_EPOCHS,), config=config.loss(), mesh=mesh)
+    params, inner_lr = replicate((params, jnp.float32(config.inner_lr)), mesh)
+    arguments = (params, split_personas(folds, mesh), inner_lr)
     used = [np.any(tiles.targets.inputs.segment, axis=(-1, -2)) for tiles in folds.batches]
     steps = int(np.any(used, axis=0).sum())
-    times = _measure(score, arguments, repeats, "adaptation")
-    yield {
-        "what": f"{_SHOTS}-shot, {_EPOCHS} epoch, {steps / len(plans):.1f} SGD steps a fold",
-        "unit": "folds/s",
-        "rate": len(plans) / times["median"],
-        **times,
-    }
+    what = f"{_SHOTS}-shot, {_EPOCHS} epoch, {steps / len(plans):.1f} SGD steps a fold"
+    yield _measure(score, arguments, repeats, what, len(plans), "folds")
 
 
 def measure_decoding(
@@ -66,14 +54,9 @@ def measure_decoding(
         f"beam {beam.BEAMS}, cached": beam.beam_search,
     }
     for what, way in ways.items():
-        decode = jax.jit(functools.partial(way, start=START, config=config.model))
-        times = _measure(decode, (params, contexts), repeats, what)
-        yield {
-            "what": f"{what}, {decoding.MAX_TOKENS} tokens",
-            "unit": "replies/s",
-            "rate": len(contexts.ids) / times["median"],
-            **times,
-        }
+        decode = functools.partial(way, start=START, config=config.model)
+        what = f"{what}, {decoding.MAX_TOKENS} tokens"
+        yield _measure(decode, (params, contexts), repeats, what, len(contexts.ids), "replies")
 
 
 def uncached_greedy(params, context, start, *, max_tokens=decoding.MAX_TOKENS, config):
@@ -87,9 +70,8 @@ def uncached_greedy(params, context, start, *, max_tokens=decoding.MAX_TOKENS, c
 
         def step(ids_T, position):
             inputs = Tokens(ids_T, ones_T, position_T)
-            hidden_TD = transformer.decode(
-                params, memory_SD, context.segment, inputs, ones_T, config
-            )
+            memory = (memory_SD, context.segment)
+            hidden_TD = transformer.decode(params, *memory, inputs, ones_T, config)
             best = jnp.argmax(matrix_VD @ hidden_TD[position]).astype(jnp.int32)
             return ids_T.at[position + 1].set(best, mode="drop"), best
 
@@ -98,20 +80,24 @@ def uncached_greedy(params, context, start, *, max_tokens=decoding.MAX_TOKENS, c
     return jax.vmap(one)(context)
 
 
+def _measure(function, arguments, repeats, what, count, units):
+    """Compiles a function that makes `count` units, and times it; returns its row."""
+    clock = time.perf_counter()
+    compiled = jax.jit(function).lower(*arguments).compile()
+    compile_seconds = time.perf_counter() - clock
+    _, seconds = time_calls(lambda: compiled(*arguments), repeats, what)
+    times = summarise(seconds)
+    return {
+        "what": what,
+        "unit": f"{units}/s",
+        "rate": count / times["median"],
+        **times,
+        "compile": compile_seconds,
+        "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
+    }
+
+
 CALLS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
     "adaptation": measure_adaptation,
     "decoding": measure_decoding,
 }
-
-
-def _measure(function, arguments, repeats, what):
-    """Compiles a jitted function; returns its times, its compile time and its memory."""
-    clock = time.perf_counter()
-    compiled = function.lower(*arguments).compile()
-    compile_seconds = time.perf_counter() - clock
-    _, seconds = time_calls(lambda: compiled(*arguments), repeats, what)
-    return {
-        **summarise(seconds),
-        "compile": compile_seconds,
-        "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
-    }

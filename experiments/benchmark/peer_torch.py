@@ -120,12 +120,9 @@ def main() -> None:
     given = parser.parse_args()
     problem = json.loads((given.folder / "problem.json").read_text())
     with np.load(given.folder / "problem.npz", allow_pickle=False) as arrays:
-        params = {
-            name.removeprefix("params/"): torch.from_numpy(arrays[name])
-            for name in arrays.files
-            if name.startswith("params/")
-        }
-        flat = {name: arrays[name] for name in arrays.files if name.startswith("data/")}
+        flat = dict(arrays)
+    names = [name for name in flat if name.startswith("params/")]
+    params = {name.removeprefix("params/"): torch.from_numpy(flat[name]) for name in names}
     model = Model(params, problem["heads"], problem["layers"], problem["activation"])
     episodes = _episodes(flat, problem["personas"], together=given.way == "func")
     step = {"loop": _loop, "higher": _higher, "func": _func}[given.way]
@@ -153,18 +150,15 @@ def _episodes(flat, personas, together):
     """Reads (support, query) of each persona; each is (context, response, persona) of padded ids."""
 
     def side(number, name):
-        fields = []
-        for field in ("context", "response_inputs", "response", "persona_inputs", "persona"):
-            ids = flat[f"data/{number}/{name}/{field}"]
-            fields.append(torch.from_numpy(ids.astype(np.int64)))
-        context, *targets = fields
+        fields = ("context", "response_inputs", "response", "persona_inputs", "persona")
+        ids = [flat[f"data/{number}/{name}/{field}"].astype(np.int64) for field in fields]
+        context, *targets = map(torch.from_numpy, ids)
         return context, tuple(targets[:2]), tuple(targets[2:])
 
     episodes = [(side(n, "support"), side(n, "query")) for n in range(personas)]
     if not together:
         return episodes
-    leaves = [torch.utils._pytree.tree_flatten(e)[0] for e in episodes]
-    spec = torch.utils._pytree.tree_flatten(episodes[0])[1]
+    leaves, (spec, *_) = zip(*map(torch.utils._pytree.tree_flatten, episodes))
     stacked = []
     for column in zip(*leaves):
         shape = [max(sizes) for sizes in zip(*(x.shape for x in column))]

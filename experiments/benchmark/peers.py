@@ -56,12 +56,8 @@ def compare_with_peers(
     Raises:
       ValueError: no peer ran, or its loss or meta-gradient differs from ours.
     """
-    smallest = dataclasses.replace(
-        config,
-        gradient="mixed",
-        persona_chunk=1,
-        model=dataclasses.replace(config.model, remat=True),
-    )
+    model = dataclasses.replace(config.model, remat=True)
+    smallest = dataclasses.replace(config, gradient="mixed", persona_chunk=1, model=model)
     params = jax.device_get(initial_state(config, data).params)
     settings = {"smallest": smallest, "default": config}
     if config.model.activation != "relu":  # finite differences do not see its kinks
@@ -81,7 +77,7 @@ def compare_with_peers(
     # Run each peer in a process of its own on the same batch and the same parameters.
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        _write_problem(folder, config, data, _STEP, params)
+        _write_problem(folder, config, data, params)
         for way in ways:
             command = [python, "-u", "-m", "experiments.benchmark.peer_torch", str(folder), f"--way={way}"]
             if not _run([*command, f"--repeats={repeats}", f"--chunk={chunk}"], way, say):
@@ -91,17 +87,12 @@ def compare_with_peers(
                 prefix = "grads/"
                 named = {n.removeprefix(prefix): theirs[n] for n in theirs if n.startswith(prefix)}
                 loss = float(theirs["loss"])
-            rows.append(
-                {
-                    "row": "peers",
-                    "what": f"PyTorch {report['torch']}, {WAYS[way]}",
-                    "difference": _compare(f"PyTorch {way}", loss, named, *agreed),
-                    "resident_bytes": report["resident_bytes"],
-                    "threads": report["threads"],
-                    "seconds": report["seconds"],
-                    **summarise(report["seconds"]),
-                }
-            )
+            row = {
+                "row": "peers",
+                "what": f"PyTorch {report.pop('torch')}, {WAYS[way]}",
+                "difference": _compare(f"PyTorch {way}", loss, named, *agreed),
+            }
+            rows.append({**row, **report, **summarise(report["seconds"])})
     if len(rows) == len(settings):
         raise ValueError(
             "expected at least one PyTorch implementation to run, got none; see --peers_python"
@@ -114,20 +105,16 @@ def compare_with_peers(
 def _time_ours(config, data, params, repeats):
     """Returns (times and memory, loss, meta-gradient by name) of this process."""
     mesh = persona_mesh(config.meta_batch)
-    gradient = jax.jit(
-        functools.partial(
-            mean_gradient,
-            phase=STRATEGIES[config.strategy].phases[0],
-            config=config.step(mesh.devices.flat[0].platform),
-            placement=Placement(mesh),
-        )
+    gradient = functools.partial(
+        mean_gradient,
+        phase=STRATEGIES[config.strategy].phases[0],
+        config=config.step(mesh.devices.flat[0].platform),
+        placement=Placement(mesh),
     )
-    arguments = (
-        replicate(params, mesh),
-        split_personas(training_batch(data, config, _STEP, devices=mesh.size), mesh),
-        replicate(rates_at(config, _STEP), mesh),
-    )
-    compiled = gradient.lower(*arguments).compile()
+    batch = split_personas(training_batch(data, config, _STEP, devices=mesh.size), mesh)
+    params, rates = replicate((params, rates_at(config, _STEP)), mesh)
+    arguments = (params, batch, rates)
+    compiled = jax.jit(gradient).lower(*arguments).compile()
     reset_most_resident()
     (grads, metrics), seconds = time_calls(lambda: compiled(*arguments), repeats)
     times = {
@@ -142,12 +129,9 @@ def _time_ours(config, data, params, repeats):
 def _run(command, way, say) -> bool:
     """Runs a peer and prints its lines as they come; returns whether it succeeded."""
     with tempfile.TemporaryFile("w+") as errors:
+        root = pathlib.Path(__file__).resolve().parents[2]
         with subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            cwd=pathlib.Path(__file__).resolve().parents[2],
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=root
         ) as running:
             for line in running.stdout:
                 say(f"PyTorch {line.rstrip()}")
@@ -167,23 +151,21 @@ def named_leaves(tree) -> dict[str, np.ndarray]:
     }
 
 
-def _write_problem(folder, config, data, step, params):
+def _write_problem(folder, config, data, params):
     """Writes the parameters, the episodes and the settings that a peer reads."""
-    triples = sample_episodes(data.train, config.meta_batch, config.seed, step)
+    triples = sample_episodes(data.train, config.meta_batch, config.seed, _STEP)
     arrays = {f"params/{name}": leaf for name, leaf in named_leaves(params).items()}
     for number, (_, *sides) in enumerate(triples):
         for side, dialogue in zip(("support", "query"), sides):
             for field, ids in _padded(dialogue, config.distinct_start).items():
                 arrays[f"data/{number}/{side}/{field}"] = ids
     np.savez(folder / "problem.npz", **arrays)
+    model = config.model
     problem = {
-        "heads": config.model.heads,
-        "layers": [config.model.encoder_layers, config.model.decoder_layers],
-        "activation": config.model.activation,
-        "personas": len(triples),
-        "alpha": config.alpha,
+        "heads": model.heads, "layers": [model.encoder_layers, model.decoder_layers],
+        "activation": model.activation, "personas": len(triples), "alpha": config.alpha,
         "inner_lr": config.inner_lr,
-    }
+    }  # fmt: skip
     (folder / "problem.json").write_text(json.dumps(problem))
 
 

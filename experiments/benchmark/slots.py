@@ -31,12 +31,11 @@ def real_shares(episode: Episode, model: ModelConfig, vocabulary: int) -> dict[s
         return float(np.dot(real, chosen) / np.dot(executed, chosen))
 
     prices = prices_of_slots(model, vocabulary)
-    slots, pairs = Work._fields[:2], Work._fields[2:]
     return {
         "encoder": real.contexts / executed.contexts,
         "decoder": real.targets / executed.targets,
-        "products": share(*slots),
-        "attention": share(*pairs),
+        "products": share(*Work._fields[:2]),
+        "attention": share(*Work._fields[2:]),
         "total": share(*Work._fields),
     }
 
@@ -55,25 +54,14 @@ def tile_work(context_NRS, target_NT, task_NT) -> tuple[Work, Work]:
     _, rows, slots = context_NRS.shape
     stream = target_NT.shape[1]
     occupied = int(np.any(context_NRS > 0, axis=(1, 2)).sum())
-    executed = Work(
-        occupied * rows * slots,
-        occupied * stream,
-        occupied * rows * slots**2,
-        occupied * stream**2,
-        occupied * stream * rows * slots,
-    )
+    whole = (rows * slots, stream, rows * slots**2, stream**2, stream * rows * slots)
+    executed = Work(*(occupied * count for count in whole))
     real = Work()
     for contexts_RS, targets_T, tasks_T in zip(context_NRS, target_NT, task_NT):
         for segment in range(1, int(contexts_RS.max()) + 1):
             context = (contexts_RS == segment).sum(axis=1)
             target = np.bincount(tasks_T[targets_T == segment])
-            real = real.plus(
-                Work(
-                    context.sum(),
-                    target.sum(),
-                    np.square(context).sum(),
-                    np.square(target).sum(),
-                    context.sum() * target.sum(),
-                )
-            )
+            slots = context.sum(), target.sum()
+            pairs = np.square(context).sum(), np.square(target).sum()
+            real = real.plus(Work(*slots, *pairs, slots[0] * slots[1]))
     return Work(*map(int, real)), executed

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from experiments.benchmark.ceiling import product_ceiling
+from experiments.benchmark.measuring import product_ceiling, summarise
 from experiments.benchmark.slots import real_shares
 from mtml_jax.config import TrainConfig
 from mtml_jax.data.episodes import sample_episodes, training_batch
@@ -24,63 +24,42 @@ from mtml_jax.train.memory_plan import lower_steps
 
 @dataclasses.dataclass
 class Setting:
-    """One phase of a configuration, compiled, with the batches that it is timed on.
-
-    Attributes:
-      config: the configuration.
-      phase: index of the phase in its strategy.
-      step: compiled (state, batch, rates) -> (state, metrics).
-      compile_seconds: time to compile it.
-      batches: real batches on the devices.
-      counts: the counted work of each batch.
-      shares: the real share of each batch's slots, from `real_shares`.
-      seconds: measured times, one list for each round.
-    """
+    """One phase of a configuration, compiled, with the batches that it is timed on."""
 
     config: TrainConfig
-    phase: int
-    step: Any
+    phase: int  # index of the phase in its strategy
+    step: Any  # compiled (state, batch, rates) -> (state, metrics)
     compile_seconds: float
-    batches: list
-    counts: list[StepCount]
-    shares: list[dict[str, float]]
-    seconds: list[list[float]] = dataclasses.field(default_factory=list)
+    batches: list  # real batches on the devices
+    counts: list[StepCount]  # the counted work of each batch
+    shares: list[dict[str, float]]  # the real share of each batch's slots, from `real_shares`
+    seconds: list[list[float]] = dataclasses.field(default_factory=list)  # one list for each round
 
     @property
     def name(self) -> str:
-        """The strategy, and the phase where it has several."""
         several = len(STRATEGIES[self.config.strategy].phases) > 1
         return self.config.strategy + (f", phase {self.phase + 1}" if several else "")
 
 
 def variants(
-    config: TrainConfig,
-    strategies: Iterable[str],
-    gradients: Iterable[str],
-    chunks: Iterable[int | None],
-    remats: Iterable[bool],
-) -> Iterator[TrainConfig]:
+    config: TrainConfig, strategies: Iterable[str], gradients: Iterable[str],
+    chunks: Iterable[int | None], remats: Iterable[bool],
+) -> Iterator[TrainConfig]:  # fmt: skip
     """Yields every combination; strategies without an inner step have no gradient mode to vary."""
     for strategy in strategies:
         for gradient, chunk, remat in itertools.product(
             gradients if STRATEGIES[strategy].adapts else [config.gradient], chunks, remats
         ):
+            model = dataclasses.replace(config.model, remat=remat)
             yield dataclasses.replace(
-                config,
-                strategy=strategy,
-                gradient=gradient,
-                persona_chunk=chunk,
-                model=dataclasses.replace(config.model, remat=remat),
+                config, strategy=strategy, gradient=gradient, persona_chunk=chunk, model=model
             )
 
 
 def measure_steps(
-    configs: Iterable[TrainConfig],
-    data_of: Callable[[TrainConfig], Prepared],
-    batches: int,
-    repeats: int,
-    say: Callable[[str], None],
-) -> list[dict[str, Any]]:
+    configs: Iterable[TrainConfig], data_of: Callable[[TrainConfig], Prepared],
+    batches: int, repeats: int, say: Callable[[str], None],
+) -> list[dict[str, Any]]:  # fmt: skip
     """Times all configurations alternately, so that a slow minute of the machine affects them all.
 
     Args:
@@ -98,11 +77,12 @@ def measure_steps(
     mesh = persona_mesh(configs[0].meta_batch)
     settings = []
     for config in configs:
+        chunk = f"chunk {config.persona_chunk or 'default'}{', remat' * config.model.remat}"
         for setting in _compile(config, data_of(config), mesh, batches):
             memory = setting.step.memory_analysis().temp_size_in_bytes
             say(
-                f"{_label(setting)}: compiled in {setting.compile_seconds:.1f} s, "
-                f"{memory / 1e6:,.0f} MB of temporary memory"
+                f"{setting.name}, {mode_of(config)}, {chunk}: compiled in "
+                f"{setting.compile_seconds:.1f} s, {memory / 1e6:,.0f} MB of temporary memory"
             )
             settings.append(setting)
 
@@ -130,15 +110,10 @@ def measure_steps(
 
     # Make rows of the times, and compare them.
     ceiling = max(ceilings)
-    rows = [
-        {
-            "row": "ceiling",
-            "what": f"products of large square matrices, {configs[0].model.dtype}, "
-            f"one on each of {mesh.size} devices at once",
-            "operations_per_second": ceiling,
-            "before_and_after": ceilings,
-        }
-    ]
+    what = f"products of large square matrices, {configs[0].model.dtype}, "
+    what += f"one on each of {mesh.size} devices at once"
+    rows = [{"row": "ceiling", "what": what, "operations_per_second": ceiling,
+             "before_and_after": ceilings}]  # fmt: skip
     for _, group in itertools.groupby(settings, key=lambda setting: setting.config):
         phases = list(group)
         rows += [_row(setting.name, [setting], ceiling) for setting in phases]
@@ -162,22 +137,10 @@ def _compile(config, data, mesh, batches):
         placed = [split_personas(batch, mesh) for batch in packed]
         clock = time.perf_counter()
         compiled = lower(state, placed[0], rates).compile()
-        yield Setting(
-            config,
-            number,
-            compiled,
-            time.perf_counter() - clock,
-            placed,
-            [count_step(some, tasks, config.model, words) for some in triples],
-            [real_shares(batch, config.model, words) for batch in packed],
-        )
-
-
-def _label(setting):
-    config = setting.config
-    chunk = config.persona_chunk or "default"
-    remat = ", remat" if config.model.remat else ""
-    return f"{setting.name}, {mode_of(config)}, chunk {chunk}{remat}"
+        seconds = time.perf_counter() - clock
+        counts = [count_step(some, tasks, config.model, words) for some in triples]
+        shares = [real_shares(batch, config.model, words) for batch in packed]
+        yield Setting(config, number, compiled, seconds, placed, counts, shares)
 
 
 def _row(name, phases, ceiling):
@@ -192,15 +155,9 @@ def _row(name, phases, ceiling):
     operations = statistics.fmean(count.operations(mode) for count in counts)
     memory = [p.step.memory_analysis() for p in phases]
     return {
-        "row": "steps",
-        "what": name,
-        "strategy": config.strategy,
-        "gradient": mode,
-        "persona_chunk": config.persona_chunk,
-        "remat": config.model.remat,
-        "median": median,
-        "least": min(means),
-        "most": max(means),
+        "row": "steps", "what": name, "strategy": config.strategy, "gradient": mode,
+        "persona_chunk": config.persona_chunk, "remat": config.model.remat,
+        **summarise(means),
         "seconds": rounds[1:],
         "batches": len(rounds[0]),
         "tokens_per_second": statistics.fmean(c.tokens for c in counts) / median,
@@ -209,28 +166,22 @@ def _row(name, phases, ceiling):
         "operations": operations,
         "achieved": operations / median,
         "achieved_share": operations / median / ceiling,
-        "real_shares": {
-            part: statistics.fmean(share[part] for share in shares) for part in shares[0]
-        },
-    }
+        "real_shares": {k: statistics.fmean(share[k] for share in shares) for k in shares[0]},
+    }  # fmt: skip
 
 
 def _compare(rows):
     """Adds each row's ratio to the first-order row that is otherwise the same, and to mtml's."""
 
-    def find(row, **changes):
-        keys = ("strategy", "gradient", "persona_chunk", "remat", "what")
-        wanted = {name: row[name] for name in keys} | changes
-        for other in rows:
-            if all(other.get(name) == value for name, value in wanted.items()):
-                return other
-
+    keys = ("strategy", "gradient", "persona_chunk", "remat", "what")
+    references = {"to_first_order": {"gradient": "first_order"},
+                  "to_mtml": {"strategy": "mtml", "what": "mtml"}}  # fmt: skip
     for row in rows[1:]:
-        for name, other in (
-            ("to_first_order", find(row, gradient="first_order")),
-            ("to_mtml", find(row, strategy="mtml", what="mtml")),
-        ):
-            if other and other is not row:
+        for name, changes in references.items():
+            wanted = {key: row[key] for key in keys} | changes
+            alike = (o for o in rows if all(o.get(k) == v for k, v in wanted.items()))
+            other = next(alike, row)
+            if other is not row:
                 row[name] = {
                     "measured": row["median"] / other["median"],
                     "counted": row["operations"] / other["operations"],

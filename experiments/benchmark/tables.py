@@ -8,11 +8,8 @@ from typing import Any
 def benchmark_tables(rows: Sequence[dict[str, Any]], markdown: bool) -> str:
     """Formats one table for each kind of row that was measured."""
     parts = []
-    for kinds, columns in (
-        (("steps",), _STEPS),
-        (("adaptation", "decoding"), _CALLS),
-        (("peers",), _PEERS),
-    ):
+    groups = ((("steps",), _STEPS), (("adaptation", "decoding"), _CALLS), (("peers",), _PEERS))
+    for kinds, columns in groups:
         shown = [row for row in rows if row["row"] in kinds]
         if shown:
             cells = [[cell(row) for cell in columns.values()] for row in shown]
@@ -46,12 +43,8 @@ def megabytes(count: float) -> str:
 
 
 def _ratio(name):
-    def cell(row):
-        if name not in row:
-            return ""
-        return f"{row[name]['measured']:.2f} ({row[name]['counted']:.2f})"
-
-    return cell
+    form = "{measured:.2f} ({counted:.2f})".format
+    return lambda row: form(**row[name]) if name in row else ""
 
 
 def _shares(row):
@@ -59,14 +52,10 @@ def _shares(row):
     return ", ".join(f"{100 * row['real_shares'][name]:.0f}" for name in names)
 
 
-def _chunk(row):
-    return str(row["persona_chunk"] or "default") + (", remat" if row["remat"] else "")
-
-
 _STEPS = {
     "step": lambda row: row["what"],
     "gradient": lambda row: row["gradient"].replace("_", " "),
-    "chunk": _chunk,
+    "chunk": lambda row: f"{row['persona_chunk'] or 'default'}{', remat' * row['remat']}",
     "seconds": spread,
     "real tokens/s": lambda row: f"{row['tokens_per_second']:,.0f}",
     "temporary MB": lambda row: megabytes(row["temporary_bytes"]),
@@ -92,8 +81,6 @@ _PEERS = {
     "over our default": lambda row: f"{row['to_ours']['default']:.2f}",
     "over our smallest": lambda row: f"{row['to_ours']['smallest']:.2f}",
     "resident MB, whole process": lambda row: megabytes(row["resident_bytes"]),
-    "temporary MB": lambda row: (
-        megabytes(row["temporary_bytes"]) if "temporary_bytes" in row else ""
-    ),
+    "temporary MB": lambda r: megabytes(r["temporary_bytes"]) if "temporary_bytes" in r else "",
     "difference of meta-gradients": lambda row: f"{row['difference']:.0e}" if row["difference"] else "",
 }

@@ -36,12 +36,7 @@ def main(argv) -> None:
 
 
 def report(folder: pathlib.Path, seed: int = 0, resamples: int = 1000) -> None:
-    """Writes report.md, report.html and the figures into the folder of a study.
-
-    Args:
-      folder: the folder, written by `experiments.study`.
-      seed: random seed of the bootstrap.
-      resamples: number of bootstrap resamples for each interval.
+    """Writes report.md, report.html and the figures into a folder written by `experiments.study`.
 
     Raises:
       ImportError: matplotlib is not installed.
@@ -70,8 +65,7 @@ def draw(study: Study, numbers: Numbers) -> dict[str, bytes]:
     }
     for shots in shots_in_order(study):
         for name in names if shots == study.shots() else names[:1]:
-            picture = figures.score_over_ppl(study, numbers, name, shots)
-            pictures[_over_ppl(name, shots)] = picture
+            pictures[_over_ppl(name, shots)] = figures.score_over_ppl(study, numbers, name, shots)
     pictures |= {
         "epochs.png": figures.over_epochs(study, numbers, names),
         "alpha.png": figures.over_alpha(study, numbers, names),
@@ -89,15 +83,15 @@ def _over_ppl(name, shots):
 
 
 def list_blocks(title: str, study: Study, numbers: Numbers, pictures) -> list[Block]:
-    """Lists the blocks of the whole report.
-
-    Args:
-      title: heading of the report.
-      study: the study.
-      numbers: its estimates.
-      pictures: the figures that were drawn, from `draw`.
-    """
+    """Lists the blocks of the whole report, with the figures that `draw` has drawn."""
     made_of = parts_of_scores(study, numbers, "parts.png")
+    reconstructed = [
+        Figure(
+            "reconstruction.png",
+            "Reconstruction from both sides' utterances against the turns seen, means over seeds; "
+            "dashed: ablations; dotted: against another persona.",
+        )
+    ] if "reconstruction.png" in pictures else []  # fmt: skip
     blocks = [
         Heading(title, 1),
         *comparison.endpoint(study, numbers),
@@ -111,10 +105,8 @@ def list_blocks(title: str, study: Study, numbers: Numbers, pictures) -> list[Bl
         *_differences(study, numbers),
     ]
     if "multitask" in study.rows:
-        blocks += [
-            Heading("Against the control without meta-learning"),
-            *comparison.control(study, numbers),
-        ]
+        blocks.append(Heading("Against the control without meta-learning"))
+        blocks += comparison.control(study, numbers)
     if made_of:
         blocks += [Heading("What the persona scores are made of"), *made_of]
     return [
@@ -130,7 +122,7 @@ def list_blocks(title: str, study: Study, numbers: Numbers, pictures) -> list[Bl
         Figure("learning.png", "Training losses and PPL on valid personas, means over seeds."),
         Heading("Persona reconstruction"),
         *details.reconstruction(study),
-        *_reconstruction(pictures),
+        *reconstructed,
         Heading("Ablations"),
         *tables.ablations(study, numbers),
         Heading("Table 1: the replies of every row to the same contexts"),
@@ -160,14 +152,11 @@ def _own_and_other(study, numbers):
     ]
     for shots in shots_in_order(study):
         blocks += [Heading(f"{shots}-shot", 3), *tables.own_and_other(study, numbers, shots)]
-    blocks.append(
-        Figure(
-            "own_other.png",
-            f"{study.shots()}-shot, epoch {study.last()}: after adapting to the speaker's own "
-            "dialogues (full) and to another speaker's (hollow), with 95 % intervals.",
-        )
+    caption = (
+        f"{study.shots()}-shot, epoch {study.last()}: after adapting to the speaker's own "
+        "dialogues (full) and to another speaker's (hollow), with 95 % intervals."
     )
-    return blocks
+    return [*blocks, Figure("own_other.png", caption)]
 
 
 def _differences(study, numbers):
@@ -204,37 +193,20 @@ def _over_epochs(study, numbers, pictures):
     for name in persona_scores(study):
         title = SCORES[name].name
         blocks.append(Heading(title, 3))
-        blocks += [
-            Figure(
-                _over_ppl(name, shots),
+        for shots in shots_in_order(study):
+            caption = (
                 f"{title} against PPL, {shots}-shot, one curve for each strategy from the unadapted "
                 "model along the epochs, with 95 % intervals; hollow: the paper's values, if it "
-                "reports them.",
+                "reports them."
             )
-            for shots in shots_in_order(study)
-            if _over_ppl(name, shots) in pictures
-        ]
+            if (file := _over_ppl(name, shots)) in pictures:
+                blocks.append(Figure(file, caption))
         blocks += comparison.at_equal_ppl(study, numbers, name)
-    blocks.append(
-        Figure(
-            "epochs.png",
-            f"Persona scores and PPL against epochs, {study.shots()}-shot, with 95 % intervals; for "
-            "C also the curve of PAML's authors (Madotto et al., 2019).",
-        )
+    caption = (
+        f"Persona scores and PPL against epochs, {study.shots()}-shot, with 95 % intervals; for "
+        "C also the curve of PAML's authors (Madotto et al., 2019)."
     )
-    return blocks
-
-
-def _reconstruction(pictures):
-    if "reconstruction.png" not in pictures:
-        return []
-    return [
-        Figure(
-            "reconstruction.png",
-            "Reconstruction from both sides' utterances against the turns seen, means over seeds; "
-            "dashed: ablations; dotted: against another persona.",
-        )
-    ]
+    return [*blocks, Figure("epochs.png", caption)]
 
 
 if __name__ == "__main__":

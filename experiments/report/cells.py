@@ -20,34 +20,21 @@ _CELL = ("row", "label", "group", "strategy", "seed", "personas", "folds", "turn
 
 
 class Cell(NamedTuple):
-    """One row of the study with one seed.
+    """One row of the study with one seed."""
 
-    Attributes:
-      record: the contents of the file without the statistics.
-      statistics: stage -> statistics of the personas.
-    """
-
-    record: dict[str, Any]
-    statistics: dict[Stage, Statistics]
+    record: dict[str, Any]  # the contents of the file without the statistics
+    statistics: dict[Stage, Statistics]  # of the personas
 
 
 class Study(NamedTuple):
-    """The results of a study.
+    """The results of a study."""
 
-    Attributes:
-      folder: the folder that they were read from.
-      settings: the contents of study.json.
-      tuning: the contents of tuning/*.json, each with its name.
-      rows: row -> seed -> cell, in the order of `study.rows.ROWS`.
-    """
-
-    folder: Path
-    settings: dict[str, Any]
-    tuning: list[dict[str, Any]]
-    rows: dict[str, dict[int, Cell]]
+    folder: Path  # that they were read from
+    settings: dict[str, Any]  # the contents of study.json
+    tuning: list[dict[str, Any]]  # the contents of tuning/*.json, each with its name
+    rows: dict[str, dict[int, Cell]]  # row -> seed -> cell, in the order of `study.rows.ROWS`
 
     def cells(self) -> list[Cell]:
-        """Lists all cells, row by row."""
         return [cell for seeds in self.rows.values() for cell in seeds.values()]
 
     def group(self, *names: str) -> list[str]:
@@ -69,7 +56,6 @@ class Study(NamedTuple):
         return self.settings["endpoint"]["shots"]
 
     def last(self) -> int:
-        """The last epoch."""
         return max(self.settings["epochs"])
 
     def has(self, name: str) -> bool:
@@ -78,11 +64,10 @@ class Study(NamedTuple):
 
     def missing(self) -> dict[str, list[int]]:
         """Maps rows to their seeds without a cell: the paper's rows, the control, and all present."""
-        wanted = {row: None for row in (*GROUPS["paper"], *self.rows)}
-        lacking = {
-            row: [s for s in range(self.settings["seeds"]) if s not in self.rows.get(row, {})]
-            for row in wanted
-        }
+        lacking = {}
+        for row in (*GROUPS["paper"], *self.rows):
+            made = self.rows.get(row, {})
+            lacking[row] = [seed for seed in range(self.settings["seeds"]) if seed not in made]
         return {row: seeds for row, seeds in lacking.items() if seeds}
 
 
@@ -136,14 +121,11 @@ def _place(cell):
 def _cell(path):
     record = _read(path, (*_CELL, "test"))
     try:
-        statistics = {
-            (row["system"], row["shots"], row["epoch"]): {
-                # Numbers that JSON lacks, such as infinity, are stored as strings.
-                name: np.array(values, float)
-                for name, values in row["statistics"].items()
-            }
-            for row in record.pop("test")
-        }
+        statistics = {}
+        for row in record.pop("test"):
+            # Numbers that JSON lacks, such as infinity, are stored as strings.
+            found = {name: np.array(v, float) for name, v in row["statistics"].items()}
+            statistics[row["system"], row["shots"], row["epoch"]] = found
         for found in statistics.values():
             if {len(values) for values in found.values()} != {len(found["dialogues"])}:
                 raise ValueError("statistics of different lengths")
@@ -152,8 +134,7 @@ def _cell(path):
             f"{path}: expected test statistics with one entry for each persona, got {error!r}; "
             "remove the file and run the study again"
         ) from None
-    statistics |= _gains(statistics)
-    return Cell(record, statistics)
+    return Cell(record, statistics | _gains(statistics))
 
 
 def _gains(statistics):
@@ -164,11 +145,8 @@ def _gains(statistics):
             left = statistics[system, shots, epoch]
             right = statistics.get((other, shots, epoch), statistics.get((other, 0, 0)))
             if system == one and right and "nll" in left and "nll" in right:
-                found[name, shots, epoch] = {
-                    "dialogues": left["dialogues"],
-                    "nll": left["nll"] - right["nll"],
-                    "tokens": left["tokens"],
-                }
+                kept = {name: left[name] for name in ("dialogues", "tokens")}
+                found[name, shots, epoch] = {**kept, "nll": left["nll"] - right["nll"]}
     return found
 
 

@@ -61,18 +61,14 @@ def _comparison(study, numbers, chosen, introduction):
         lines = [line for line in zip(labels, means) if line[1]] + lines
     seeds = sorted({seed for _, estimate in lines for seed in estimate.seeds})
     rows = [
-        [
-            label,
-            *(seed_cell(estimate.seeds, seed, name) for seed in seeds),
-            score_cell(estimate, name),
-        ]
-        for label, estimate in lines
+        [label, *(seed_cell(e.seeds, seed, name) for seed in seeds), score_cell(e, name)]
+        for label, e in lines
     ]
     head = [title_of(name), *(f"seed {seed}" for seed in seeds), "mean (95 % interval)"]
     return [
         Text(f"{what} {sentence(found, *labels, name)}"),
         Table(head, rows),
-        *_comparison_at_equal_ppl(study, numbers, chosen),
+        *_comparison_at_equal_ppl(study, numbers, chosen, labels),
     ]
 
 
@@ -87,46 +83,36 @@ def sentence(found: Estimate, one: str, other: str, name: str) -> str:
         0: "The interval contains zero: these runs do not distinguish the two.",
     }[found.side()]
     count = len(found.seeds)
+    seeds = f"{sum(x > 0 for x in found.seeds.values())} of {count} seeds are above zero."
     if count == 1:
-        seeds = (
-            "It rests on one seed and resamples only personas, so it does not show what another "
-            "seed would give."
-        )
-    else:
-        above = sum(x > 0 for x in found.seeds.values())
-        seeds = f"{above} of {count} seeds are above zero."
+        seeds = "It rests on one seed and resamples only personas, so it does not show what another "
+        seeds += "seed would give."
     interval = interval_text(found, name)
     return f"The difference is {value} (95 % interval {interval}). {verdict} {seeds}"
 
 
-def _comparison_at_equal_ppl(study, numbers, chosen):
-    """Reports the same comparison at equal PPL."""
+def _comparison_at_equal_ppl(study, numbers, chosen, labels):
     one, other, name, among = (chosen.get(key) for key in ("one", "other", "score", "seeds"))
     if name not in persona_scores(study):
         return []
-    labels = study.label(one), study.label(other)
     found = numbers.at_equal_ppl(one, other, chosen["shots"], name, among)
     if found is None:
-        return [
-            Text(
-                f"At equal PPL: the curves of {labels[0]} and {labels[1]} along the epochs have no "
-                "PPL in common, so the comparison above cannot be separated from a difference in PPL."
-            )
-        ]
+        return [Text(
+            f"At equal PPL: the curves of {labels[0]} and {labels[1]} along the epochs have no "
+            "PPL in common, so the comparison above cannot be separated from a difference in PPL."
+        )]  # fmt: skip
     text = sentence(found.difference, *labels, name)
     early = numbers.at_equal_ppl(one, other, chosen["shots"], name, among, first=True).difference
-    again = (
-        " If a curve passes a PPL several times and the first time counts instead of the last, the "
-        f"difference is {value_text(early.value, name)} ({interval_text(early, name)})."
-    )
-    return [
-        Text(
-            f"At equal PPL, from {value_text(found.levels[0], 'ppl')} to "
-            f"{value_text(found.levels[-1], 'ppl')}, a range that both curves pass along the epochs, "
-            f"{text[0].lower()}{text[1:]}"
-            f"{again if early.value != found.difference.value else ''}"
+    if early.value != found.difference.value:
+        text += (
+            " If a curve passes a PPL several times and the first time counts instead of the last, "
+            f"the difference is {value_text(early.value, name)} ({interval_text(early, name)})."
         )
-    ]
+    return [Text(
+        f"At equal PPL, from {value_text(found.levels[0], 'ppl')} to "
+        f"{value_text(found.levels[-1], 'ppl')}, a range that both curves pass along the epochs, "
+        f"{text[0].lower()}{text[1:]}"
+    )]  # fmt: skip
 
 
 def at_equal_ppl(study: Study, numbers: Numbers, name: str) -> list[Block]:
@@ -146,28 +132,18 @@ def at_equal_ppl(study: Study, numbers: Numbers, name: str) -> list[Block]:
             if found.without > 0.05:
                 rare.append(f"{label} ({100 * found.without:.0f} %)")
             low, high = (value_text(found.levels[end], "ppl") for end in (0, -1))
-            rows.append(
-                [
-                    study.label(row),
-                    str(shots),
-                    f"{low} to {high}",
-                    value_text(np.mean(found.one), name),
-                    value_text(np.mean(found.other), name),
-                    score_cell(found.difference, name),
-                    ", ".join(value_text(x, name) for x in found.difference.seeds.values()),
-                    side_cell(found.difference),
-                ]
-            )
+            scores = (value_text(np.mean(curve), name) for curve in (found.one, found.other))
+            seeds = ", ".join(value_text(x, name) for x in found.difference.seeds.values())
+            rows.append([
+                study.label(row), str(shots), f"{low} to {high}", *scores,
+                score_cell(found.difference, name), seeds, side_cell(found.difference),
+            ])  # fmt: skip
     blocks: list[Block] = [Table(head, rows)] if rows else []
     if without:
         blocks.append(Text(f"No PPL in common with PAML: {'; '.join(without)}."))
     if rare:
-        blocks.append(
-            Text(
-                "Share of resamples without a common range, which the interval leaves out: "
-                f"{'; '.join(rare)}."
-            )
-        )
+        share = "Share of resamples without a common range, which the interval leaves out"
+        blocks.append(Text(f"{share}: {'; '.join(rare)}."))
     return blocks or [Text("PAML has no cell, so there is nothing to compare with.")]
 
 

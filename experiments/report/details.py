@@ -32,12 +32,13 @@ def setting(study: Study) -> list[Block]:
     }
     rates = settings["settings"]
     chosen_by = f"; chosen by {settings['chosen_by']}" if "chosen_by" in settings else ""
+    paper_epochs = "" if study.last() == EPOCHS_AT_TEST else f" (PAML's code: {EPOCHS_AT_TEST})"
     mean = (f"{k}-shot {n:.1f}" for k, n in sorted(effective.items()) if k)
     rows = [
         ["preset, data", f"{settings['preset']}, {settings['data']}"],
         ["tested on", tests],
         ["dialogues adapted to, mean", ", ".join(mean)],
-        ["epochs of adaptation", _list(settings["epochs"]) + _paper_epochs(settings["epochs"])],
+        ["epochs of adaptation", _list(settings["epochs"]) + paper_epochs],
         ["rates", ", ".join(f"{name} {value}" for name, value in rates.items()) + chosen_by],
         ["outer steps", _list({c["training"]["iterations"] for c in cells})],
         ["parameters", _list({c["training"]["parameters"] for c in cells})],
@@ -65,18 +66,14 @@ def tuning(study: Study) -> list[Block]:
     """Lists the trials on valid personas by which the rates were chosen."""
     if not study.tuning:
         return [Text("The folder has no tuning trials.")]
-    trials = sorted(
-        study.tuning,
-        key=lambda trial: (
-            trial["strategy"],
-            str(trial.get("reduction")),
-            _number(trial, "outer_lr"),
-            trial["inner_lr"],
-        ),
-    )
+
+    def place(trial):
+        rates = _number(trial, "outer_lr"), trial["inner_lr"]
+        return trial["strategy"], str(trial.get("reduction")), *rates
+
     chosen = study.settings["settings"]
     rows = []
-    for trial in trials:
+    for trial in sorted(study.tuning, key=place):
         marks = []
         if all(trial.get(name) == value for name, value in chosen.items()):
             marks.append("chosen")
@@ -86,22 +83,13 @@ def tuning(study: Study) -> list[Block]:
             marks.append(f"failed: {trial['failed']}")
         own, other = _number(trial, "own_ppl"), _number(trial, "other_ppl")
         before, after = _number(trial, "initial_ppl"), _number(trial, "adapted_ppl")
-        rows.append(
-            [
-                trial["strategy"],
-                str(trial["inner_lr"]),
-                str(trial.get("reduction", "-")),
-                str(trial.get("outer_lr", "-")),
-                str(trial.get("iterations", "-")),
-                fixed(_number(trial, "moved"), 5),
-                fixed(_number(trial, "second_order_share"), 4),
-                f"{fixed(before, 2)} to {fixed(after, 2)}",
-                fixed(own, 2),
-                fixed(other, 2),
-                fixed(own - other, 2),
-                ", ".join(marks),
-            ]
-        )
+        rows.append([
+            trial["strategy"], str(trial["inner_lr"]),
+            *(str(trial.get(name, "-")) for name in ("reduction", "outer_lr", "iterations")),
+            fixed(_number(trial, "moved"), 5), fixed(_number(trial, "second_order_share"), 4),
+            f"{fixed(before, 2)} to {fixed(after, 2)}",
+            *(fixed(x, 2) for x in (own, other, own - other)), ", ".join(marks),
+        ])  # fmt: skip
     head = [
         "strategy", "inner_lr", "reduction", "outer_lr", "steps", "moved", "second order",
         "PPL, one inner step", "PPL own", "PPL other", "own minus other", "",
@@ -125,7 +113,7 @@ def reconstruction(study: Study) -> list[Block]:
         for variant in dict.fromkeys(r["variant"] for rows in found for r in rows):
             turns = turns_seen(found, variant)
             for seen in dict.fromkeys((turns[0], turns[-1])):
-                at = [r for rows in found for r in rows if _is(r, variant, seen)]
+                at = results_at(found, variant, seen)
                 line = [study.label(row), variant.replace("_", " "), str(seen), str(len(at))]
                 for name, digits in (("token_f1", 3), ("statement_recall", 3), ("ppl", 2)):
                     for suffix in ("", "_shuffled"):
@@ -153,6 +141,12 @@ def reconstructions(seeds: Mapping[int, Cell]) -> list[list[dict]]:
     return [rows for rows in found if rows]
 
 
+def results_at(found: Sequence[Sequence[dict]], variant: str, seen: int) -> list[dict]:
+    """Lists the seeds' results of one variant at one number of turns."""
+    rows = (r for rows in found for r in rows)
+    return [r for r in rows if r["variant"] == variant and r["turns_seen"] == seen]
+
+
 def turns_seen(found: Sequence[Sequence[dict]], variant: str) -> list[int]:
     """Lists the numbers of turns that at least 5 % of the dialogues have."""
     rows = [r for rows in found for r in rows if r["variant"] == variant]
@@ -167,21 +161,14 @@ def cost(study: Study) -> list[Block]:
         records = [cell.record for cell in seeds.values()]
         trained = [record["training"] for record in records]
         column = functools.partial(_mean_of, trained)
-        lines.append(
-            [
-                study.label(row),
-                str(len(records)),
-                column("iterations", "{:,.0f}"),
-                column("best_step", "{:,.0f}"),
-                _list({t.get("reason") or "-" for t in trained}),
-                column("seconds_a_step", "{:.2f}"),
-                column("seconds", "{:.1f}", 60),
-                _mean_of(records, "test_seconds", "{:.1f}", 60),
-                column("temporary_bytes", "{:,.0f}", 1e6),
-                column("operations", "{:,.1f}", 1e9),
-                column("tokens", "{:,.0f}", 1e3),
-            ]
-        )
+        lines.append([
+            study.label(row), str(len(records)), column("iterations", "{:,.0f}"),
+            column("best_step", "{:,.0f}"), _list({t.get("reason") or "-" for t in trained}),
+            column("seconds_a_step", "{:.2f}"), column("seconds", "{:.1f}", 60),
+            _mean_of(records, "test_seconds", "{:.1f}", 60),
+            column("temporary_bytes", "{:,.0f}", 1e6), column("operations", "{:,.1f}", 1e9),
+            column("tokens", "{:,.0f}", 1e3),
+        ])  # fmt: skip
     head = ["", "seeds", "steps", "best step", "ended by", "s a step", "training, min",
             "test, min", "memory, MB", "GFLOP a step", "tokens, thousands"]  # fmt: skip
     return [
@@ -210,24 +197,16 @@ def samples(study: Study) -> list[Block]:
         answers = replies[place]
         columns = sorted({name for found in answers.values() for name in found}, key=_when)
         utterances = [(_WHO.get(who, who), text) for who, text in sample["utterances"]]
-        omitted = [("", f"({len(utterances) - _MOST_UTTERANCES} earlier utterances omitted)")]
-        blocks += [
-            Heading(f"Context {number}", 3),
-            Said(
-                [("persona", "; ".join(sample["statements"]))]
-                + (omitted if len(utterances) > _MOST_UTTERANCES else [])
-                + utterances[-_MOST_UTTERANCES:]
-                + [("human", sample["gold"])]
-            ),
-            Table(
-                ["", *columns],
-                [
-                    [study.label(row), *(found.get(name, "-") or "(nothing)" for name in columns)]
-                    for row, found in answers.items()
-                ],
-                words=True,
-            ),
+        said = [("persona", "; ".join(sample["statements"]))]
+        if (omitted := len(utterances) - _MOST_UTTERANCES) > 0:
+            said.append(("", f"({omitted} earlier utterances omitted)"))
+        said += [*utterances[-_MOST_UTTERANCES:], ("human", sample["gold"])]
+        lines = [
+            [study.label(row), *(found.get(name, "-") or "(nothing)" for name in columns)]
+            for row, found in answers.items()
         ]
+        table = Table(["", *columns], lines, words=True)
+        blocks += [Heading(f"Context {number}", 3), Said(said), table]
     return blocks
 
 
@@ -247,10 +226,6 @@ def _mean_of(rows, name, form, unit=1.0):
     return form.format(float(np.mean([float(v) for v in values])) / unit) if values else "-"
 
 
-def _is(row, variant, seen):
-    return row["variant"] == variant and row["turns_seen"] == seen
-
-
 def _number(trial, name):
     value = trial.get(name)
     return math.nan if value is None else float(value)
@@ -259,7 +234,3 @@ def _number(trial, name):
 def _list(values: Iterable) -> str:
     ordered = sorted(values, key=lambda v: (isinstance(v, str), v))
     return ", ".join(f"{v:,}" if isinstance(v, int) else str(v) for v in ordered)
-
-
-def _paper_epochs(epochs):
-    return "" if max(epochs) == EPOCHS_AT_TEST else f" (PAML's code: {EPOCHS_AT_TEST})"

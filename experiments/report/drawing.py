@@ -63,16 +63,19 @@ def new_panels(count: int, height: float):
     return figure, panels
 
 
-def draw_curve(axis, x, y, style, label, *, ends_only=False):
-    """Draws estimates against estimates, from a small dot for the unadapted model, with intervals.
+def draw_point(axis, found, place, style, fill="full"):
+    """Draws an estimate with its interval in a row of a panel."""
+    colour, marker = style
+    axis.errorbar(
+        [found.value], [place], xerr=errors([found], [found.value]), fmt=marker, color=colour,
+        fillstyle=fill, **DRAWN, **BARS,
+    )  # fmt: skip
 
-    Args:
-      axis: the panel.
-      x: estimates along the epochs, first that of the unadapted model.
-      y: the same for the other score.
-      style: colour and marker.
-      label: label in the legend.
-      ends_only: draw intervals at the last epoch alone.
+
+def draw_curve(axis, x, y, style, label, *, ends_only=False):
+    """Draws estimates x and y along the epochs, from a small dot for the unadapted model.
+
+    Intervals are drawn at every epoch, or with `ends_only` at the last one.
     """
     colour, marker = style
     values = [[estimate.value for estimate in curve] for curve in (x, y)]

@@ -7,12 +7,13 @@ import numpy as np
 
 from experiments.plots import BLUE, legend_below, log_where_wide, png
 from experiments.report.cells import Study
-from experiments.report.details import reconstructions, turns_seen
+from experiments.report.details import reconstructions, results_at, turns_seen
 from experiments.report.drawing import (
     BARS,
     DRAWN,
     QUIET,
     draw_curve,
+    draw_point,
     errors,
     legend,
     name_rows,
@@ -40,11 +41,11 @@ def score_over_ppl(study: Study, numbers: Numbers, name: str, shots: int) -> byt
     figure, axes = new_panels(len(panels), 3.9)
     for axis, chosen in zip(axes, panels):
         for row in chosen:
-            colour, marker = style_of(study, row)
+            colour, marker = style = style_of(study, row)
             ppl, score = (numbers.curve(row, shots, of) for of in ("ppl", name))
             points = [(p, s) for (at, p), (to, s) in itertools.product(ppl, score) if at == to]
             if points:
-                draw_curve(axis, *zip(*points), (colour, marker), study.label(row))
+                draw_curve(axis, *zip(*points), style, study.label(row))
                 if row.startswith("mtml-"):
                     end = [estimate.value for estimate in points[-1]]
                     axis.annotate(
@@ -55,14 +56,12 @@ def score_over_ppl(study: Study, numbers: Numbers, name: str, shots: int) -> byt
             if None not in theirs:
                 axis.plot(*theirs, marker, color=colour, fillstyle="none", markersize=8)
         log_where_wide(axis)
-        axis.set_xlabel(f"{_AXES['ppl']} (lower is better)")
-        axis.set_ylabel(_AXES[name])
+        axis.set(xlabel=f"{_AXES['ppl']} (lower is better)", ylabel=_AXES[name])
         if name == "c" and shots in PAPER:
             axis.plot([], [], "o", color=QUIET, fillstyle="none", label="paper, after adapting")
         legend(axis)
-    axes[0].set_title(
-        f"{shots}-shot: from the unadapted model (small dot) to epoch {study.last()}", fontsize=9.5
-    )
+    title = f"{shots}-shot: from the unadapted model (small dot) to epoch {study.last()}"
+    axes[0].set_title(title, fontsize=9.5)
     return png(figure)
 
 
@@ -78,15 +77,10 @@ def over_epochs(study: Study, numbers: Numbers, names: Sequence[str]) -> bytes:
                 continue
             colour, marker = style_of(study, row)
             epochs, values = [stage[2] for stage, _ in curve], [e.value for _, e in curve]
-            axis.plot(
-                epochs, values, color=colour, marker=marker, label=study.label(row), **DRAWN
-            )
-            axis.fill_between(
-                epochs, [e.low for _, e in curve], [e.high for _, e in curve], color=colour,
-                alpha=0.1, linewidth=0,
-            )  # fmt: skip
-        human = numbers.mean(rows[0], ("human", 0, 0), name) if rows else None
-        if human:
+            axis.plot(epochs, values, color=colour, marker=marker, label=study.label(row), **DRAWN)
+            ends = [e.low for _, e in curve], [e.high for _, e in curve]
+            axis.fill_between(epochs, *ends, color=colour, alpha=0.1, linewidth=0)
+        if human := numbers.human(name):
             axis.axhline(human.value, color="black", linewidth=1, label="human replies")
         if name == "c":
             axis.plot(
@@ -96,8 +90,8 @@ def over_epochs(study: Study, numbers: Numbers, names: Sequence[str]) -> bytes:
             axis.axhline(
                 PAML_HUMAN_C, color=QUIET, linestyle=":", linewidth=1.2, label="human, its authors"
             )
-        axis.set_ylabel(_AXES[name])
-        axis.set_xlabel(f"epochs of adaptation to {study.shots()} dialogues of the speaker")
+        label = f"epochs of adaptation to {study.shots()} dialogues of the speaker"
+        axis.set(xlabel=label, ylabel=_AXES[name])
     legend_below(figure)
     return png(figure)
 
@@ -112,8 +106,7 @@ def over_alpha(study: Study, numbers: Numbers, names: Sequence[str]) -> bytes:
         for shots, line in zip(study.settings["shots"][::-1], ("-", ":", "-.", "--")):
             stage = ("own", shots, study.last())
             found = {a: numbers.mean(row, stage, name) for row, a in alphas.items()}
-            there = {alpha: estimate for alpha, estimate in found.items() if estimate}
-            if there:
+            if there := {alpha: estimate for alpha, estimate in found.items() if estimate}:
                 values = [e.value for e in there.values()]
                 axis.errorbar(
                     list(there), values, yerr=errors(there.values(), values), fmt="o", color=BLUE,
@@ -127,10 +120,9 @@ def over_alpha(study: Study, numbers: Numbers, names: Sequence[str]) -> bytes:
                 )  # fmt: skip
         if name == "ppl":
             log_where_wide(axis, "y")
-        axis.set_ylabel(_AXES[name])
+        axis.set(xlabel="alpha, weight of the response loss (no unit)", ylabel=_AXES[name])
         axis.set_xticks(list(alphas.values()), [*map(str, list(alphas.values())[:-1]), "1\nPAML"])
         axis.set_xlim(min(alphas.values()) - 0.03, 1.03)
-        axis.set_xlabel("alpha, weight of the response loss (no unit)")
     legend_below(figure)
     return png(figure)
 
@@ -146,11 +138,8 @@ def differences(study: Study, numbers: Numbers, names: Sequence[str]) -> bytes:
         for place, row in enumerate(rows):
             found = numbers.difference((row, stage), ("paml", stage), name)
             if found:
-                colour, marker = style_of(study, row)
-                axis.errorbar(
-                    [found.value], [place], xerr=errors([found], [found.value]), fmt=marker,
-                    color=colour, **DRAWN, **BARS,
-                )  # fmt: skip
+                colour, _ = style = style_of(study, row)
+                draw_point(axis, found, place, style)
                 each = list(found.seeds.values())
                 axis.plot(each, [place + 0.3] * len(each), "|", color=colour, markersize=6)
             theirs = [reported(study.shots(), r, name) for r in (row, "paml")]
@@ -171,21 +160,15 @@ def own_other(study: Study, numbers: Numbers, names: Sequence[str]) -> bytes:
     figure, axes = new_panels(len(names), 1.1 + 0.27 * len(rows))
     for axis, name in zip(axes, names):
         for place, row in enumerate(rows):
-            colour, marker = style_of(study, row)
             for system, fill, shift in (("own", "full", 0.12), ("other", "none", -0.12)):
-                found = numbers.mean(row, (system, study.shots(), study.last()), name)
-                if found:
-                    axis.errorbar(
-                        [found.value], [place + shift], xerr=errors([found], [found.value]),
-                        fmt=marker, color=colour, fillstyle=fill, **DRAWN, **BARS,
-                    )  # fmt: skip
+                if found := numbers.mean(row, (system, study.shots(), study.last()), name):
+                    draw_point(axis, found, place + shift, style_of(study, row), fill)
         name_rows(axis, [study.label(row) for row in rows])
         axis.set_xlabel(_AXES[name].replace("\n", " "))
         if name == "ppl":
             log_where_wide(axis)
-    axes[0].set_title(
-        f"{study.shots()}-shot; full: the speaker's dialogues, hollow: another speaker's", fontsize=9.5
-    )
+    title = f"{study.shots()}-shot; full: the speaker's dialogues, hollow: another speaker's"
+    axes[0].set_title(title, fontsize=9.5)
     return png(figure)
 
 
@@ -216,8 +199,7 @@ def learning(study: Study) -> bytes:
                 )  # fmt: skip
         if kind == "valid":
             log_where_wide(axis, "y")
-        axis.set_ylabel(label)
-        axis.set_xlabel("outer steps")
+        axis.set(xlabel="outer steps", ylabel=label)
     legend_below(figure)
     return png(figure)
 
@@ -241,28 +223,19 @@ def reconstruction(study: Study) -> bytes | None:
             dashes, marker = next(ablations, ("--", "."))
         for axis, name in zip(axes, panels):
             for suffix, line, mark in (("", dashes, marker), ("_shuffled", ":", None)):
-                means = [_reconstructed(shown, seen, name + suffix) for seen in turns]
-                axis.plot(turns, means, color=colour, linestyle=line, marker=mark,
-                          label=None if suffix else study.label(row), markersize=4,
-                          linewidth=1.3)  # fmt: skip
+                results = (results_at(shown, "both_sides", seen) for seen in turns)
+                means = [
+                    np.mean([float(r["scores"][name + suffix]["value"]) for r in at])
+                    for at in results
+                ]
+                axis.plot(turns, means, color=colour, linestyle=line, marker=mark, linewidth=1.3,
+                          label=None if suffix else study.label(row), markersize=4)  # fmt: skip
     if not drawn:
         return None
     for axis, (name, label) in zip(axes, panels.items()):
-        axis.set_xlabel("turns seen")
-        axis.set_ylabel(label)
+        axis.set(xlabel="turns seen", ylabel=label)
         if name == "ppl":
             log_where_wide(axis, "y")
     axes[0].plot([], [], color=QUIET, linestyle=":", label="against another persona")
     legend_below(figure)
     return png(figure)
-
-
-def _reconstructed(found, seen, name):
-    return np.mean(
-        [
-            float(r["scores"][name]["value"])
-            for rows in found
-            for r in rows
-            if r["variant"] == "both_sides" and r["turns_seen"] == seen
-        ]
-    )

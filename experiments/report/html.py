@@ -47,13 +47,7 @@ dl.said { margin: .5rem 0; } .said dt { float: left; clear: left; width: 5.5rem;
 
 
 def to_html(title: str, blocks: Sequence[Block], pictures: Mapping[str, bytes]) -> str:
-    """Writes blocks as a page.
-
-    Args:
-      title: title of the page.
-      blocks: the report.
-      pictures: name -> PNG file, for all figures of the report.
-    """
+    """Writes the blocks of a report as a page; `pictures` maps names to PNG files."""
     number = itertools.count(1)
     links, parts = [], []
     for block in blocks:
@@ -93,12 +87,10 @@ def _html(block, pictures):
             return f'<dl class="said">{"".join(lines)}</dl>'
         case Table(head, rows, words):
             top = "".join(f'<th scope="col">{escape(text)}</th>' for text in head)
-            lines = "".join(
-                f'<tr><th scope="row">{_cell(row[0])}</th>'
-                + "".join(f"<td>{_cell(cell)}</td>" for cell in row[1:])
-                + "</tr>"
-                for row in rows
-            )
+            lines = ""
+            for row in rows:
+                cells = "".join(f"<td>{_cell(cell)}</td>" for cell in row[1:])
+                lines += f'<tr><th scope="row">{_cell(row[0])}</th>{cells}</tr>'
             return (
                 f'<div class="wide"><table class="{"words" if words else "numbers"}">'
                 f"<thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table></div>"

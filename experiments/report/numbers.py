@@ -15,14 +15,7 @@ _LEVELS = 5  # number of PPL at which two curves are compared
 
 
 class Estimate(NamedTuple):
-    """A number over seeds.
-
-    Attributes:
-      value: mean over seeds.
-      low: lower end of its 95 % interval; NaN without an interval.
-      high: upper end.
-      seeds: seed -> its value.
-    """
+    """A number over seeds: mean, 95 % interval (NaN without one), and seed -> its value."""
 
     value: float
     low: float
@@ -35,31 +28,17 @@ class Estimate(NamedTuple):
 
 
 class AtEqualPpl(NamedTuple):
-    """A comparison of two rows' curves of a score over PPL, on the range that both pass.
+    """A comparison of two rows' curves of a score over PPL, on the range that both pass."""
 
-    Attributes:
-      levels: PPL from the lowest to the highest that both curves pass.
-      one: score of the first row at each level.
-      other: score of the other row at each level.
-      difference: mean over the levels of one minus other.
-      without: share of the resamples in which the curves have no common range.
-    """
-
-    levels: tuple[float, ...]
-    one: tuple[float, ...]
+    levels: tuple[float, ...]  # PPL from the lowest to the highest that both curves pass
+    one: tuple[float, ...]  # score of the first row at each level
     other: tuple[float, ...]
-    difference: Estimate
-    without: float
+    difference: Estimate  # mean over the levels of one minus other
+    without: float  # share of the resamples in which the curves have no common range
 
 
 class Numbers:
-    """Computes the estimates of a study, each of them once.
-
-    Args:
-      study: results of the study.
-      seed: random seed of the bootstrap.
-      resamples: number of bootstrap resamples for each interval.
-    """
+    """Computes the estimates of a study, each of them once, with bootstrap intervals."""
 
     def __init__(self, study: Study, *, seed: int, resamples: int):
         self.study = study
@@ -76,32 +55,31 @@ class Numbers:
             self._known[place] = _estimate(found.get(name), runs)
         return self._known[place]
 
+    def human(self, name: str) -> Estimate | None:
+        """The score of the human replies, which is the same for every row."""
+        return self.mean(next(iter(self.study.rows)), ("human", 0, 0), name)
+
     def difference(
-        self,
-        one: tuple[str, Stage],
-        other: tuple[str, Stage],
-        name: str,
+        self, one: tuple[str, Stage], other: tuple[str, Stage], name: str,
         among: Sequence[int] | None = None,
-    ) -> Estimate | None:
-        """Subtracts a score of one row and stage from that of another.
+    ) -> Estimate | None:  # fmt: skip
+        """Subtracts a score of the other row and stage, over the seeds that both have.
 
         Args:
           one: row and stage.
           other: row and stage that is subtracted.
           name: the score.
-          among: the seeds to use, of those that both rows have; None uses all.
+          among: the seeds to use; None uses all.
 
         Returns:
-          The difference over the seeds that both have; None without such a seed.
+          The difference; None without a shared seed.
         """
         place = (one, other, name, among and tuple(among))
         if place not in self._known:
             ones, others = self._runs(*one), self._runs(*other)
             seeds = [s for s in ones if s in others and (among is None or s in among)]
             left, right = [ones[s] for s in seeds], [others[s] for s in seeds]
-            found = (
-                differences_over_seeds(left, right, [name], **self._draws) if seeds else {}
-            )
+            found = differences_over_seeds(left, right, [name], **self._draws) if seeds else {}
             self._known[place] = _estimate(found.get(name), seeds)
         return self._known[place]
 
@@ -111,14 +89,9 @@ class Numbers:
         return [(stage, estimate) for stage, estimate in found if estimate]
 
     def at_equal_ppl(
-        self,
-        row: str,
-        other: str,
-        shots: int,
-        name: str,
-        among: Sequence[int] | None = None,
+        self, row: str, other: str, shots: int, name: str, among: Sequence[int] | None = None,
         first: bool = False,
-    ) -> AtEqualPpl | None:
+    ) -> AtEqualPpl | None:  # fmt: skip
         """Compares the curves of two rows at the PPL that both pass.
 
         A curve is a mean over seeds of (PPL, score) along the epochs, interpolated between them.
@@ -138,11 +111,8 @@ class Numbers:
         """
         stages = self._stages(shots)
         runs = [[self._runs(r, stage) for stage in stages] for r in (row, other)]
-        seeds = [
-            s
-            for s in runs[0][0]
-            if all(s in at for curve in runs for at in curve) and (among is None or s in among)
-        ]
+        shared = set.intersection(*(set(at) for curve in runs for at in curve))
+        seeds = [s for s in runs[0][0] if s in shared and (among is None or s in among)]
         if not seeds:
             return None
 
@@ -155,13 +125,11 @@ class Numbers:
 
         def curves(numbers, drawn):
             key = drawn.tobytes()
-            return [
-                [
-                    tuple(sum(of[n](key, drawn) for n in numbers) / len(numbers) for of in at)
-                    for at in curve
-                ]
-                for curve in scored
-            ]
+
+            def mean(scores):
+                return sum(scores[n](key, drawn) for n in numbers) / len(numbers)
+
+            return [[tuple(map(mean, at)) for at in curve] for curve in scored]
 
         no_range = []  # of each resample
 
@@ -178,13 +146,9 @@ class Numbers:
         low, high = resample_seeds(gap, len(seeds), len(everyone), **self._draws)
         each = {seed: _gap(*curves((n,), everyone), first) for n, seed in enumerate(seeds)}
         ones, others = (tuple(passing(curve, at, first) for at in levels) for curve in whole)
-        return AtEqualPpl(
-            levels,
-            ones,
-            others,
-            Estimate(_gap(*whole, first), low, high, each),
-            sum(no_range) / max(len(no_range), 1),
-        )
+        difference = Estimate(_gap(*whole, first), low, high, each)
+        without = sum(no_range) / max(len(no_range), 1)
+        return AtEqualPpl(levels, ones, others, difference, without)
 
     def _scorer(self, run, name):
         """Returns a cached function (bytes of a draw of personas, the draw) -> score."""
@@ -246,6 +210,4 @@ def _gap(one, other, first=False):
 def _estimate(found, seeds):
     if not found:
         return None
-    return Estimate(
-        found["value"], found["low"], found["high"], dict(zip(seeds, found["seeds"]))
-    )
+    return Estimate(found["value"], found["low"], found["high"], dict(zip(seeds, found["seeds"])))

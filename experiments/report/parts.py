@@ -17,27 +17,16 @@ from experiments.report.scores import estimate_cell, shots_in_order
 
 
 class Parts(NamedTuple):
-    """The parts of a persona score, by their names in `mtml_jax.eval.scores`.
+    """The parts of a persona score, by their names in `mtml_jax.eval.scores`."""
 
-    Attributes:
-      statistic: the statistic that they are computed from.
-      right: the score of what fits the speaker.
-      wrong: the score of what does not.
-      others: further scores that the table shows.
-      either: right and wrong together.
-      share: right as a share of either.
-      meaning: explanation of right, wrong and the share in the report.
-      axes: labels of the figure's axes, for wrong and for right.
-    """
-
-    statistic: str
-    right: str
-    wrong: str
-    others: tuple[str, ...]
-    either: str
-    share: str
-    meaning: str
-    axes: tuple[str, str]
+    statistic: str  # the statistic that they are computed from
+    right: str  # the score of what fits the speaker
+    wrong: str  # the score of what does not
+    others: tuple[str, ...]  # further scores that the table shows
+    either: str  # right and wrong together
+    share: str  # right as a share of either
+    meaning: str  # explanation of right, wrong and the share in the report
+    axes: tuple[str, str]  # labels of the figure's axes, for wrong and for right
 
 
 PARTS = (
@@ -72,8 +61,7 @@ def parts_of_scores(study: Study, numbers: Numbers, file: str) -> list[Block]:
     for parts in parts_in(study):
         blocks.append(Text(parts.meaning))
         for shots in shots_in_order(study):
-            blocks.append(Heading(f"{shots}-shot", 3))
-            blocks.append(_table(study, numbers, parts, shots))
+            blocks += [Heading(f"{shots}-shot", 3), _table(study, numbers, parts, shots)]
     if blocks:
         blocks.append(
             Figure(
@@ -100,8 +88,7 @@ def _table(study, numbers, parts, shots):
             found = numbers.difference((row, stage), ("paml", stage), name)
             line.append(_cell(name, None if row == "paml" else found))
         rows.append(line)
-    human = {n: numbers.mean(next(iter(study.rows)), ("human", 0, 0), n) for n in names}
-    shown = [_cell(name, found) for name, found in human.items()]
+    shown = [_cell(name, numbers.human(name)) for name in names]
     rows.append(["human replies", "-", *shown, *("-" for _ in compared)])
     return Table(head, rows)
 
@@ -127,7 +114,7 @@ def draw_parts(study: Study, numbers: Numbers) -> bytes | None:
             if curves[0]:
                 style = style_of(study, row)
                 draw_curve(axis, *curves, style, study.label(row), ends_only=True)
-        human = [numbers.mean(next(iter(study.rows)), ("human", 0, 0), name) for name in names]
+        human = [numbers.human(name) for name in names]
         if all(human):
             axis.plot(
                 *(estimate.value for estimate in human), "*", color="black", markersize=9,
@@ -136,8 +123,7 @@ def draw_parts(study: Study, numbers: Numbers) -> bytes | None:
         axis.set_xlim(left=0)
         axis.set_ylim(bottom=0)
         _draw_rays(axis)
-        axis.set_xlabel(parts.axes[0])
-        axis.set_ylabel(parts.axes[1])
+        axis.set(xlabel=parts.axes[0], ylabel=parts.axes[1])
     legend_below(figure)
     return png(figure)
 
@@ -154,8 +140,7 @@ def _draw_rays(axis):
             f"share {share}", (end, end * slope), (shift, -3), textcoords="offset points",
             ha=side, va="top", fontsize=8, color=QUIET,
         )  # fmt: skip
-    axis.set_xlim(0, right)
-    axis.set_ylim(0, top)
+    axis.set(xlim=(0, right), ylim=(0, top))
 
 
 _TITLES = {

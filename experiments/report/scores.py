@@ -10,17 +10,11 @@ from experiments.report.paper_numbers import PAPER
 
 
 class Score(NamedTuple):
-    """How a score is written.
+    """How a score is written."""
 
-    Attributes:
-      name: in tables.
-      meaning: in the legend.
-      digits: after the decimal point.
-    """
-
-    name: str
-    meaning: str
-    digits: int
+    name: str  # in tables
+    meaning: str  # in the legend
+    digits: int  # after the decimal point
 
 
 SCORES = {
@@ -81,13 +75,7 @@ def interval_text(found: Estimate, name: str) -> str:
 
 
 def estimate_cell(found: Estimate | None, digits: int, interval: bool = True) -> Number:
-    """Formats an estimate for a cell of a table.
-
-    Args:
-      found: the estimate; None is shown as "-".
-      digits: after the decimal point.
-      interval: whether to show its interval.
-    """
+    """Formats an estimate for a cell of a table, None as "-"; `digits` after the decimal point."""
     if found is None:
         return Number("-")
     if not interval or math.isnan(found.low):

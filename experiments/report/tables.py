@@ -17,10 +17,7 @@ from experiments.report.scores import (
 
 def main_table(study: Study, numbers: Numbers, shots: int) -> list[Block]:
     """Makes table 2 or 3 of the paper with the controls, and the paper's numbers next to ours."""
-    names = ["ppl", "bleu"]
-    names += ["c", "c_shuffled", "c_own_minus_shuffled"] if study.has("c_shuffled") else []
-    names += ["facts"] if study.has("facts") else []
-    names += ["repeats"]
+    names = _names(study, "c_own_minus_shuffled")
     compared = [name for name in REPORTED if name in names]
     head = ["", "seeds", *(SCORES[name].name for name in names)]
     head += [f"paper {SCORES[name].name}" for name in compared]
@@ -28,18 +25,18 @@ def main_table(study: Study, numbers: Numbers, shots: int) -> list[Block]:
     for row in study.group("paper", "control"):
         found = [numbers.mean(row, ("own", shots, study.last()), name) for name in names]
         theirs = [reported(shots, row, name) for name in compared]
-        rows.append(
-            [
-                study.label(row),
-                str(len(study.rows[row])),
-                *(score_cell(f, name) for f, name in zip(found, names)),
-                *("-" if x is None else f"{x:.2f}" for x in theirs),
-            ]
-        )
-    human = [numbers.mean(next(iter(study.rows)), ("human", 0, 0), name) for name in names]
-    shown = [score_cell(None if n == "bleu" else h, n) for h, n in zip(human, names)]
+        ours = [study.label(row), str(len(study.rows[row])), *map(score_cell, found, names)]
+        rows.append([*ours, *("-" if x is None else f"{x:.2f}" for x in theirs)])
+    shown = [score_cell(None if name == "bleu" else numbers.human(name), name) for name in names]
     rows.append(["human replies", "-", *shown, *("-" for _ in compared)])
     return [Table(head, rows)]
+
+
+def _names(study, *more_of_c):
+    """Lists the scores of the main tables that a study has."""
+    names = ["ppl", "bleu"]
+    names += ["c", "c_shuffled", *more_of_c] if study.has("c_shuffled") else []
+    return [*names, *(["facts"] if study.has("facts") else []), "repeats"]
 
 
 def own_and_other(study: Study, numbers: Numbers, shots: int) -> list[Block]:
@@ -66,29 +63,16 @@ def own_and_other(study: Study, numbers: Numbers, shots: int) -> list[Block]:
     verdicts = []
     for name in names:
         better = "below" if name == "ppl" else "above"
-        verdicts.append(
-            f"{SCORES[name].name}: "
-            + (
-                f"the interval is not {better} zero for {', '.join(unsure[name])}"
-                if unsure[name]
-                else f"the interval is {better} zero in every row"
-            )
-        )
+        verdict = f"not {better} zero for {', '.join(unsure[name])}" if unsure[name] else ""
+        verdict = verdict or f"{better} zero in every row"
+        verdicts.append(f"{SCORES[name].name}: the interval is {verdict}")
     return [Table(head, rows), Text(f"{'. '.join(verdicts)}.")]
 
 
 def against_paml(
     study: Study, numbers: Numbers, shots: int, name: str, system: str = "own"
 ) -> list[Block]:
-    """Subtracts PAML from every row, with each seed.
-
-    Args:
-      study: the study.
-      numbers: its estimates.
-      shots: number of dialogues adapted to.
-      name: the score.
-      system: what the models were adapted to, or one of `GAINS`.
-    """
+    """Subtracts PAML from every row, with each seed; `system` may also be one of `GAINS`."""
     stage = (system, shots, study.last())
     seeds = sorted({s for row in study.group("paper", "control") for s in study.rows[row]})
     theirs = reported(shots, "paml", name)
@@ -124,28 +108,17 @@ def ablations(study: Study, numbers: Numbers) -> list[Block]:
         base = study.base(row)
         found = [numbers.difference((row, stage), (base, stage), name) for name in names]
         each = found[0].seeds if found[0] else {}
-        lines.append(
-            [
-                study.label(row),
-                study.label(base),
-                str(len(each)),
-                *(score_cell(f, name) for f, name in zip(found, names)),
-                ", ".join(seed_cell(each, s, names[0]) for s in each) or "-",
-            ]
-        )
-    note = (
-        f"After adapting {study.shots()}-shot for {study.last()} epochs; each seed: "
-        f"{title_of(names[0])}."
-    )
-    return [Table(head, lines), Text(note)]
+        lines.append([
+            study.label(row), study.label(base), str(len(each)), *map(score_cell, found, names),
+            ", ".join(seed_cell(each, s, names[0]) for s in each) or "-",
+        ])  # fmt: skip
+    note = f"After adapting {study.shots()}-shot for {study.last()} epochs; each seed: "
+    return [Table(head, lines), Text(f"{note}{title_of(names[0])}.")]
 
 
 def legend(study: Study) -> list[Block]:
     """Explains the scores and the intervals."""
-    names = ["ppl", "bleu"]
-    names += ["c", "c_shuffled"] if study.has("c_shuffled") else []
-    names += ["facts"] if study.has("facts") else []
-    meanings = "; ".join(f"{SCORES[n].name}: {SCORES[n].meaning}" for n in [*names, "repeats"])
+    meanings = "; ".join(f"{SCORES[n].name}: {SCORES[n].meaning}" for n in _names(study))
     return [
         Text(f"{meanings}."),
         Text(

@@ -38,9 +38,7 @@ _VALUE = st.recursive(
         st.none(), st.booleans(), st.integers(-3, 10**20), st.floats(), _TEXT,
         st.sampled_from(["message", "2020-01-02T03:04:05", "1577934245", "ann", "bo"]),
     ),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3), st.dictionaries(_TEXT, inner, max_size=2)
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=2),
     max_leaves=4,
 )  # fmt: skip
 
@@ -69,18 +67,13 @@ def _objects(keys: str, good: list, *, lines: bool = True):
         record = json.loads(json.dumps(base)) | changes
         return json.dumps({k: v for k, v in record.items() if k not in missing})
 
-    names = st.sampled_from(keys.split())
-    record = st.tuples(
-        st.sampled_from(good),
-        st.dictionaries(names, _VALUE, max_size=2),
-        st.sets(names, max_size=1),
-    ).map(changed)
-    record = st.one_of(_mostly(st.sampled_from(good).map(json.dumps), record), record)
+    names, base, other = st.sampled_from(keys.split()), st.sampled_from(good), _VALUE.map(json.dumps)
+    changes = st.dictionaries(names, _VALUE, max_size=2)
+    record = st.tuples(base, changes, st.sets(names, max_size=1)).map(changed)
+    record = st.one_of(_mostly(base.map(json.dumps), record), record)
     if not lines:
-        return _mostly(record, _VALUE.map(json.dumps))
-    some = st.lists(
-        st.tuples(_mostly(record, st.one_of(_TEXT, _VALUE.map(json.dumps))), _ENDS), max_size=6
-    )
+        return _mostly(record, other)
+    some = st.lists(st.tuples(_mostly(record, st.one_of(_TEXT, other)), _ENDS), max_size=6)
     return some.map(lambda drawn: "".join(text + end for text, end in drawn))
 
 
@@ -97,26 +90,17 @@ def _damaged(draw, texts):
     return data
 
 
-def _parlai(path):
-    _counted(read_parlai, path)
-    return read_parlai(path)
+def _counted(read):
+    """Makes a reader that also checks that malformed units are counted, unless a file is empty."""
 
+    def read_twice(path):
+        try:
+            _add_up(*read(path, skip_bad=True))
+        except ValueError as error:
+            assert "empty file" in str(error), error
+        return read(path)
 
-def _jsonl(path):
-    _counted(read_jsonl, path)
-    return read_jsonl(path)
-
-
-def _counted(read, path):
-    """Checks that malformed units are counted, unless the file is empty."""
-    try:
-        _add_up(*read(path, skip_bad=True))
-    except ValueError as error:
-        assert "empty file" in str(error), error
-
-
-def _chat(path):
-    return read_chat(path)
+    return read_twice
 
 
 def _pairs(path):
@@ -170,23 +154,23 @@ _KEYS = "conversation utterances statements id persona_1 persona_2 dialogue spea
 READERS: dict[str, tuple[str, Callable, st.SearchStrategy[bytes]]] = {
     name: (file, read, _damaged(texts))
     for name, file, read, texts in [
-        ("parlai", "d.txt", _parlai, _lines(
+        ("parlai", "d.txt", _counted(read_parlai), _lines(
             "1 your persona: {}", "1 {}\t{}", "1 hi\tho", "1 hi\t{}\r\n2 {}\tho", "2 {}\t{}\t\t{}",
             "1 your persona: i sail .\n2 {}\tho\n3 hi\t{}", "1 partner's persona: {}\n2 {}\tho",
         )),
-        ("jsonl", "d.jsonl", _jsonl, _objects(_KEYS, [{**_TALK, "conversation": n} for n in range(20)])),
-        ("synthetic", "d.jsonl", _jsonl, _objects(_KEYS, [{**_SYNTHETIC, "id": n} for n in range(20)])),
-        ("whatsapp", "chat.txt", _chat, _lines(
+        ("jsonl", "d.jsonl", _counted(read_jsonl), _objects(_KEYS, [{**_TALK, "conversation": n} for n in range(20)])),
+        ("synthetic", "d.jsonl", _counted(read_jsonl), _objects(_KEYS, [{**_SYNTHETIC, "id": n} for n in range(20)])),
+        ("whatsapp", "chat.txt", read_chat, _lines(
             "1/2/20, 3:04 PM - ann: {}", "[02.01.20, 15:04:05] bo: {}", "31/12/2020, 3:04 - {}: {}",
             "1/2/20, 3:04 PM - bo: {}", "{}",
         )),
-        ("telegram", "result.json", _chat, st.one_of(
+        ("telegram", "result.json", read_chat, st.one_of(
             _objects("name type id messages chats", [_TELEGRAM], lines=False),
             _objects("type date from from_id text action id", [_SAID], lines=False).map(
                 lambda said: '{"name": "x", "messages": [%s, %s]}' % (json.dumps(_SAID), said)
             ),
         )),
-        ("chat", "talk.jsonl", _chat, _objects(_KEYS, [{**_TALK, "conversation": f"c{n}"} for n in range(20)])),
+        ("chat", "talk.jsonl", read_chat, _objects(_KEYS, [{**_TALK, "conversation": f"c{n}"} for n in range(20)])),
         ("nli", "nli-valid.txt", _pairs, _lines("{}</s>{}</s>neutral", "{}</s>{}</s>{}", "a</s>b</s>positive")),
         ("nli_release", "dialogue_nli_dev.jsonl", _pairs, _objects(
             "sentence1 sentence2 label", [{"sentence1": "a", "sentence2": "b", "label": "neutral"}],

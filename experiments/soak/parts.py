@@ -14,7 +14,7 @@ from absl import flags
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from experiments.soak.fuzz import READERS, check
-from experiments.soak.runs import random_moment, run, size_of, state_of
+from experiments.soak.runs import kill_and_resume, random_moment, run, size_of, state_of
 from mtml_jax.eval.folds_file import FoldsFile
 from mtml_jax.runs.checkpoint import ASIDE
 from mtml_jax.runs.files import write_json
@@ -56,13 +56,13 @@ def _feed(files, count, number, take):
     feed()
 
 
-def _command(output, workdir, *more):
+def _command(output, workdir):
     """The training that is killed: it is so small that it spends its time on saving."""
     return [
         sys.executable, "-m", "experiments.train", "--preset=tiny", "--width=8", "--heads=2",
         "--feed_forward=16", "--tile_rows=2", "--meta_batch=2", "--validation_episodes=2",
         "--validate_every=2", f"--iterations={_STEPS}", "--patience=99", f"--workdir={workdir}",
-        f"--compilation_cache={output / 'programs'}", "--cpu_devices=1", *more,
+        f"--compilation_cache={output / 'programs'}", "--cpu_devices=1",
     ]  # fmt: skip
 
 
@@ -88,15 +88,13 @@ def training(trials, output):
         shutil.rmtree(workdir, ignore_errors=True)
         after, kills = [], 0
         for _ in range(rng.choice([1, 1, 2, 3])):  # some runs are killed several times
-            kill, told = random_moment(rng, workdir / "log.jsonl", whole / "log.jsonl")
-            after.append(told)
+            kill, moment = random_moment(rng, workdir / "log.jsonl", whole / "log.jsonl")
+            after.append(moment)
             kills += run(_command(output, workdir), kill)[0] == -signal.SIGKILL
         code, text = run(_command(output, workdir))
         same = code == 0 and state_of(workdir) == wanted
         quiet = "Traceback" not in text and not (workdir / "damaged").exists()
-        trials.add(
-            same and quiet, "same bits", kills=kills, after=after, said="" if same else text[-800:]
-        )
+        trials.add(same and quiet, "same bits", text, kills=kills, after=after)
 
 
 def _evaluate_command(output, workdir, result):
@@ -121,15 +119,12 @@ def evaluation(trials, output):
         result = output / "killed_report"
         shutil.rmtree(result, ignore_errors=True)
         command = _evaluate_command(output, whole, result)
-        kill, told = random_moment(rng, result / folds, report / folds)
-        kills = run(command, kill)[0] == -signal.SIGKILL
-        code, text = run(command)
+        fields, code, text = kill_and_resume(rng, command, result / folds, report / folds)
         same = code == 0 and json.loads((result / name).read_text()) == wanted
-        with FoldsFile(result / folds, json.loads((result / "test.settings.json").read_text())) as done:
+        saved = json.loads((result / "test.settings.json").read_text())
+        with FoldsFile(result / folds, saved) as done:
             same = same and (result / folds).read_text().count("\n") == len(done.rows)
-        trials.add(
-            same, "same report", kills=kills, after=told, said="" if same else text[-800:]
-        )
+        trials.add(same, "same report", text, **fields)
 
 
 def preparation(trials, output):
@@ -152,13 +147,12 @@ def preparation(trials, output):
     for number in trials.left():
         rng = random.Random(f"preparation {flags.FLAGS.seed} {number}")
         shutil.rmtree(home, ignore_errors=True)
-        kill, told = random_moment(rng, home, undisturbed)
-        environment = {"TFDS_DATA_DIR": str(home)}
-        kills = run(command, kill, environment=environment)[0] == -signal.SIGKILL
-        code, text = run(command, environment=environment)
+        own = {"environment": {"TFDS_DATA_DIR": str(home)}}
+        fields, code, text = kill_and_resume(rng, command, home, undisturbed, **own)
         whole = code == 0 and text.split()[-2:] == ["3000", "30"]
-        whole = whole and _names(home) == _names(undisturbed)
-        trials.add(whole, "all read", kills=kills, after=told, said="" if whole else text[-800:])
+        left, right = ({p.relative_to(at) for p in at.rglob("*")} for at in (home, undisturbed))
+        whole = whole and left == right
+        trials.add(whole, "all read", text, **fields)
 
 
 def study(trials, output):
@@ -179,11 +173,9 @@ def study(trials, output):
     for number in trials.left():
         rng = random.Random(f"study {flags.FLAGS.seed} {number}")
         shutil.rmtree(killed, ignore_errors=True)
-        kill, told = random_moment(rng, killed, whole)
-        kills = run(command(killed), kill)[0] == -signal.SIGKILL
-        code, text = run(command(killed))
+        fields, code, text = kill_and_resume(rng, command(killed), killed, whole)
         same = code == 0 and _cells(killed) == _cells(whole)
-        trials.add(same, "same cells", kills=kills, after=told, said="" if same else text[-800:])
+        trials.add(same, "same cells", text, **fields)
 
 
 def _cells(folder):
@@ -192,10 +184,6 @@ def _cells(folder):
     for cell in cells.values():
         del cell["test_seconds"], cell["training"]["seconds"], cell["training"]["seconds_a_step"]
     return cells
-
-
-def _names(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
 def disk(trials, output):
@@ -213,10 +201,10 @@ def disk(trials, output):
         # Compiled programs are the first files that fail, which does no harm.
         code, text = run(_command(output, workdir), preexec_fn=limit)
         *_, last = text.strip().split("\n")
-        told = code == 1 and last.startswith(f"error: {workdir}") and "Traceback" not in text
+        reported = code == 1 and last.startswith(f"error: {workdir}") and "Traceback" not in text
         code, text = run(_command(output, workdir))
         same = code == 0 and state_of(workdir) == wanted
-        trials.add(told and same, "one sentence, same bits", said=last, most=most)
+        trials.add(reported and same, "one sentence, same bits", said=last, most=most)
 
 
 def damage(trials, output):
@@ -244,13 +232,10 @@ def damage(trials, output):
         same = False
         with contextlib.suppress(OSError, ValueError):
             same = state_of(workdir) == wanted
-        trials.add(
-            bool(found) and code == 0 and named and same, "named, same bits", how=how,
-            file=str(path.relative_to(folder)), said="" if same else text[-800:],
-        )  # fmt: skip
+        survived = bool(found) and code == 0 and named and same
+        file = str(path.relative_to(folder))
+        trials.add(survived, "named, same bits", text, how=how, file=file)
 
 
-PARTS = {
-    part.__name__: part
-    for part in (fuzz, training, evaluation, preparation, study, disk, damage)
-}
+_ALL = (fuzz, training, evaluation, preparation, study, disk, damage)
+PARTS = {part.__name__: part for part in _ALL}

@@ -41,16 +41,22 @@ def run(command, kill=None, **more):
         return program.returncode, said.read()
 
 
+def kill_and_resume(rng, command, path, whole, **more):
+    """Kills a program at a random moment, and runs it again to its end.
+
+    Returns:
+      (fields of the trial, exit code and output of the second run).
+    """
+    kill, moment = random_moment(rng, path, whole)
+    kills = run(command, kill, **more)[0] == -signal.SIGKILL
+    return {"kills": kills, "after": moment}, *run(command, **more)
+
+
 def random_moment(rng, path, whole):
     """Draws a moment to kill a program: a number of bytes written, and a delay after that.
 
-    Args:
-      rng: random generator.
-      path: file or folder that the program writes.
-      whole: the same, from a run that was not killed.
-
-    Returns:
-      (function that says whether the moment has come, description).
+    The bytes are those in `path`, a file or folder, of as many as the whole run wrote into `whole`.
+    Returns a function that says whether the moment has come, and a description.
     """
     size, delay, since = rng.randint(0, size_of(whole)), rng.uniform(0.0, 0.5), []
 
@@ -75,9 +81,6 @@ def size_of(path):
 def state_of(workdir):
     """Returns digests of the latest and of the best parameters, and the log without times."""
     timing = {"seconds", "tokens_per_second"}
-    rows = [
-        {k: repr(v) for k, v in row.items() if k not in timing}
-        for row in read_log(workdir / "log.jsonl")
-        if row["kind"] != "note"
-    ]
+    rows = [row for row in read_log(workdir / "log.jsonl") if row["kind"] != "note"]
+    rows = [{k: repr(v) for k, v in row.items() if k not in timing} for row in rows]
     return [digest(restore_params(workdir, which).params) for which in ("latest", "best")] + [rows]

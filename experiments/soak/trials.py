@@ -1,5 +1,6 @@
 """Record the trials of a soak, one line each, so that it can resume."""
 
+import collections
 import json
 
 from tqdm import tqdm
@@ -8,13 +9,7 @@ from mtml_jax.runs.journal import read_journal
 
 
 class Trials:
-    """The trials of a part: reads those that are done and appends each new one at once.
-
-    Args:
-      path: file of the trials.
-      part: name of the part.
-      wanted: number of trials in total.
-    """
+    """The trials of a part: reads those that are done and appends each new one at once."""
 
     def __init__(self, path, part, wanted):
         self.done = _rows(path, mend=True)
@@ -23,18 +18,21 @@ class Trials:
         self._wanted = wanted
 
     def left(self):
-        """Returns the numbers of the remaining trials."""
+        """The numbers of the remaining trials."""
         return range(len(self.done), self._wanted)
 
-    def add(self, survived: bool, end: str, **more):
-        """Records a trial.
+    def add(self, survived: bool, end: str, text: str | None = None, **more):
+        """Records whether a program behaved as expected.
 
         Args:
-          survived: whether the program behaved as expected.
+          survived: whether it did.
           end: what it ended with; trials are counted by it.
+          text: what it printed, whose end is kept if it did not survive.
           **more: further fields of the line.
         """
         row = {"survived": survived, "end": end, **more}
+        if text is not None:
+            row["said"] = "" if survived else text[-800:]
         self.done.append(row)
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
@@ -57,8 +55,6 @@ def _rows(path, mend=False):
 def counted(path):
     """Counts how the trials of a part ended."""
     rows = _rows(path)
-    ends = [row["end"] for row in rows]
-    survived = sum(row["survived"] for row in rows)
-    kills = sum(row.get("kills", 0) for row in rows)
-    by_end = {end: ends.count(end) for end in set(ends)}
-    return {"tried": len(rows), "survived": survived, "kills": kills, "ends": by_end}
+    survived, kills = (sum(row.get(name, 0) for row in rows) for name in ("survived", "kills"))
+    ends = dict(collections.Counter(row["end"] for row in rows))
+    return {"tried": len(rows), "survived": survived, "kills": kills, "ends": ends}

@@ -32,31 +32,18 @@ _RATES = ("inner_lr", "reduction", "outer_lr")  # settings that are searched on 
 
 @dataclasses.dataclass
 class Study:
-    """The settings that all cells share.
+    """The settings that all cells share."""
 
-    Attributes:
-      folder: folder of results and runs.
-      preset: name of the preset.
-      config: the preset with the study's learning rates and iterations.
-      source: the flags that name the dialogues and how they are split.
-      data_dir: folder of PersonaChat's files.
-      split: the split whose personas are tested.
-      folds_per_persona: number of held-out dialogues of each persona.
-      shots: numbers of dialogues that rows adapt to.
-      minutes: limit for the steps of one training.
-      scorer: NLI scorer of replies against statements; None without one.
-    """
-
-    folder: pathlib.Path
+    folder: pathlib.Path  # of results and runs
     preset: str
-    config: TrainConfig
-    source: dict[str, Any]
-    data_dir: str | None
-    split: str
-    folds_per_persona: int
-    shots: tuple[int, ...]
-    minutes: float = math.inf
-    scorer: Scorer | None = None
+    config: TrainConfig  # the preset with the study's learning rates and iterations
+    source: dict[str, Any]  # the flags that name the dialogues and how they are split
+    data_dir: str | None  # folder of PersonaChat's files
+    split: str  # whose personas are tested
+    folds_per_persona: int  # number of held-out dialogues of each persona
+    shots: tuple[int, ...]  # numbers of dialogues that rows adapt to
+    minutes: float = math.inf  # limit for the steps of one training
+    scorer: Scorer | None = None  # NLI scorer of replies against statements
 
     def __post_init__(self):
         self._prepared: dict[Any, Prepared] = {}
@@ -90,6 +77,7 @@ class Study:
 def define_flags() -> None:
     settings.define_device_flags()
     settings.define_data_flags()
+    searched = "(default: searched on valid personas)"
     flags.DEFINE_string("output", None, "folder of the study (default: runs/study-DATA-PRESET)")
     flags.DEFINE_enum("preset", "tiny", list(PRESETS), "preset of model sizes and training settings")
     flags.DEFINE_integer("seeds", 3, "number of random seeds of each row, counted from 0", lower_bound=1)
@@ -99,12 +87,10 @@ def define_flags() -> None:
         "ablations, all, or names; cells that exist are not made again",
     )  # fmt: skip
     flags.DEFINE_integer("iterations", None, "number of outer steps of every run (default: the preset's)", 1)
-    flags.DEFINE_float(
-        "minutes", None, "minutes that the steps of a training may take; the report names the runs it ended (default: no limit)", 0.1
-    )
-    flags.DEFINE_float("inner_lr", None, "learning rate of SGD in the inner step (default: searched on valid personas)", 0.0)
-    flags.DEFINE_float("outer_lr", None, "learning rate of Adam in the outer step (default: searched on valid personas)", 0.0)
-    flags.DEFINE_enum("reduction", None, ["mean", "sum"], "reduction of a loss over its tokens (default: searched on valid personas)")
+    flags.DEFINE_float("minutes", None, "minutes that the steps of a training may take; the report names the runs it ended (default: no limit)", 0.1)
+    flags.DEFINE_float("inner_lr", None, f"learning rate of SGD in the inner step {searched}", 0.0)
+    flags.DEFINE_float("outer_lr", None, f"learning rate of Adam in the outer step {searched}", 0.0)
+    flags.DEFINE_enum("reduction", None, ["mean", "sum"], f"reduction of a loss over its tokens {searched}")
     flags.DEFINE_enum("split", "test", ["valid", "test"], "split whose personas the rows are tested on")
     flags.DEFINE_list("shots", ["5", "10"], "numbers k of dialogues to adapt to (section 3.4)")
     flags.DEFINE_integer("folds_per_persona", 2, "number of held-out dialogues of each persona", lower_bound=1)
@@ -115,34 +101,24 @@ def define_flags() -> None:
 
 def main(argv) -> None:
     startup.start(argv, "--output=runs/study")
-    interrupted = "interrupted; the same command resumes the study"
-    with startup.one_sentence(interrupted):
+    with startup.one_sentence("interrupted; the same command resumes the study"):
         run_study(flags.FLAGS)
 
 
 def run_study(given) -> None:
-    """Fixes the learning rates, then makes all cells that are missing.
-
-    Args:
-      given: the command's flags as attributes.
-    """
+    """Fixes the learning rates, then makes all cells that are missing; `given` has the flags."""
     # Resolve the flags.
     corpus = given.data if given.data in CORPORA else pathlib.Path(given.data).stem
     folder = pathlib.Path(given.output or f"runs/study-{corpus}-{given.preset}")
     rows = chosen_rows(given.rows, given.glove)
     base = PRESETS[given.preset]
     if given.iterations:
-        base = dataclasses.replace(
-            base, iterations=given.iterations,
-            validate_every=min(base.validate_every, given.iterations),
-        )  # fmt: skip
+        every = min(base.validate_every, given.iterations)
+        base = dataclasses.replace(base, iterations=given.iterations, validate_every=every)
     source = {"data": given.data}
     if given.data not in CORPORA:
-        source = {
-            "data": str(pathlib.Path(given.data).resolve()),
-            "split_seed": given.split_seed,
-            "skip_bad": given.skip_bad,
-        }
+        file = str(pathlib.Path(given.data).resolve())
+        source = {"data": file, "split_seed": given.split_seed, "skip_bad": given.skip_bad}
     folder.mkdir(parents=True, exist_ok=True)
     study = Study(
         folder, given.preset, base, source, given.data_dir, given.split,
@@ -180,11 +156,7 @@ def run_study(given) -> None:
 
 
 def _check_shots(study):
-    """Checks before any training that the tested personas have enough dialogues.
-
-    Raises:
-      ValueError: no persona has that many dialogues besides the held-out one.
-    """
+    """Checks before any training that the tested personas have enough dialogues."""
     corpus, keywords = study.corpus()
     dialogues, _ = load_split(*corpus, study.split, **keywords)
     personas, _ = require_conversations(group_personas(dialogues))
@@ -197,24 +169,14 @@ def _check_shots(study):
 
 
 def _fix_rates(given, study):
-    """Takes the rates from study.json, the flags or a search on valid personas.
-
-    Returns:
-      The rates by name; None if another process is still searching.
-    """
+    """Takes the rates from study.json, the flags or a search; None if another process searches."""
     path = study.folder / "study.json"
     wanted = {
-        "preset": given.preset,
-        "data": given.data,
-        "split": given.split,
-        "iterations": study.config.iterations,
-        "folds_per_persona": given.folds_per_persona,
-        "shots": list(study.shots),
-        "epochs": list(EPOCHS),
-    }
-    flagged = {
-        name: value for name in _RATES if (value := getattr(given, name)) is not None
-    }
+        "preset": given.preset, "data": given.data, "split": given.split,
+        "iterations": study.config.iterations, "folds_per_persona": given.folds_per_persona,
+        "shots": list(study.shots), "epochs": list(EPOCHS),
+    }  # fmt: skip
+    flagged = {name: value for name in _RATES if (value := getattr(given, name)) is not None}
     if path.exists():
         saved = json.loads(path.read_text())
         for name, value in {**wanted, **flagged}.items():
@@ -278,7 +240,9 @@ def _try(study, configs, bar):
         if not path.exists():
             part.stage("training", 0.8, config.iterations)
             try:
-                tuning.write_trial(study.folder, name, tuning.run_trial(config, study, part))
+                trial = tuning.run_trial(config, study, part)
+                path.parent.mkdir(exist_ok=True)
+                write_json(path, trial)
             except InUse:
                 held.append(name)
                 continue

@@ -11,13 +11,7 @@ def whole_bar(total: float) -> tqdm:
 
 
 class Part:
-    """A part of a bar, divided into stages; a training or a test uses it as its own bar.
-
-    Args:
-      bar: the bar, from `whole_bar`.
-      name: description while the part is running.
-      cost: the part's share of the bar's total.
-    """
+    """A part of a bar, which takes `cost` of its total; a training or a test uses it as its own."""
 
     def __init__(self, bar: tqdm, name: str, cost: float):
         self._bar, self._name, self._cost = bar, name, cost

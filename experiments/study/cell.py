@@ -37,11 +37,7 @@ _BITS = ("distinct_unigrams", "distinct_bigrams")  # left out: as long as the re
 def make_cell(row: Row, seed: int, study, bar) -> dict[str, Any]:
     """Trains and tests one row with one seed; the parts that are already done are not repeated.
 
-    Args:
-      row: the row of the study.
-      seed: random seed for initialisation and episode sampling; all seeds share their folds.
-      study: the `Study` that the cell belongs to.
-      bar: the cell's `Part` of the progress bar.
+    The seed is that of initialisation and episode sampling; all seeds share their folds.
 
     Returns:
       The contents of the cell's JSON file.
@@ -58,22 +54,13 @@ def make_cell(row: Row, seed: int, study, bar) -> dict[str, Any]:
         training = _train(config, data, workdir, study, bar)
         tested = _test(row, workdir, study, bar)
     return {
-        "row": row.name,
-        "label": row.label,
-        "group": row.group,
-        "base": row.base,
+        "row": row.name, "label": row.label, "group": row.group, "base": row.base,
         "strategy": config.strategy,
         "alpha": config.alpha if STRATEGIES[config.strategy].reads_alpha else None,
-        "seed": seed,
-        "checkpoint": row.checkpoint,
-        "config": dataclasses.asdict(config),
-        "device": jax.devices()[0].device_kind,
-        "devices": jax.device_count(),
-        "versions": versions(),
-        "commit": commit(),
-        "training": training,
-        **tested,
-    }
+        "seed": seed, "checkpoint": row.checkpoint, "config": dataclasses.asdict(config),
+        "device": jax.devices()[0].device_kind, "devices": jax.device_count(),
+        "versions": versions(), "commit": commit(), "training": training, **tested,
+    }  # fmt: skip
 
 
 def _train(config, data, workdir, study, bar):
@@ -82,32 +69,26 @@ def _train(config, data, workdir, study, bar):
     bar.stage("training", share / (1 + share), config.iterations)
     outcome = train_run(config, data, workdir, study, bar)
     rows = read_log(workdir / "log.jsonl")
-    steps = [r for r in rows if r["kind"] == "train"]
+    steps, valid = ([r for r in rows if r["kind"] == kind] for kind in ("train", "valid"))
     seconds = [r["seconds"] for r in steps]
     shown = steps[:: len(steps) // _POINTS | 1]  # an odd stride shows both phases of AMTML
+    progress = outcome.progress
+
+    def curve(rows, *names):
+        return [[r.get(name) for name in ("step", *names)] for r in rows]
+
     return {
-        "iterations": int(outcome.state.step),
-        "reason": outcome.reason,
-        "best_step": outcome.progress.best_step,
-        "best_score": outcome.progress.best_score,
-        "skipped": outcome.progress.skipped,
-        "seconds": sum(seconds),
-        "seconds_a_step": statistics.median(seconds),
-        "tokens": outcome.progress.tokens,
+        "iterations": int(outcome.state.step), "reason": outcome.reason,
+        "best_step": progress.best_step, "best_score": progress.best_score,
+        "skipped": progress.skipped, "seconds": sum(seconds),
+        "seconds_a_step": statistics.median(seconds), "tokens": progress.tokens,
         "parameters": sum(x.size for x in jax.tree.leaves(outcome.state.params)),
         **cost,
         "curve": {
-            "train": [
-                [r["step"], r.get("query_response_loss"), r.get("query_persona_loss")]
-                for r in shown
-            ],
-            "valid": [
-                [r["step"], r["initial_response_ppl"], r["adapted_response_ppl"]]
-                for r in rows
-                if r["kind"] == "valid"
-            ],
+            "train": curve(shown, "query_response_loss", "query_persona_loss"),
+            "valid": curve(valid, "initial_response_ppl", "adapted_response_ppl"),
         },
-    }
+    }  # fmt: skip
 
 
 def training_cost(config: TrainConfig) -> float:
@@ -128,16 +109,10 @@ def step_cost(config: TrainConfig, data: Prepared) -> dict[str, float]:
     arguments, operations = [], []
     for number, phase in enumerate(phases):
         first = (number - 1) % len(phases)  # the first step that runs this phase
-        batch = split_personas(
-            training_batch(data, config, first, devices=len(mesh.local_devices)), mesh
-        )
-        arguments.append((state, batch, rates))
-        count = count_step(
-            sample_episodes(data.train, config.meta_batch, config.seed, first),
-            phase,
-            config.model,
-            len(data.vocabulary),
-        )
+        batch = training_batch(data, config, first, devices=len(mesh.local_devices))
+        arguments.append((state, split_personas(batch, mesh), rates))
+        triples = sample_episodes(data.train, config.meta_batch, config.seed, first)
+        count = count_step(triples, phase, config.model, len(data.vocabulary))
         operations.append(count.operations(mode_of(config)))
     steps = fit_steps(config, Placement(mesh), arguments).steps  # as in training
     memory = max(step.memory_analysis().temp_size_in_bytes for step in steps)
@@ -147,21 +122,14 @@ def step_cost(config: TrainConfig, data: Prepared) -> dict[str, float]:
 def _test(row, workdir, study, bar):
     begin = time.monotonic()
     evaluation = EvalConfig(split=study.split, checkpoint=row.checkpoint)
-    run = load_for_test(
-        workdir,
-        checkpoint=row.checkpoint,
-        split=study.split,
-        source=DataConfig(data=None, data_dir=study.data_dir),
-    )
+    source = DataConfig(data=None, data_dir=study.data_dir)
+    run = load_for_test(workdir, checkpoint=row.checkpoint, split=study.split, source=source)
     count = study.folds_per_persona * len(run.personas)
     plans = {k: choose_folds(run.encoded, k, evaluation.seed, count) for k in (0, *study.shots)}
     settings = {
-        "checkpoint": row.checkpoint,
-        "step": run.step,
-        "split": study.split,
-        "inner_lr": run.config.inner_lr,
-        "data": fingerprint(run.personas),
-    }
+        "checkpoint": row.checkpoint, "step": run.step, "split": study.split,
+        "inner_lr": run.config.inner_lr, "data": fingerprint(run.personas),
+    }  # fmt: skip
     bar.stage("testing", 1.0, sum(len(plans[k]) for _, k in systems_of(plans)))
     path = workdir / f"test-{row.checkpoint}" / f"{study.split}.folds.jsonl"
     with FoldsFile(path, settings) as done:
@@ -210,15 +178,11 @@ def _samples(run, plans, rows):
         for system, k in systems_of(plans):
             name = f"{k}-shot, {system}" if k else system
             replies[name] = rows[system, k, plan.persona, plan.dialogue]["replies"][-1][turn]
-        samples.append(
-            {
-                "persona": persona.name,
-                "statements": list(dialogue.statements),
-                "utterances": [u for u in utterances[-4:-1] if u[1]],
-                "gold": dialogue.turns[turn].response,
-                "replies": replies,
-            }
-        )
+        samples.append({
+            "persona": persona.name, "statements": list(dialogue.statements),
+            "utterances": [u for u in utterances[-4:-1] if u[1]],
+            "gold": dialogue.turns[turn].response, "replies": replies,
+        })  # fmt: skip
     return samples
 
 

@@ -11,22 +11,15 @@ from mtml_jax.strategies import STRATEGIES
 class Row(NamedTuple):
     """A system of the study.
 
-    Attributes:
-      name: name of its cells.
-      label: name in tables and figures.
-      group: "paper" for a row of tables 2 and 3, "control" or "ablation".
-      changes: settings of `TrainConfig` that differ from the study's.
-      checkpoint: the checkpoint that is tested, "best" or "latest".
-      base: the row that an ablation is compared with; an ablation that changes no setting
-        shares its training.
+    An ablation that changes no setting shares the training of the row that it is compared with.
     """
 
-    name: str
-    label: str
-    group: str
-    changes: Mapping[str, Any]
-    checkpoint: str = "best"
-    base: str | None = None
+    name: str  # of its cells
+    label: str  # in tables and figures
+    group: str  # "paper" for a row of tables 2 and 3, "control" or "ablation"
+    changes: Mapping[str, Any]  # settings of `TrainConfig` that differ from the study's
+    checkpoint: str = "best"  # the one that is tested, "best" or "latest"
+    base: str | None = None  # the row that an ablation is compared with
 
     @property
     def trained_as(self) -> str:
@@ -45,17 +38,12 @@ def _ablation(base, what, label, changes):
 
 def _rows_of(name, strategy):
     """Lists a strategy's rows: one for each alpha, which is in the name if there are several."""
-    if not strategy.alphas:
-        return [Row(name, strategy.label, strategy.group, {"strategy": name})]
-    return [
-        Row(
-            f"{name}-{alpha}" if len(strategy.alphas) > 1 else name,
-            f"{strategy.label} {alpha}",
-            strategy.group,
-            {"strategy": name, "alpha": alpha},
-        )
-        for alpha in strategy.alphas
-    ]
+    group, alphas = strategy.group, strategy.alphas
+    if not alphas:
+        return [Row(name, strategy.label, group, {"strategy": name})]
+    names = [f"{name}-{alpha}" if len(alphas) > 1 else name for alpha in alphas]
+    changes = [{"strategy": name, "alpha": alpha} for alpha in alphas]
+    return [Row(n, f"{strategy.label} {c['alpha']}", group, c) for n, c in zip(names, changes)]
 
 
 _STRATEGIES = tuple(row for pair in STRATEGIES.items() for row in _rows_of(*pair))
@@ -109,13 +97,8 @@ def chosen_rows(names: Sequence[str], glove: str | None = None) -> list[Row]:
 def config_of(row: Row, base: TrainConfig, seed: int) -> TrainConfig:
     """Returns the settings of a row's training.
 
-    Patience has no limit, so that all rows train for the same number of iterations; validation
-    still selects the best checkpoint.
-
-    Args:
-      row: the row.
-      base: the settings of the study.
-      seed: random seed for initialisation and episode sampling.
+    Patience has no limit, so that all rows train for the same number of iterations of `base`;
+    validation still selects the best checkpoint.
     """
     trained = ROWS.get(row.trained_as, row)
     return dataclasses.replace(base, **trained.changes, seed=seed, patience=base.iterations + 1)

@@ -7,14 +7,7 @@ from mtml_jax.train.run import open_run
 
 
 def train_run(config: TrainConfig, data: Prepared, workdir, study, bar) -> Outcome:
-    """Trains in a folder whose lock the caller holds.
-
-    Args:
-      config: settings of the training.
-      data: corpus prepared for it.
-      workdir: folder of the run, a `pathlib.Path`.
-      study: the `Study`; its data, preset and time limit apply to all trainings.
-      bar: progress bar.
+    """Trains in a folder whose lock the caller holds, within the study's limit of time.
 
     Raises:
       KeyboardInterrupt: the user stopped it; the next call resumes.

@@ -18,7 +18,6 @@ from mtml_jax.meta.gradient import mean_gradient
 from mtml_jax.meta.inner import inner_update
 from mtml_jax.model import losses
 from mtml_jax.runs.checkpoint import restore_params
-from mtml_jax.runs.files import write_json
 from mtml_jax.runs.lock import WorkdirLock
 from mtml_jax.runs.log import read_log
 from mtml_jax.sharding import Placement, map_personas, persona_mesh, replicate, split_personas
@@ -51,22 +50,14 @@ def first_trials(base: TrainConfig) -> list[TrainConfig]:
 
 def second_trials(best: TrainConfig) -> list[TrainConfig]:
     """Lists the other outer rates, at the best inner rate."""
-    return [
-        dataclasses.replace(best, outer_lr=rate) for rate in OUTER_RATES if rate != best.outer_lr
-    ]
+    others = [rate for rate in OUTER_RATES if rate != best.outer_lr]
+    return [dataclasses.replace(best, outer_lr=rate) for rate in others]
 
 
 def is_past(config: TrainConfig, found: list[dict[str, Any]]) -> bool:
-    """Whether the next smaller inner rate of the same reduction was already far too large.
-
-    Args:
-      config: the trial in question.
-      found: results of earlier trials.
-    """
-    smaller = [
-        trial for trial in found
-        if trial["reduction"] == config.reduction and trial["inner_lr"] < config.inner_lr
-    ]  # fmt: skip
+    """Whether earlier trials found the next smaller inner rate of a reduction far too large."""
+    alike = [trial for trial in found if trial["reduction"] == config.reduction]
+    smaller = [trial for trial in alike if trial["inner_lr"] < config.inner_lr]
     if not smaller:
         return False
     least = min((ppl for ppl in map(_own_ppl, found) if math.isfinite(ppl)), default=math.inf)
@@ -100,11 +91,6 @@ def best_of(trials: list[dict[str, Any]]) -> dict[str, Any]:
 def run_trial(config: TrainConfig, study, bar) -> dict[str, Any]:
     """Trains with one setting for a third of the study's iterations and scores it on valid folds.
 
-    Args:
-      config: settings of the trial.
-      study: the `Study`.
-      bar: the trial's `Part` of the progress bar.
-
     Returns:
       The rates; `moved`, |phi' - phi| / |phi| of an inner step, the mean over validation pairs;
       `second_order_share`, |g - g_first| / |g| of the meta-gradient at the end of training; PPL
@@ -117,13 +103,8 @@ def run_trial(config: TrainConfig, study, bar) -> dict[str, Any]:
       KeyboardInterrupt: the user stopped it; the next call resumes.
     """
     begin = time.monotonic()
-    rates = {
-        "strategy": config.strategy,
-        "iterations": config.iterations,
-        "inner_lr": config.inner_lr,
-        "reduction": config.reduction,
-        "outer_lr": config.outer_lr,
-    }
+    names = ("strategy", "iterations", "inner_lr", "reduction", "outer_lr")
+    rates = {name: getattr(config, name) for name in names}
     data = study.prepared(config)
     workdir = study.folder / "runs" / f"tuning-{name_of(config)}"
     with WorkdirLock(workdir):
@@ -133,11 +114,8 @@ def run_trial(config: TrainConfig, study, bar) -> dict[str, Any]:
             return {**rates, "failed": str(error), "seconds": time.monotonic() - begin}
     params = restore_params(workdir, "best").params
     best = outcome.progress.best_step
-    valid = next(
-        row
-        for row in read_log(workdir / "log.jsonl")
-        if row["kind"] == "valid" and row["step"] == best
-    )
+    rows = read_log(workdir / "log.jsonl")
+    valid = next(row for row in rows if row["kind"] == "valid" and row["step"] == best)
     quick = own_and_other(params, config, data, _FOLDS)
     return {
         **rates,
@@ -152,7 +130,6 @@ def run_trial(config: TrainConfig, study, bar) -> dict[str, Any]:
 
 
 def _moved(params, config, data):
-    """Averages |phi' - phi| / |phi| of an inner step over the validation pairs."""
     mesh = persona_mesh(config.validation_episodes)
     episodes = split_personas(validation_batch(data, config), mesh)
     shared = replicate((params, jnp.float32(config.inner_lr)), mesh)
@@ -174,16 +151,14 @@ def _movement(shared, episodes, *, config, mesh):
 
 
 def _second_order_share(params, config, data):
-    """Computes |g - g_first| / |g| of the meta-gradient of one training batch."""
     mesh = persona_mesh(config.meta_batch)
     batch = split_personas(training_batch(data, config, config.iterations), mesh)
     params, rates = replicate((params, rates_at(config, config.iterations)), mesh)
     step = config.step(mesh.devices.flat[0].platform)
     gradients = []
     for mode in (config.gradient, "first_order"):
-        gradient = _meta_gradient(
-            params, batch, rates, config=dataclasses.replace(step, gradient=mode), mesh=mesh
-        )
+        one = dataclasses.replace(step, gradient=mode)
+        gradient = _meta_gradient(params, batch, rates, config=one, mesh=mesh)
         # Wait for the first: two programs that sum over the same devices can block each other.
         gradients.append(jax.block_until_ready(gradient))
     whole, first = gradients
@@ -196,9 +171,3 @@ def _meta_gradient(params, batch, rates, *, config, mesh):
     (phase,) = STRATEGIES["mtml"].phases
     placement = Placement(mesh)
     return mean_gradient(params, batch, rates, phase=phase, config=config, placement=placement)[0]
-
-
-def write_trial(folder, name: str, trial: dict[str, Any]) -> None:
-    """Writes the result of a trial into the folder of a study."""
-    (folder / "tuning").mkdir(exist_ok=True)
-    write_json(folder / "tuning" / f"{name}.json", trial)

@@ -87,25 +87,15 @@ def work_of(examples: Iterable[Example], tasks: Sequence[str]) -> Work:
     work = Work()
     for example in examples:
         context = len(example.context)
-        targets = np.array([len(getattr(example, task)) for task in tasks])
-        total = int(targets.sum())
-        if not total:
-            continue
-        pairs = int(np.square(targets).sum())
-        work = work.plus(Work(context, total, context**2, pairs, total * context))
+        targets = [len(getattr(example, task)) for task in tasks]
+        if total := sum(targets):
+            pairs = sum(target**2 for target in targets)
+            work = work.plus(Work(context, total, context**2, pairs, total * context))
     return work
 
 
 def prices_of_slots(model: ModelConfig, vocabulary: int) -> Work:
-    """Counts the operations of a forward pass that one slot or pair of each kind costs.
-
-    Args:
-      model: sizes of the Transformer.
-      vocabulary: number of words V.
-
-    Returns:
-      Operations for each field of `Work`.
-    """
+    """Counts the operations per slot or pair of `Work`, with `vocabulary` words to choose among."""
     width, inner = model.width, model.feed_forward
     encoder, decoder = model.encoder_layers, model.decoder_layers
     attended, fed = 4 * width**2, 2 * width * inner
@@ -125,13 +115,7 @@ def forward_operations(work: Work, model: ModelConfig, vocabulary: int) -> float
 
 @dataclasses.dataclass(frozen=True)
 class StepCount:
-    """The real work of one outer step.
-
-    Attributes:
-      support: operations of a forward pass over the support sets.
-      query: operations of a forward pass over the query sets.
-      tokens: tokens of both.
-    """
+    """Operations of a forward pass over the support and the query sets of a step, and their tokens."""
 
     support: float
     query: float
@@ -156,9 +140,6 @@ def count_step(
       tasks: tasks of the support and of the query set, a `strategies.Phase`.
       model: sizes of the Transformer.
       vocabulary: number of words V.
-
-    Returns:
-      StepCount.
     """
     inner, outer = tasks
     works = [Work(), Work()]

@@ -15,6 +15,7 @@ from experiments import startup
 from experiments.study import tuning
 from experiments.study.bar import Part, whole_bar
 from experiments.study.cell import make_cell, step_cost, training_cost
+from experiments.study.endpoint import primary_endpoint
 from experiments.study.rows import chosen_rows, config_of
 from mtml_jax.config import PRESETS, TrainConfig
 from mtml_jax.data.load import CORPORA, load_split
@@ -26,7 +27,6 @@ from mtml_jax.runs.files import write_json
 from mtml_jax.runs.lock import InUse
 from mtml_jax.strategies import STRATEGIES
 
-_FACTS, _CONSISTENCY = "facts", "c_own_minus_shuffled"  # scores of the endpoint
 _RATES = ("inner_lr", "reduction", "outer_lr")  # settings that are searched on valid personas
 
 
@@ -203,10 +203,7 @@ def _fix_rates(given, study):
         "seeds": given.seeds,
         "settings": chosen,
         "chosen_by": "the least own_ppl of tuning/" if trials else "flags",
-        "endpoint": {
-            "score": _FACTS if given.data == "demo" else _CONSISTENCY,
-            "one": "mtml-0.8", "other": "paml", "shots": study.shots[-1], "epoch": EPOCHS[-1],
-        },
+        "endpoint": primary_endpoint(given.data, study.shots),
         "command": shlex.join(["python", "-m", "experiments.study", *sys.argv[1:]]),
     })  # fmt: skip
     print("fixed in study.json:", ", ".join(f"{name} {value}" for name, value in chosen.items()))

@@ -74,7 +74,7 @@ def test_only_the_page_needs_matplotlib(corpus, tmp_path, monkeypatch):
     ([], {}, "0 paths one"),
     (["a", "b"], {}, "2 paths one"),
     (["gone.jsonl"], {}, "gone.jsonl"),
-    (["parrots"], {}, "parrots want demo"),
+    (["parrots"], {}, "parrots expected demo"),
     (["demo"], {"compare": "gone.json"}, "gone.json"),
 ])  # fmt: skip
 def test_mistakes_get_one_sentence(paths, given, parts):

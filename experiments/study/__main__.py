@@ -136,7 +136,7 @@ def run_study(given) -> None:
     )
 
     # Fix the learning rates, then train and test.
-    fixed = _fix_rates(given, study)
+    fixed = _fix_settings(given, study)
     if fixed is None or given.tune_only:
         return
     study.config = dataclasses.replace(base, **fixed)
@@ -168,7 +168,7 @@ def _check_shots(study):
         )
 
 
-def _fix_rates(given, study):
+def _fix_settings(given, study):
     """Takes the rates from study.json, the flags or a search; None if another process searches."""
     path = study.folder / "study.json"
     wanted = {

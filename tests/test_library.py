@@ -26,6 +26,7 @@ def test_each_program_has_ten_lines():
     assert all(len(program.strip().splitlines()) <= 10 for program in PROGRAMS)
 
 
+@pytest.mark.long
 def test_the_page_trains_evaluates_adapts_and_chats(tmp_path, monkeypatch, capsys, quick_compile):
     monkeypatch.chdir(tmp_path)
     tiny = PRESETS["tiny"]

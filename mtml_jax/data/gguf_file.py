@@ -112,7 +112,7 @@ def read_tensor(file: GgufFile, name: str) -> np.ndarray:
             raise ValueError(f"blocks of {block} do not divide its rows")
         raw = np.frombuffer(file.content, np.uint8, count, begin).reshape(*shape[:-1], row)
         return quants.dequantize(raw, quantisation)
-    except (ValueError, KeyError, NotImplementedError) as error:
+    except (ValueError, KeyError, OverflowError, NotImplementedError) as error:
         raise ValueError(
             f"{file.path}: expected tensor {name} of shape {shape} in a known quantisation, got "
             f"quantisation {kind} ({error}); fetch the file again or another quantisation of it"

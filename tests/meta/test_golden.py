@@ -51,6 +51,7 @@ pytestmark = pytest.mark.usefixtures("float64", "quick_compile")
 MODEL = ModelConfig(
     encoder_layers=2, decoder_layers=3, heads=2, width=10, feed_forward=7, dtype="float64"
 )
+SLOW = ("paml", "amtml even")  # half a minute each to compile
 CONFIG = StepConfig(MODEL, gradient="mixed", persona_chunk=1)
 VOCABULARY = 19
 PERSONAS = 4
@@ -265,7 +266,9 @@ def products(tree, probe):
     return jax.tree.map(np.vdot, stacked(jax.device_get(tree)), probe)
 
 
-@pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.long if n in SLOW else ()) for n in GOLDEN]
+)
 def test_two_outer_steps(name, draw_dialogue):
     strategy, _, parity = name.partition(" ")
     mesh = persona_mesh(PERSONAS)

@@ -41,6 +41,7 @@ SHAPE, TILES = TileShape(rows=2, context=11, response=7, persona=13), 3
 RATES = Rates(alpha=np.float64(0.7), inner_lr=np.float64(0.3), outer_lr=np.float64(0.01))
 
 CASES = [(name, i) for name, s in STRATEGIES.items() for i in range(len(s.phases))]
+QUICK = {("std", 0), ("mtml", 0), ("amtml", 1), ("multitask", 0)}  # others: a minute to compile
 META_CASES = [(name, i) for name, i in CASES if STRATEGIES[name].phases[i].inner is not None]
 (MTML,) = STRATEGIES["mtml"].phases
 (STD,) = STRATEGIES["std"].phases
@@ -123,7 +124,9 @@ def assert_close(got, wanted, tolerance):
     jax.tree.map(one, got, wanted)
 
 
-@pytest.mark.parametrize("strategy, phase", CASES)
+@pytest.mark.parametrize(
+    "strategy, phase", [pytest.param(*c, marks=() if c in QUICK else pytest.mark.long) for c in CASES]
+)
 def test_gradient_is_the_derivative(params, episodes_of, strategy, phase):
     check(compiled(STRATEGIES[strategy].phases[phase]), params, episodes_of(strategy))
 

@@ -34,6 +34,7 @@ VOCABULARY, PERSONAS = 17, 3
 SHAPE, TILES = TileShape(rows=1, context=11, response=7, persona=13), 4
 RATES = Rates(np.float64(0.7), np.float64(0.3), np.float64(0.01))
 CASES = [(name, i) for name, s in STRATEGIES.items() for i in range(len(s.phases))]
+QUICK = {("mtml", 0), ("amtml", 1), ("multitask", 0)}  # the others take minutes to compile
 
 
 # textbook: begin
@@ -107,7 +108,9 @@ def assert_close(got, wanted, tolerance):
     )
 
 
-@pytest.mark.parametrize("strategy, number", CASES)
+@pytest.mark.parametrize(
+    "strategy, number", [pytest.param(*c, marks=() if c in QUICK else pytest.mark.long) for c in CASES]
+)
 def test_the_textbook_computes_the_same(params, episodes, strategy, number, monkeypatch):
     phase = STRATEGIES[strategy].phases[number]
     inner_loss, outer_loss, textbook_episodes = losses_of(phase, episodes)

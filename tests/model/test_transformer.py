@@ -192,6 +192,7 @@ def whole_compile(quick_compile):
 
 
 @pytest.mark.usefixtures("whole_compile")
+@pytest.mark.long
 def test_recomputed_layers_take_less_memory():
     """A pullback through all layers holds those of one, and so does its derivative."""
     config = dataclasses.replace(MODEL, encoder_layers=8, decoder_layers=1)

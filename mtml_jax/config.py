@@ -50,7 +50,7 @@ class ModelConfig:
 class LossConfig:
     """Settings of a loss; static under jit."""
 
-    model: ModelConfig
+    model: Any  # ModelConfig, or the LlamaConfig of a pretrained decoder
     reduction: str = "mean"  # over the tokens of each loss, or "sum"
     plain: bool = False  # sum over tiles in plain JAX, which has a second reverse-mode derivative
 
@@ -59,7 +59,7 @@ class LossConfig:
 class StepConfig:
     """Settings of one outer step; static under jit."""
 
-    model: ModelConfig
+    model: Any  # as in `LossConfig`
     reduction: str = "mean"
     gradient: str = "exact"
     inner_steps: int = 1  # section 2.2: one SGD step

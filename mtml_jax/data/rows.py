@@ -9,6 +9,7 @@ Axes: T slot of the row, U predicted token.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -52,6 +53,13 @@ class NextTokens:
     segment: jax.Array
 
 
+class RowExamples(NamedTuple):
+    """The dialogues of one persona, as a causal decoder reads them; a pytree."""
+
+    row: Row  # [..., T]
+    targets: NextTokens  # [..., U]
+
+
 @dataclasses.dataclass(frozen=True)
 class Strand:
     """The trunk of a dialogue, or one of its branches.
@@ -71,7 +79,7 @@ class Strand:
 
 def pack_row(
     dialogues: Sequence[Sequence[Strand]], slots: int, predicted: int
-) -> tuple[Row, NextTokens]:
+) -> RowExamples:
     """Lays dialogues side by side in one row.
 
     Args:
@@ -80,7 +88,7 @@ def pack_row(
       predicted: the number of tokens to predict, U.
 
     Returns:
-      Numpy arrays; unused slots are padding.
+      RowExamples of numpy arrays; unused slots are padding.
 
     Raises:
       ValueError: the dialogues do not fit, a branch leaves beyond the end of its trunk,
@@ -126,7 +134,7 @@ def pack_row(
                 f"expected dialogues that fit into a row, got {len(values)} tokens for {name} "
                 f"{room}; raise {name} or pack fewer dialogues"
             )
-    return Row(**_padded(columns, slots)), NextTokens(**_padded(targets, predicted))
+    return RowExamples(Row(**_padded(columns, slots)), NextTokens(**_padded(targets, predicted)))
 
 
 def _padded(columns, length):

@@ -109,7 +109,11 @@ def _all_replies(decode, params, contexts):
 
 def adapt_to(params: Params, batches: Examples, inner_lr, *, config: LossConfig) -> Params:
     """Fine-tunes on the response loss of each batch in turn; batches lead with axis [batch]."""
-    loss = functools.partial(_response_loss, config)
+
+    def loss(params, data):
+        batch, _ = data
+        return _response_loss(config, params, batch)
+
     return adapt(loss, params, batches, inner_lr)[0]
 
 

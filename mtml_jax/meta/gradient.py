@@ -21,6 +21,7 @@ def mean_gradient(
     params: Params,
     episodes: Episode,
     rates: Rates,
+    base=None,
     *,
     phase: Phase,
     config: StepConfig,
@@ -36,6 +37,7 @@ def mean_gradient(
       params: the initial parameters phi.
       episodes: Episode with a leading persona axis of length M.
       rates: alpha and inner_lr.
+      base: frozen parameters of a pretrained decoder, whole on every device.
       phase: the tasks of both losses.
       config: model sizes, gradient mode, chunk.
       placement: where personas and parameters lie; None for one device.
@@ -48,16 +50,16 @@ def mean_gradient(
     """
     personas = jax.tree.leaves(episodes)[0].shape[0]
     if phase.inner is None:
-        shared = supervised_weights(episodes, rates.alpha, phase=phase, config=config)
+        numbers = supervised_weights(episodes, rates.alpha, phase=phase, config=config)
         objective = functools.partial(supervised_objective, phase=phase, config=config)
     else:
-        shared = rates
+        numbers = rates
         objective = functools.partial(meta_objective, phase=phase, config=config)
     total = functools.partial(_summed_gradient, objective, config.persona_chunk)
     if placement is not None and placement.mesh.size > 1:
         specs = split_specs(params, placement.mesh) if placement.split_state else None
         total = sum_personas(total, placement.mesh, specs)
-    grads, metrics = total(params, episodes, shared)
+    grads, metrics = total(params, episodes, (numbers, base))
     grads = jax.tree.map(lambda g: g / personas, grads)
     return grads, metrics.replace(loss=metrics.loss / personas)
 
@@ -74,8 +76,9 @@ def _summed_gradient(objective, chunk, params, episodes, shared):
 
     def chunk_objective(params, episodes):
         if chunk == 1:  # a batch axis of one would make batched products, slower on a CPU
-            return objective(params, jax.tree.map(lambda x: x[0], episodes), shared)
-        loss_P, metrics_P = jax.vmap(objective, in_axes=(None, 0, None))(params, episodes, shared)
+            return objective(params, jax.tree.map(lambda x: x[0], episodes), *shared)
+        mapped = jax.vmap(objective, in_axes=(None, 0, None, None))
+        loss_P, metrics_P = mapped(params, episodes, *shared)
         return jnp.sum(loss_P), jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics_P)
 
     @jax.jit  # otherwise traced twice: for its shapes and for the loop

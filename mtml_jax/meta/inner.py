@@ -46,22 +46,24 @@ def adapt(
     *,
     gradient: str = "exact",
     unroll: int | bool = 1,
+    base=None,
 ):
     """Takes one inner step on each batch in turn; training and test share this loop.
 
     Args:
-      loss: (params, batch) -> (scalar, aux).
+      loss: (params, (batch, base)) -> (scalar, aux).
       params: the initial parameters phi.
       batches: pytree with a leading axis, one entry per step.
       inner_lr: float scalar.
       gradient: see `inner_update`.
       unroll: number of steps compiled without a loop between them; True for all.
+      base: constants of the loss that all steps share; a custom derivative must be passed them.
 
     Returns:
       (adapted parameters, aux of every step stacked, each before its step).
     """
 
     def step(params, batch):
-        return inner_update(loss, params, batch, inner_lr, gradient=gradient)
+        return inner_update(loss, params, (batch, base), inner_lr, gradient=gradient)
 
     return jax.lax.scan(step, params, batches, unroll=unroll)

@@ -1,5 +1,7 @@
 """Define what training minimises for one persona: the meta-objective, or a supervised loss."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -29,7 +31,7 @@ class Metrics:
 
 
 def meta_objective(
-    params: Params, episode: Episode, rates: Rates, *, phase: Phase, config: StepConfig
+    params: Params, episode: Episode, rates: Rates, base=None, *, phase: Phase, config: StepConfig
 ) -> tuple[jax.Array, Metrics]:
     """Returns L_query(phi - inner_lr * grad L_support(phi)) of one persona (eq. 12).
 
@@ -37,6 +39,7 @@ def meta_objective(
       params: the initial parameters phi.
       episode: Episode of one persona.
       rates: alpha and inner_lr.
+      base: frozen parameters, see `weighted_loss`.
       phase: the tasks of both losses.
       config: model sizes, gradient mode, number of inner steps.
 
@@ -45,9 +48,9 @@ def meta_objective(
     """
 
     def inner_loss(params, data):
-        examples, alpha = data
+        (examples, alpha), base = data
         weights = task_weights(phase.inner, alpha)
-        return weighted_loss(params, examples, weights, config=config.loss())
+        return weighted_loss(params, examples, weights, config=config.loss(), base=base)
 
     # Every inner step reads the whole support set.
     batches = jax.tree.map(
@@ -55,16 +58,16 @@ def meta_objective(
         (episode.support, rates.alpha),
     )
     adapted, support = adapt(
-        inner_loss, params, batches, rates.inner_lr, gradient=config.gradient, unroll=True
+        inner_loss, params, batches, rates.inner_lr, gradient=config.gradient, unroll=True, base=base
     )
     support = jax.tree.map(lambda x: x[0], support)
     weights = task_weights(phase.outer, rates.alpha)
-    loss, query = weighted_loss(adapted, episode.query, weights, config=config.loss())
+    loss, query = weighted_loss(adapted, episode.query, weights, config=config.loss(), base=base)
     return loss, Metrics(loss, _of_tasks(support, phase.inner), _of_tasks(query, phase.outer))
 
 
 def supervised_objective(
-    params: Params, episode: Episode, token_weights, *, phase: Phase, config: StepConfig
+    params: Params, episode: Episode, token_weights, base=None, *, phase: Phase, config: StepConfig
 ) -> tuple[jax.Array, Metrics]:
     """Returns the loss on both sets of one persona, without adaptation.
 
@@ -72,6 +75,7 @@ def supervised_objective(
       params: the model's parameters.
       episode: Episode of one persona.
       token_weights: from `supervised_weights` of the whole meta-batch.
+      base: frozen parameters, see `weighted_loss`.
       phase: the tasks of the loss.
       config: model sizes.
 
@@ -79,8 +83,9 @@ def supervised_objective(
       (loss, Metrics).
     """
     summed = LossConfig(config.model, "sum")
-    support_loss, support = weighted_loss(params, episode.support, token_weights, config=summed)
-    query_loss, query = weighted_loss(params, episode.query, token_weights, config=summed)
+    total = functools.partial(weighted_loss, weights=token_weights, config=summed, base=base)
+    support_loss, support = total(params, episode.support)
+    query_loss, query = total(params, episode.query)
     loss = support_loss + query_loss
     return loss, Metrics(loss, _of_tasks(support, phase.outer), _of_tasks(query, phase.outer))
 
@@ -101,8 +106,10 @@ def supervised_weights(episodes: Episode, alpha, *, phase: Phase, config: StepCo
     if config.reduction == "sum":
         return weights
     personas = jax.tree.leaves(episodes)[0].shape[0]
-    examples = episodes.support + episodes.query
-    counts = [jnp.maximum(count_tokens(examples, task), 1.0) for task in TASKS]
+    counts = [
+        jnp.maximum(count_tokens(episodes.support, t) + count_tokens(episodes.query, t), 1.0)
+        for t in TASKS
+    ]
     return tuple(weight * (personas / count) for weight, count in zip(weights, counts))
 
 

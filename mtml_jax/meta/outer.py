@@ -25,6 +25,7 @@ def outer_step(
     state: MetaState,
     episodes: Episode,
     rates: Rates,
+    base=None,
     *,
     phase: Phase,
     config: StepConfig,
@@ -39,6 +40,7 @@ def outer_step(
       state: MetaState.
       episodes: Episode with a leading persona axis of length M.
       rates: alpha, inner_lr and outer_lr.
+      base: frozen parameters of a pretrained decoder, see `mean_gradient`.
       phase: the tasks of both losses, from `strategies.STRATEGIES`.
       config: StepConfig.
       placement: where personas and state lie; None for one device.
@@ -47,7 +49,7 @@ def outer_step(
       (new state, Metrics of this step).
     """
     grads, metrics = mean_gradient(
-        state.params, episodes, rates, phase=phase, config=config, placement=placement
+        state.params, episodes, rates, base, phase=phase, config=config, placement=placement
     )
     metrics = metrics.replace(gradient_norm=optax.tree.norm(grads))
 

@@ -1,8 +1,9 @@
 """Compute the loss of a persona's dialogues: equations 2, 5 and 6 in one function.
 
-This is the only place where the dialogue model's logits meet their targets.
+This is the only place where the dialogue model's logits meet their targets. The model is the
+Transformer, whose examples are tiles, or a pretrained decoder, whose examples are one row.
 
-Axes: N tile, R row, S context token, T target token, D width, V vocabulary.
+Axes: N tile, R row, S context token, T target token, D width, V vocabulary, U token to predict.
 """
 
 import functools
@@ -11,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from mtml_jax.config import LossConfig, ModelConfig
-from mtml_jax.model import transformer
+from mtml_jax.data.rows import RowExamples
+from mtml_jax.model import llama, transformer
 from mtml_jax.model.tiles import scan_over_tiles, sum_over_tiles
 from mtml_jax.strategies import TASKS
 from mtml_jax.types import Examples, Params, TaskSums, TokenSums
@@ -19,18 +21,21 @@ from mtml_jax.types import Examples, Params, TaskSums, TokenSums
 RESPONSE_ONLY, PERSONA_ONLY = (1.0, 0.0), (0.0, 1.0)
 
 
-def weighted_loss(params: Params, examples: Examples, weights, *, config: LossConfig):
-    """w_response L_res + w_persona L_rec, from one pass of the encoder (eq. 6).
+def weighted_loss(
+    params: Params, examples: Examples | RowExamples, weights, *, config: LossConfig, base=None
+):
+    """w_response L_res + w_persona L_rec, from one pass over the contexts (eq. 6).
 
     L_res is the negative log-likelihood of the responses given their contexts (eq. 2).
     L_rec is that of all persona statements, which every turn's context must produce (eq. 5).
 
     Args:
-      params: the model's parameters.
-      examples: Examples of one persona.
+      params: the model's parameters; for a pretrained decoder its adapters (`lora.init`).
+      examples: Examples of one persona; for a pretrained decoder RowExamples.
       weights: two float scalars, of the response and of the persona loss:
         `RESPONSE_ONLY`, `PERSONA_ONLY` or (alpha, 1 - alpha); see `strategies.task_weights`.
       config: model sizes, and whether each task's loss is the mean over its tokens or the sum.
+      base: the frozen parameters of a pretrained decoder, from `lora.split_layers`.
 
     Returns:
       (loss, TaskSums): nats per token, or nats; the sums of each task in nats, without gradient.
@@ -38,6 +43,10 @@ def weighted_loss(params: Params, examples: Examples, weights, *, config: LossCo
     if config.reduction == "mean":
         counts = [jnp.maximum(count_tokens(examples, task), 1.0) for task in TASKS]
         weights = [weight / count for weight, count in zip(weights, counts)]
+    if isinstance(examples, RowExamples):
+        row, targets = examples
+        nll_U = llama.token_nll(base, params, row, targets, config.model)
+        return _weigh(nll_U, targets.segment > 0, targets.task, weights)
     dtype = params["encoder_norm"]["scale"].dtype
     operands = params, tuple(jnp.asarray(weight, dtype) for weight in weights)
     kinds = [(tiles, _occupied(tiles)) for tiles in examples]
@@ -45,12 +54,13 @@ def weighted_loss(params: Params, examples: Examples, weights, *, config: LossCo
     return total(functools.partial(_tile_loss, config.model), operands, kinds)
 
 
-def count_tokens(examples: Examples, task: str) -> jax.Array:
+def count_tokens(examples: Examples | RowExamples, task: str) -> jax.Array:
     """Counts the real target tokens of a task, a float scalar."""
-    real = (
-        (tiles.targets.inputs.segment > 0) & (tiles.targets.task == TASKS.index(task))
-        for tiles in examples
-    )
+    if isinstance(examples, RowExamples):
+        kinds = [(examples.targets.segment, examples.targets.task)]
+    else:
+        kinds = [(tiles.targets.inputs.segment, tiles.targets.task) for tiles in examples]
+    real = ((segment > 0) & (number == TASKS.index(task)) for segment, number in kinds)
     return sum((jnp.sum(x, dtype=jnp.result_type(float)) for x in real), jnp.zeros(()))
 
 
@@ -71,9 +81,14 @@ def _tile_loss(config: ModelConfig, operands, tile):
         params, memory_SD, memory_segment_S, targets.inputs, targets.reads, config
     )
     nll_T = _token_losses(params, hidden_TD, targets.ids, config)
+    return _weigh(nll_T, targets.inputs.segment > 0, targets.task, weights)
+
+
+def _weigh(nll_T, real_T, task_T, weights):
+    """(the weighted sum of token losses, TaskSums)."""
     sums = []
     for number in range(len(TASKS)):
-        mine_T = (targets.inputs.segment > 0) & (targets.task == number)
+        mine_T = real_T & (task_T == number)
         sums.append(
             TokenSums(jnp.sum(jnp.where(mine_T, nll_T, 0.0)), jnp.sum(mine_T, dtype=nll_T.dtype))
         )

@@ -27,6 +27,13 @@ def support_loss(params, data):
     return loss, {"loss": loss, "first": flat[0]}
 
 
+def batch_loss(params, data):
+    """`support_loss` of a batch; nothing else is shared by the steps of `adapt`."""
+    batch, base = data
+    assert base is None
+    return support_loss(params, batch)
+
+
 def query_loss(params, data):
     """1/2 (phi - t)' B (phi - t)."""
     matrix, target = data
@@ -168,7 +175,7 @@ def test_several_steps(problem, gradient, unroll):
 
     def objective(params):
         adapted, _ = adapt(
-            support_loss,
+            batch_loss,
             params,
             (jnp.asarray(problem.A), jnp.asarray(problem.b)),
             inner_lr,
@@ -198,7 +205,7 @@ def test_aux_is_that_of_the_parameters_before_each_step(problem, gradient):
 
     def objective(params):
         adapted, aux = adapt(
-            support_loss,
+            batch_loss,
             params,
             (jnp.asarray(problem.A), jnp.asarray(problem.b)),
             inner_lr,

@@ -248,7 +248,7 @@ def test_multitask_weighs_the_means_of_both_tasks(params, episodes):
     assert_close(compiled(multitask)(params, episodes, RATES)[1].loss, wanted, 1e-12)
 
 
-def toy_loss(params, examples, weights, *, config):
+def toy_loss(params, examples, weights, *, config, base=None):
     """A curved loss that compiles quickly, for tests that do not depend on the loss."""
     del config
     loss = jnp.sum(jnp.cos(params["w"] * examples)) + weights[0] * jnp.sum(params["w"] ** 3)

@@ -66,7 +66,7 @@ def test_adam_and_the_clip_by_hand(monkeypatch):
             np.testing.assert_allclose(state.params[name], wanted[name], rtol=1e-12)
 
 
-def toy_loss(params, x, weights, *, config):
+def toy_loss(params, x, weights, *, config, base=None):
     """A quadratic as the persona loss, which adapts; as the response loss, which judges, a root.
 
     The root is not a number below 0; at 0 it is finite and its derivative is not.

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mtml_jax.data.pretrained_files import missing_library
+
 _STRING, _ARRAY = 8, 9
 _SCALARS = {
     0: "B",
@@ -164,8 +166,5 @@ def _gguf():
     try:
         from gguf import constants, quants
     except ImportError as error:
-        raise ImportError(
-            f"found no module {error.name}, which reads pretrained decoders: "
-            "pip install 'mtml_jax[pretrained]'"
-        ) from None
+        raise missing_library(error) from None
     return quants, constants

@@ -126,6 +126,14 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     return value
 
 
+def missing_library(error: ImportError) -> ImportError:
+    """Returns the error for a library of the extra `pretrained` that is not installed."""
+    return ImportError(
+        f"found no module {error.name}, which reads pretrained decoders: "
+        "pip install 'mtml_jax[pretrained]'"
+    )
+
+
 def _file_digest(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

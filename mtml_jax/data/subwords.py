@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtml_jax.data.gguf_file import GgufFile, open_gguf
-from mtml_jax.data.pretrained_files import TOKENIZER
+from mtml_jax.data.pretrained_files import TOKENIZER, missing_library
 
 
 class Markers(NamedTuple):
@@ -229,8 +229,5 @@ def _library():
         import tokenizers.models
         import tokenizers.pre_tokenizers
     except ImportError as error:
-        raise ImportError(
-            f"found no module {error.name}, which encodes text for pretrained decoders: "
-            "pip install 'mtml_jax[pretrained]'"
-        ) from None
+        raise missing_library(error) from None
     return tokenizers

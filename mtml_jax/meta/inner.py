@@ -57,7 +57,7 @@ def adapt(
       inner_lr: float scalar.
       gradient: see `inner_update`.
       unroll: number of steps compiled without a loop between them; True for all.
-      base: constants of the loss that all steps share; a custom derivative must be passed them.
+      base: constants of the loss, the same in every step; the loss must not close over them.
 
     Returns:
       (adapted parameters, aux of every step stacked, each before its step).

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mtml_jax.data.pretrained_files import CONFIG, read_json, weight_files
+from mtml_jax.data.pretrained_files import CONFIG, missing_library, read_json, weight_files
 from mtml_jax.model.llama import LlamaConfig
 from mtml_jax.model.pretrained_layout import arrange, checked_config, ratio, require_all_used
 from mtml_jax.types import Params
@@ -143,10 +143,7 @@ class _Safetensors:
         try:
             import safetensors
         except ImportError as error:
-            raise ImportError(
-                f"found no module {error.name}, which reads pretrained decoders: "
-                "pip install 'mtml_jax[pretrained]'"
-            ) from None
+            raise missing_library(error) from None
         self._library = safetensors
         self._folder = folder
         self._files = files

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import pytest
 import subword_golden
@@ -42,6 +43,12 @@ def metadata(controls=CHATML, pre="smollm", **changed):
 
 def small(tmp_path, **settings):
     return from_gguf(GgufFile(tmp_path / "a.gguf", None, metadata(**settings), {}))
+
+
+def test_a_library_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(ImportError, match=r"no module tokenizers, .*mtml_jax\[pretrained\]"):
+        from_json(tmp_path / "tokenizer.json")
 
 
 def test_a_thousand_texts_have_the_tokens_of_llama_cpp(packaged):

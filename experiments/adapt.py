@@ -16,11 +16,11 @@ from experiments import flags as settings
 from experiments import startup
 from mtml_jax.data.exports import MAX_TURNS, PAUSE_HOURS, choose_speaker, read_chat
 from mtml_jax.data.records import Dialogue
-from mtml_jax.inference.adapt import EPOCHS, Adapted, adapt_to_dialogues, save_adapted
+from mtml_jax.data.text import detokenize
+from mtml_jax.inference.adapt import Adapted, adapt_to_dialogues, save_adapted
 from mtml_jax.inference.responder import (
     Responder,
     believed_persona,
-    detokenize,
     persona_caveat,
     unknown_share,
 )
@@ -44,7 +44,10 @@ def define_flags() -> None:
         "shots", None, "number of dialogues to adapt to, the latest ones before the last, which is "
         "held out (default: all)", lower_bound=1,
     )  # fmt: skip
-    flags.DEFINE_integer("epochs", EPOCHS, "number of epochs over the dialogues (paper: 10)", lower_bound=0)
+    flags.DEFINE_integer(
+        "epochs", None, "number of epochs over the dialogues (default: 10, as in the paper; 3 for a "
+        "pretrained decoder)", lower_bound=0
+    )  # fmt: skip
     flags.DEFINE_float("inner_lr", None, "learning rate of SGD in the adaptation (default: the run's)")
     flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "checkpoint of the run to adapt")
     flags.DEFINE_float("pause_hours", PAUSE_HOURS, "hours of silence that end a dialogue of a chat")
@@ -141,9 +144,10 @@ def _describe(model: Trained, name: str, dialogues: Sequence[Dialogue]) -> None:
 
 
 def _adapted(given, model: Trained, dialogues: Sequence[Dialogue], what: str) -> Adapted:
-    with tqdm(total=given.epochs, desc=what, unit="epoch", disable=None) as bar:
+    epochs = model.encoding.epochs[-1] if given.epochs is None else given.epochs
+    with tqdm(total=epochs, desc=what, unit="epoch", disable=None) as bar:
         return adapt_to_dialogues(
-            model, dialogues, inner_lr=given.inner_lr, epochs=given.epochs, seed=given.seed,
+            model, dialogues, inner_lr=given.inner_lr, epochs=epochs, seed=given.seed,
             progress=lambda done, _: bar.update(done - bar.n)
         )
 

@@ -20,7 +20,9 @@ from mtml_jax.config import (
     TileShape,
     TrainConfig,
 )
+from mtml_jax.config_decoder import LlamaConfig, LoraConfig, RowShape
 from mtml_jax.config_fields import Setting, check_settings, settings_of
+from mtml_jax.model.pretrained import with_decoder
 
 T = TypeVar("T")
 _REQUIRED = "folder of a training run, made by experiments.train (required)"
@@ -45,12 +47,12 @@ def define(record: Any, **defaults: Any) -> None:
 def _define_flag(each: Setting, default: Any, text: str | None) -> None:
     unshown = default is None or default == ""  # absl shows other defaults itself
     sentence = f"{each.help} (default: {text})" if text and unshown else each.help
-    if each.choices:
+    if each.choices and each.kind is str:
         flags.DEFINE_enum(each.flag, default, list(each.choices), sentence)
     elif each.kind in _DEFINE:
         _DEFINE[each.kind](each.flag, default, sentence)
     else:
-        flags.DEFINE_list(each.flag, [str(number) for number in default], sentence)
+        flags.DEFINE_list(each.flag, default and [str(part) for part in default], sentence)
 
 
 def _default_text(each: Setting, default: Any) -> str | None:
@@ -70,7 +72,7 @@ def read(record: type[T], **others: Any) -> T:
     Raises:
       ValueError: a value is out of its range; one sentence with the flag to change.
     """
-    values = {}
+    values: dict[str, Any] = {}
     for each in settings_of(record):
         value = flags.FLAGS[each.flag].value
         is_list = each.kind == tuple[int, ...]
@@ -141,24 +143,29 @@ def define_data_flags(**defaults: Any) -> None:
 def define_train_flags() -> None:
     """A flag for every setting of `TrainConfig`; those not given keep the preset's value."""
     flags.DEFINE_enum(
-        "preset", "small", list(PRESETS),
-        "name of the preset: model sizes and training settings that other flags override"
+        "preset", None, list(PRESETS),
+        "name of the preset: model sizes and training settings that other flags override "
+        "(default: small; pretrained with --init_from)"
     )
     define_data_flags()
-    for part, each in _train_settings():
-        _define_flag(each, None, _preset_text(part, each))
+    for record, each in _train_settings():
+        _define_flag(each, None, _preset_text(record, each))
 
 
-def _train_settings() -> list[tuple[str, Setting]]:
-    """(field of TrainConfig that holds the setting, or empty; the setting)."""
-    parts = (("", TrainConfig), ("model", ModelConfig), ("shape", TileShape))
-    return [(part, each) for part, record in parts for each in settings_of(record)]
+def _train_settings() -> list[tuple[type, Setting]]:
+    """(the record that holds the setting, the setting)."""
+    records = (TrainConfig, ModelConfig, TileShape, LoraConfig, RowShape)
+    return [(record, each) for record in records for each in settings_of(record)]
 
 
-def _preset_text(part: str, each: Setting) -> str | None:
-    """The default of a setting in every preset, or once where they agree."""
-    holders = {name: getattr(p, part) if part else p for name, p in PRESETS.items()}
-    texts = {name: _default_text(each, getattr(p, each.name)) for name, p in holders.items()}
+def _preset_text(record: type, each: Setting) -> str | None:
+    """The default of a setting in every preset that has it, or once where they agree."""
+    texts = {
+        name: _default_text(each, getattr(holder, each.name))
+        for name, preset in PRESETS.items()
+        for holder in preset.records()[:5]
+        if type(holder) is record and holder is not getattr(preset.shape, "small", None)
+    }
     if len(set(texts.values())) == 1:
         return next(iter(texts.values()))
     return f"the preset's; {', '.join(f'{name} {text}' for name, text in texts.items())}"
@@ -170,18 +177,59 @@ def resolve_config() -> TrainConfig:
     Raises:
       ValueError: a value is out of its range; one sentence with the flag to change.
     """
-    base = PRESETS[flags.FLAGS.preset]
-    changes: dict[str, dict[str, Any]] = {"": {}, "model": {}, "shape": {}}
-    for part, each in _train_settings():
+    base = PRESETS[preset_name()]
+    changes: dict[type, dict[str, Any]] = {}
+    for record, each in _train_settings():
         if (value := flags.FLAGS[each.flag].value) is not None:
-            changes[part][each.name] = value
-    shape = dataclasses.replace(base.shape, **changes["shape"])
-    if shape != base.shape:
-        shape = dataclasses.replace(shape, small=None)  # it belongs to the preset's own shape
-    model = dataclasses.replace(base.model, **changes["model"])
-    config = dataclasses.replace(base, model=model, shape=shape, **changes[""])
+            value = tuple(value) if isinstance(value, list) else value
+            changes.setdefault(record, {})[each.name] = value
+            _require_use(base, record, each)
+    config = dataclasses.replace(base, **changes.get(TrainConfig, {}))
+    if isinstance(config.model, ModelConfig):
+        config = _transformer(config, changes)
+    else:
+        config = _decoder(config, changes)
     check_config(config)
     return config
+
+
+def preset_name() -> str:
+    """The preset that is given, or follows from the other flags."""
+    return flags.FLAGS.preset or ("pretrained" if flags.FLAGS.init_from else "small")
+
+
+def _transformer(config, changes):
+    """The settings with the given sizes of a Transformer."""
+    shape = dataclasses.replace(config.shape, **changes.get(TileShape, {}))
+    if shape != config.shape:
+        shape = dataclasses.replace(shape, small=None)  # it belongs to the preset's own shape
+    model = dataclasses.replace(config.model, **changes.get(ModelConfig, {}))
+    return dataclasses.replace(config, model=model, shape=shape)
+
+
+def _decoder(config, changes):
+    """The settings with the given adapters, for the sizes of the decoder that is named."""
+    lora = dataclasses.replace(config.model.lora, **changes.get(LoraConfig, {}))
+    model = dataclasses.replace(config.model, lora=lora, **changes.get(ModelConfig, {}))
+    shape = dataclasses.replace(config.shape, **changes.get(RowShape, {}))
+    config = dataclasses.replace(config, model=model, shape=shape)
+    if config.init_from != PRESETS["pretrained"].init_from:
+        config = with_decoder(config, config.init_from)
+    return config
+
+
+def _require_use(preset, record, each):
+    """Raises ValueError where a flag that is given would change nothing."""
+    decoder = isinstance(preset.model, LlamaConfig)
+    shared = record is TrainConfig or (record is ModelConfig and each.name in ("dtype", "remat"))
+    if not shared and decoder == (record in (ModelConfig, TileShape)):
+        having = "with a pretrained decoder (--init_from)" if decoder else "without --init_from"
+        raise ValueError(f"expected no --{each.flag} {having}, which has no use for it")
+    if each.name == "init_from" and not decoder:
+        raise ValueError(
+            "expected the preset pretrained with --init_from, got another --preset; leave --preset "
+            "out"
+        )
 
 
 def settings_page() -> str:
@@ -193,8 +241,9 @@ def settings_page() -> str:
         "a record in `mtml_jax/config.py` and a flag of the commands named.",
     ]
     tables = {
-        "Training: `TrainConfig`, `ModelConfig` and `TileShape`; experiments.train": [
-            (each, _preset_text(part, each)) for part, each in _train_settings()
+        "Training: `TrainConfig`, `ModelConfig`, `TileShape`, `LoraConfig` and `RowShape`; "
+        "experiments.train": [
+            (each, _preset_text(record, each)) for record, each in _train_settings()
         ]
     }
     others = {

@@ -13,12 +13,11 @@ from experiments import flags as settings
 from experiments import startup
 from experiments.reconstruction_plot import draw
 from mtml_jax.config import DataConfig, ReconstructionConfig
-from mtml_jax.data.encode import EncodedPersona, Encoding
+from mtml_jax.data.encode import EncodedPersona
 from mtml_jax.data.records import Persona
 from mtml_jax.data.text import persona_text
-from mtml_jax.data.vocab import START, START_PERSONA
 from mtml_jax.eval.folds import choose_folds
-from mtml_jax.eval.protocol import DECODERS
+from mtml_jax.eval.protocol import DECODERS, decoding_of
 from mtml_jax.eval.reconstruction import (
     VARIANTS,
     Scored,
@@ -92,15 +91,13 @@ def measure_reconstruction(
     subjects = choose_subjects(run, config.split, config.seed, config.max_dialogues)
     if describe:
         _describe(config, run, subjects)
-    encoding = Encoding(run.vocabulary, run.config.shape)
     groups, program = _compiled(config, run)
-    cases, own_start = list_cases(subjects, encoding), run.config.distinct_start
-    found = score_cases(cases, program, encoding, groups, distinct_start=own_start)
+    found = score_cases(list_cases(subjects, run.encoding), program, run.encoding, groups)
     total = len(VARIANTS) * sum(len(subject.dialogue.turns) for subject in subjects)
     hidden = None if describe else True
     scored = list(tqdm(found, "reconstructing", total, unit="persona", disable=hidden))
     rows = summarise_cases(
-        subjects, scored, run.vocabulary, seed=config.seed, resamples=config.resamples
+        subjects, scored, run.encoding.as_read, seed=config.seed, resamples=config.resamples
     )
     return subjects, scored, rows
 
@@ -139,18 +136,16 @@ def _compiled(config, run):
     extra = {"beams": config.beams} if config.decoder == "beam" else {}
     decode = functools.partial(
         DECODERS[config.decoder],
-        start=START_PERSONA if run.config.distinct_start else START,
-        max_tokens=run.config.shape.persona,  # as many as the training task has room for
         config=run.config.model,
-        **extra,
+        **{**dict(decoding_of(run.encoding, "persona")), **extra},
     )
     program = jax.jit(
         functools.partial(
             reconstruct, decode=decode, config=run.config.loss(), mesh=mesh, chunk=each
         )
     )
-    params = replicate(run.params, mesh)
-    return each * mesh.size, lambda groups: program(params, split_personas(groups, mesh))
+    params, base = replicate((run.params, run.base), mesh)
+    return each * mesh.size, lambda groups: program(params, split_personas(groups, mesh), base)
 
 
 def _settings(config, run):
@@ -162,7 +157,7 @@ def _settings(config, run):
         "max_dialogues": config.max_dialogues,
         "decoder": config.decoder,
         "beams": config.beams if config.decoder == "beam" else None,
-        "max_tokens": run.config.shape.persona,
+        "max_tokens": run.encoding.max_persona,
         "distinct_start": run.config.distinct_start,
         "seed": config.seed,
     }
@@ -182,10 +177,11 @@ def _describe(config, run, subjects):
         f"{len(subjects):,} dialogues of {len(speakers):,} personas, "
         f"{np.mean(words):.0f} words a persona, {max(words)} at most"
     )
-    if max(words) + 1 > run.config.shape.persona:
+    most = run.encoding.max_persona
+    if max(words) + 1 > most:
         print(
-            f"{sum(n + 1 > run.config.shape.persona for n in words):,} personas are longer than the "
-            f"{run.config.shape.persona} tokens of the training task, and PPL counts only those"
+            f"{sum(n + 1 > most for n in words):,} personas are longer than the {most} tokens of the "
+            "training task, and PPL counts only those"
         )
     strategy = STRATEGIES[run.config.strategy]
     if not strategy.reconstructs(run.config.alpha):
@@ -194,7 +190,7 @@ def _describe(config, run, subjects):
             f"{run.config.strategy}{alpha} has not trained this task: the scores below are those of "
             "a model that only learnt to reply"
         )
-    elif not run.config.distinct_start:
+    elif not (run.config.init_from or run.config.distinct_start):
         print(
             "both tasks begin with the same token, so it may write a reply instead of a persona, "
             "and PPL says more than F1; a run with --distinct_start has a token for each"

@@ -57,10 +57,11 @@ def _train(values) -> None:
     data = prepare(
         config, source.data, source.data_dir, split_seed=source.split_seed, skip_bad=source.skip_bad
     )
-    workdir = values.workdir or f"runs/{source.name}-{values.preset}-{config.strategy}"
-    saved = {**source.to_saved(), "preset": values.preset}
+    preset = settings.preset_name()
+    workdir = values.workdir or f"runs/{source.name}-{preset}-{config.strategy}"
+    saved = {**source.to_saved(), "preset": preset}
     with open_run(workdir, config, data, saved) as run:
-        _describe(config, source, values.preset, data, mesh, workdir, run.checkpoints.notes)
+        _describe(config, source, preset, data, mesh, workdir, run.checkpoints.notes)
         outcome = train(
             config, data, run.log, run.checkpoints, debug_nans=values.debug_nans,
             shard_params=values.shard_params
@@ -79,6 +80,12 @@ def _train(values) -> None:
         summary.show(workdir, config, data)  # in every process, so that none waits for another
 
 
+def _knows(config, data):
+    if config.init_from:
+        return f"adapters of {config.init_from}, {len(data.vocabulary):,} subwords"
+    return f"{len(data.vocabulary):,} words"
+
+
 def _describe(config, source, preset, data, mesh, workdir, repairs):
     alpha = f", alpha {config.alpha}" if STRATEGIES[config.strategy].reads_alpha else ""
     print(f"strategy {config.strategy}{alpha}, preset {preset}, data {source.data}")
@@ -90,7 +97,7 @@ def _describe(config, source, preset, data, mesh, workdir, repairs):
     for note in [*data.notes, *repairs, *config_warnings(config)]:
         print(note)
     print(
-        f"{len(data.vocabulary):,} words; {config.meta_batch} personas a step on a mesh of "
+        f"{_knows(config, data)}; {config.meta_batch} personas a step on a mesh of "
         f"{mesh.size} device{'s' if mesh.size > 1 else ''} ({mesh.devices.flat[0].device_kind}); "
         f"workdir {workdir}"
     )

@@ -1,6 +1,9 @@
 """Check the settings of a training run, before anything is read or compiled."""
 
+import dataclasses
+
 from mtml_jax.config import TrainConfig
+from mtml_jax.config_decoder import LlamaConfig
 from mtml_jax.config_fields import check_settings
 from mtml_jax.strategies import STRATEGIES
 
@@ -11,9 +14,18 @@ def check_config(config: TrainConfig) -> None:
     Raises:
       ValueError: one sentence with what is expected, the value, and the flag to change.
     """
-    for record in (config, config.model, config.shape, *filter(None, [config.shape.small])):
+    for record in config.records():
         check_settings(record)
     model = config.model
+    if bool(config.init_from) != isinstance(model, LlamaConfig):
+        raise ValueError(
+            f"expected the sizes of a decoder with --init_from and those of a Transformer without, "
+            f"got --init_from={config.init_from} and {type(model).__name__}; begin with "
+            "PRESETS['pretrained'] for a decoder"
+        )
+    if isinstance(model, LlamaConfig):
+        _check_decoder(config, model)
+        return
     if model.width % model.heads:
         raise ValueError(
             f"expected a width that the number of heads divides, got --width={model.width} and "
@@ -30,6 +42,27 @@ def check_config(config: TrainConfig) -> None:
         raise ValueError(
             "expected a smooth activation with --gradient=finite_difference, got "
             "--activation=relu, whose gradient jumps; use --activation=gelu"
+        )
+
+
+def _check_decoder(config, model):
+    if config.gradient == "finite_difference" and model.dtype != "float32":
+        raise ValueError(
+            f"expected float32, got --gradient=finite_difference and --dtype={model.dtype}: the "
+            "difference would be lost in rounding"
+        )
+    unread = ("distinct_start", "glove", "persona_context")
+    defaults = {f.name: f.default for f in dataclasses.fields(TrainConfig)}
+    for name in unread:
+        if getattr(config, name) != defaults[name]:
+            raise ValueError(
+                f"expected no --{name} with --init_from, got --{name}={getattr(config, name)}: a "
+                "pretrained decoder is asked for the persona in words and has a vocabulary of its own"
+            )
+    if (model.lora.layers or 0) > model.layers:
+        raise ValueError(
+            f"expected at most {model.layers} adapted layers, which the base has, got "
+            f"--lora_layers={model.lora.layers}"
         )
 
 

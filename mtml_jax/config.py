@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from mtml_jax.config_decoder import SMOLLM2_135M, LlamaConfig, LoraConfig, RowShape
 from mtml_jax.config_fields import setting, settings_of
 from mtml_jax.strategies import STRATEGIES
 
@@ -50,7 +51,7 @@ class ModelConfig:
 class LossConfig:
     """Settings of a loss; static under jit."""
 
-    model: Any  # ModelConfig, or the LlamaConfig of a pretrained decoder
+    model: ModelConfig | LlamaConfig  # the Transformer, or a pretrained decoder
     reduction: str = "mean"  # over the tokens of each loss, or "sum"
     plain: bool = False  # sum over tiles in plain JAX, which has a second reverse-mode derivative
 
@@ -59,7 +60,7 @@ class LossConfig:
 class StepConfig:
     """Settings of one outer step; static under jit."""
 
-    model: Any  # as in `LossConfig`
+    model: ModelConfig | LlamaConfig
     reduction: str = "mean"
     gradient: str = "exact"
     inner_steps: int = 1  # section 2.2: one SGD step
@@ -134,11 +135,21 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides what a training run computes."""
+    """Everything that decides what a training run computes.
 
-    model: ModelConfig = ModelConfig()
-    shape: TileShape = TileShape(
+    A run trains either a Transformer from scratch, with a ModelConfig and a TileShape, or the
+    adapters of a pretrained decoder, with a LlamaConfig and a RowShape.
+    """
+
+    model: ModelConfig | LlamaConfig = ModelConfig()
+    shape: TileShape | RowShape = TileShape(
         rows=1, context=256, response=40, persona=96, small=TileShape(1, 160, 32, 72)
+    )
+    init_from: str = setting(
+        "",
+        "pretrained decoder whose adapters are trained: smollm2-135m, a folder of Hugging Face, or "
+        "a GGUF file",
+        default_text="none; a Transformer is trained from scratch",
     )
     strategy: str = setting(
         "amtml",
@@ -230,6 +241,11 @@ class TrainConfig:
         """Settings of losses that are differentiated once."""
         return LossConfig(self.model, self.reduction)
 
+    def records(self) -> list[Any]:
+        """This record and those in it, all of which have settings."""
+        parts = (self.model, self.shape)
+        return [self, *parts, *filter(None, (getattr(p, n, None) for p in parts for n in ("small", "lora")))]
+
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
@@ -299,13 +315,20 @@ def restored_config(saved: Mapping[str, Any]) -> TrainConfig:
     """
     names = [f.name for f in dataclasses.fields(TrainConfig)]
     try:
+        saved = {"init_from": "", **saved}  # older runs name none
         values = {name: saved[name] for name in names}
-        values["model"] = ModelConfig(**saved["model"])
-        values["shape"] = TileShape(**saved["shape"])
-        if small := saved["shape"].get("small"):
-            values["shape"] = dataclasses.replace(values["shape"], small=TileShape(**small))
+        if saved["init_from"]:  # of a pretrained decoder
+            sizes = {**saved["model"], "rope_factors": tuple(saved["model"]["rope_factors"])}
+            lora = {**sizes["lora"], "targets": tuple(sizes["lora"]["targets"])}
+            values["model"] = LlamaConfig(**{**sizes, "lora": LoraConfig(**lora)})
+            values["shape"] = RowShape(**saved["shape"])
+        else:
+            values["model"] = ModelConfig(**saved["model"])
+            values["shape"] = TileShape(**saved["shape"])
+            if small := saved["shape"].get("small"):
+                values["shape"] = dataclasses.replace(values["shape"], small=TileShape(**small))
         config = TrainConfig(**values)
-        for record in (config, config.model, config.shape, *filter(None, [config.shape.small])):
+        for record in config.records():
             for each in settings_of(record):
                 each.check_type(getattr(record, each.name))
     except (KeyError, TypeError, ValueError) as error:
@@ -347,4 +370,9 @@ PRESETS = {
         warmup=50, iterations=240, validate_every=40
     ),
     "paper": TrainConfig(),
+    "pretrained": TrainConfig(
+        SMOLLM2_135M, RowShape(), init_from="smollm2-135m", meta_batch=4, inner_lr=0.1,
+        outer_lr=0.001, warmup=10, iterations=400, validate_every=40, validation_episodes=32,
+        patience=5
+    ),
 }

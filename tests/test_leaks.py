@@ -109,9 +109,9 @@ def folds_of(save_tiny_run, tmp_path_factory):
             patch.setattr("mtml_jax.data.load.demo_corpus", corpus_of)
             run = load_for_test(folder, persona_at_test=persona_at_test)
         plans = choose_folds(run.encoded, 5, 0, 4)
-        sizes = measure_folds(plans, run.config.shape, epochs=2, seed=0)
+        sizes = measure_folds(plans, run.encoding, epochs=2, seed=0)
         return [
-            pack_folds(plans, run.config.shape, sizes, control=control, epochs=2, seed=0)
+            pack_folds(plans, run.encoding, sizes, control=control, epochs=2, seed=0)
             for control in (False, True)
         ]
 

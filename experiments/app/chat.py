@@ -65,7 +65,7 @@ def find_runs(folder: pathlib.Path) -> list[str]:
     found = []
     for path, folders, files in os.walk(folder):
         depth = len(pathlib.Path(path).relative_to(folder).parts)
-        if "config.json" in files and "checkpoints" in folders and "vocabulary.txt" in files:
+        if "config.json" in files and "checkpoints" in folders:
             found.append(os.path.relpath(path, folder))  # "." for the folder itself
             folders.clear()
         if depth >= _DEPTH:

@@ -1,14 +1,16 @@
 """Sample episodes and stack them into batches, as a function of (seed, step)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
 
-from mtml_jax.config import TileShape, TrainConfig
-from mtml_jax.data.encode import EncodedDialogue, EncodedPersona
-from mtml_jax.data.packing import occupied_slots, pack, stack
+from mtml_jax.config import TrainConfig
+from mtml_jax.data.encode import EncodedDialogue, EncodedPersona, Encoding
+from mtml_jax.data.layout import Size, lay_out, occupied_slots
+from mtml_jax.data.packing import stack
 from mtml_jax.data.prepare import SCORED, Prepared
+from mtml_jax.data.strands import RowEncoding
 from mtml_jax.strategies import STRATEGIES, TASKS
 from mtml_jax.types import Episode
 
@@ -47,22 +49,18 @@ def sample_episodes(
 
 def stack_episodes(
     triples: Sequence[tuple[EncodedPersona, EncodedDialogue, EncodedDialogue]],
-    shape: TileShape,
-    tiles: int,
+    encoding: Encoding | RowEncoding,
+    sizes: Mapping[tuple[str, ...], Size],
     *,
-    tasks: tuple[Sequence[str], Sequence[str]] = (TASKS, TASKS),
-    distinct_start: bool = False,
+    tasks: tuple[tuple[str, ...], tuple[str, ...]] = (TASKS, TASKS),
 ) -> Episode:
-    """Packs triples of `sample_episodes` into an Episode with a leading persona axis.
+    """Lays triples of `sample_episodes` out as an Episode with a leading persona axis.
 
-    `tasks` are those whose targets are packed, of support and of query; for the other arguments
-    see `pack`.
+    `sizes` are those of `Prepared`; `tasks` are those whose targets are packed, of support and of
+    query.
     """
     packed = [
-        [
-            pack(d.examples, shape, tiles, tasks=packed_tasks, distinct_start=distinct_start)
-            for d, packed_tasks in zip(sides, tasks)
-        ]
+        [lay_out(d.examples, encoding, sizes[some], some) for d, some in zip(sides, tasks)]
         for _, *sides in triples
     ]
     support, query = (stack(column) for column in zip(*packed))
@@ -91,13 +89,7 @@ def _named_batch(data, config, step, share, devices):
     triples = sample_episodes(data.train, config.meta_batch, config.seed, step)[share]
     strategy = STRATEGIES[config.strategy]
     inner, outer = strategy.phases[strategy.phase_of(step)]
-    episodes = stack_episodes(
-        triples,
-        config.shape,
-        data.tiles,
-        tasks=(inner or outer, outer),
-        distinct_start=config.distinct_start,
-    )
+    episodes = stack_episodes(triples, data.encoding, data.sizes, tasks=(inner or outer, outer))
     work = occupied_slots(episodes.query)
     # A support set costs its gradient and, about three times that, the derivative of the step.
     work = work + (4 if inner else 1) * occupied_slots(episodes.support)
@@ -138,7 +130,7 @@ def validation_batch(
         draw += 1
     own = np.arange(padded or len(triples))[share]
     chosen = [triples[i % len(triples)] for i in own]
-    episodes = stack_episodes(chosen, config.shape, data.tiles, tasks=(SCORED, SCORED))
+    episodes = stack_episodes(chosen, data.encoding, data.sizes, tasks=(SCORED, SCORED))
     for array in jax.tree.leaves(episodes.query):
         array[own >= len(triples)] = 0
     return episodes

@@ -3,24 +3,22 @@
 import collections
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from tqdm import tqdm
 
 from mtml_jax.config import TrainConfig
-from mtml_jax.data.encode import (
-    EncodedDialogue,
-    EncodedPersona,
-    Encoding,
-    LazyExamples,
-    encode_dialogue,
-)
+from mtml_jax.config_decoder import RowShape
+from mtml_jax.data.encode import EncodedDialogue, EncodedPersona, Encoding, LazyExamples
 from mtml_jax.data.glove import load_glove
+from mtml_jax.data.layout import Size, largest, measure
 from mtml_jax.data.load import forget_file, load_split
-from mtml_jax.data.packing import tiles_of
 from mtml_jax.data.personas import group_personas, require_conversations, require_statements
+from mtml_jax.data.pretrained_files import locate
 from mtml_jax.data.records import Persona
+from mtml_jax.data.strands import RowEncoding
+from mtml_jax.data.subwords import Subwords, read_subwords
 from mtml_jax.data.vocab import Vocabulary, build_vocabulary
 from mtml_jax.strategies import STRATEGIES
 
@@ -32,22 +30,27 @@ class Prepared:
     """The data that training reads.
 
     Attributes:
-      vocabulary: of the train split.
+      encoding: how dialogues become examples, with the run's words or subwords.
       train: encoded personas of the train split with two conversations or more.
       valid: the same of the valid split.
       valid_personas: the personas behind `valid`, as text.
-      tiles: number of tiles that the largest dialogue needs.
+      sizes: what the largest dialogue needs, for each set of tasks that is packed together.
       embedding: float32 [V, G] word vectors, or None.
       notes: sentences about what was left out, truncated or covered.
     """
 
-    vocabulary: Vocabulary
+    encoding: Encoding | RowEncoding
     train: Sequence[EncodedPersona]
     valid: Sequence[EncodedPersona]
     valid_personas: Sequence[Persona]
-    tiles: int
+    sizes: Mapping[tuple[str, ...], Size]
     embedding: np.ndarray | None
     notes: Sequence[str]
+
+    @property
+    def vocabulary(self) -> Vocabulary | Subwords:
+        """The words of the train split, or the subwords of a pretrained decoder."""
+        return vocabulary_of(self.encoding)
 
 
 def prepare(
@@ -72,25 +75,28 @@ def prepare(
         notes += more
     forget_file()  # a whole corpus may be large
 
-    # Build the vocabulary, with word vectors if there are any.
-    vocabulary = build_vocabulary(_shown(dialogues["train"], "counting words"), config.min_count)
+    # Build the vocabulary, with word vectors if there are any; a decoder has its own.
+    strategy = STRATEGIES[config.strategy]
+    tasks = tuple({SCORED, *strategy.packed_tasks})
     embedding = None
-    if config.glove:
-        embedding, covered = load_glove(config.glove, vocabulary, config.seed)
-        notes.append(
-            f"word vectors of width {embedding.shape[1]} cover {covered:,} of "
-            f"{len(vocabulary):,} words"
-        )
+    encoding: Encoding | RowEncoding
+    if isinstance(config.shape, RowShape):
+        subwords = read_subwords(locate(config.init_from))
+        encoding = RowEncoding(subwords, config.shape, strategy.persona_in_context, tasks)
+    else:
+        words = build_vocabulary(_shown(dialogues["train"], "counting words"), config.min_count)
+        if config.glove:
+            embedding, covered = load_glove(config.glove, words, config.seed)
+            notes.append(
+                f"word vectors of width {embedding.shape[1]} cover {covered:,} of "
+                f"{len(words):,} words"
+            )
+        encoding = Encoding(
+            words, config.shape, strategy.persona_in_context, tasks, config.persona_context,
+            config.distinct_start
+        )  # fmt: skip
 
     # Group dialogues into personas, and check that the strategy can use them.
-    strategy = STRATEGIES[config.strategy]
-    encoding = Encoding(
-        vocabulary,
-        config.shape,
-        strategy.persona_in_context,
-        tuple({SCORED, *strategy.packed_tasks}),
-        config.persona_context,
-    )
     grouped, alone = {}, {}
     for split in dialogues:
         grouped[split], alone[split] = require_conversations(group_personas(dialogues[split]))
@@ -111,19 +117,21 @@ def prepare(
                 "some dialogues have no statements, so the statements of the others are not used"
             )
 
-    # Encode each split, and measure how many tiles its largest dialogue needs.
-    encoded, tiles = {}, 1
+    # Encode each split, and measure what its largest dialogue needs.
+    encoded, measured = {}, []
     for split, personas in grouped.items():
-        if split == "valid":  # only its responses are scored, one example per turn
-            encoding = dataclasses.replace(encoding, persona_context="both")
-        encoded[split], counts = encode_personas(_shown(personas, f"measuring {split}"), encoding)
-        tiles = max(tiles, counts["tiles"])
+        how = encoding
+        if split == "valid" and isinstance(how, Encoding):
+            how = dataclasses.replace(how, persona_context="both")  # only its responses are scored
+        encoded[split], counts, sizes = encode_personas(
+            _shown(personas, f"measuring {split}"), how
+        )
+        measured.append(sizes)
         notes.append(
             f"{split}: {len(personas):,} personas, "
             f"{sum(len(p.dialogues) for p in personas):,} dialogues, "
             f"{counts['examples']:,} turns; left out {len(alone[split]):,} personas with a single "
-            f"conversation; cut to their slots {counts['contexts']:,} contexts (the end kept), "
-            f"{counts['responses']:,} responses, {counts['personas']:,} personas"
+            f"conversation; {how.cut(counts)}"
         )
 
     # Check that there are enough personas.
@@ -137,34 +145,41 @@ def prepare(
             "expected at least one persona with two conversations in the valid split, got none; "
             "add dialogues to it"
         )
+    sizes = {some: largest([split[some] for split in measured]) for some in tasks}
     return Prepared(
-        vocabulary, encoded["train"], encoded["valid"], grouped["valid"], tiles, embedding, notes
+        encoding, encoded["train"], encoded["valid"], grouped["valid"], sizes, embedding, notes
     )
 
 
 def encode_personas(
-    personas: Iterable[Persona], encoding: Encoding
-) -> tuple[list[EncodedPersona], collections.Counter]:
+    personas: Iterable[Persona], encoding: Encoding | RowEncoding
+) -> tuple[list[EncodedPersona], collections.Counter, dict[tuple[str, ...], Size]]:
     """Turns personas into ids.
 
     Returns:
-      (encoded personas, the counts of `encode_dialogue` summed, and as "tiles" the number
-      of tiles that the largest dialogue needs).
+      (encoded personas, the counts of `encode` summed, and for each set of tasks the size that the
+      largest dialogue needs).
     """
     counts: collections.Counter = collections.Counter()
-    encoded, tiles = [], 0
+    encoded: list[EncodedPersona] = []
+    sizes: dict[tuple[str, ...], Size] = {}
     for persona in personas:
         for dialogue in persona.dialogues:
-            examples, cut = encode_dialogue(dialogue, encoding)
+            examples, cut = encoding.encode(dialogue)
             counts.update(cut)
             for tasks in encoding.tasks:
-                tiles = max(tiles, tiles_of(examples, encoding.shape, tasks))
+                size = measure(examples, encoding, tasks)
+                sizes[tasks] = largest([size, sizes.get(tasks, size)])
         lazy = (
             EncodedDialogue(d.conversation, LazyExamples(d, encoding)) for d in persona.dialogues
         )
         encoded.append(EncodedPersona(persona.name, tuple(lazy)))
-    counts["tiles"] = tiles
-    return encoded, counts
+    return encoded, counts, sizes
+
+
+def vocabulary_of(encoding: Encoding | RowEncoding) -> Vocabulary | Subwords:
+    """The words or subwords of an encoding."""
+    return encoding.vocabulary if isinstance(encoding, Encoding) else encoding.subwords
 
 
 def _shown(things: Sequence, what: str):

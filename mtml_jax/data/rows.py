@@ -58,6 +58,8 @@ class RowExamples(NamedTuple):
 
     row: Row  # [..., T]
     targets: NextTokens  # [..., U]
+    # [..., T, D] the hidden states after the layers that no adapter changes, where they are known
+    frozen: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mtml_jax.config import TrainConfig
+from mtml_jax.config import TileShape, TrainConfig
 from mtml_jax.data.encode import Encoding
 from mtml_jax.data.personas import group_personas, require_conversations, require_statements
 from mtml_jax.data.prepare import encode_personas
@@ -107,6 +107,7 @@ def _split_numbers(personas, vocabulary: Vocabulary, config: TrainConfig, length
     unknown = {
         word: n for word, n in replies.items() if vocabulary.index.get(word, 0) < len(SPECIALS)
     }
+    assert isinstance(config.shape, TileShape)
     cut = encode_personas(personas, Encoding(vocabulary, config.shape))[1]
     ids_of_text = collections.defaultdict(set)
     for dialogue in dialogues:

@@ -6,6 +6,7 @@ is encoded as text.
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,9 +80,20 @@ class Subwords:
         return self.tokenizer.decode(kept, skip_special_tokens=True)
 
     @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of the tokenizer."""
+        return hashlib.sha256(self.tokenizer.to_str().encode()).hexdigest()
+
+    @functools.cached_property
     def end(self) -> int:
         """The id of the control token that ends a message."""
         return self.tokenizer.token_to_id(self.markers.end)
+
+    @functools.cached_property
+    def controls(self) -> tuple[int, ...]:
+        """The ids of all control tokens."""
+        added = self.tokenizer.get_added_tokens_decoder()
+        return tuple(sorted(i for i, token in added.items() if token.special))
 
     @functools.cached_property
     def begin(self) -> tuple[int, ...]:

@@ -4,12 +4,24 @@ import collections
 import dataclasses
 import functools
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from mtml_jax.data.records import Dialogue
 from mtml_jax.data.text import persona_text
 
 SPECIALS = ("<pad>", "<unk>", "<start>", "<start_persona>", "<end>", "<silence>")
 PAD, UNK, START, START_PERSONA, END, SILENCE = range(len(SPECIALS))
+
+
+class Symbols(NamedTuple):
+    """The tokens that decoding treats in a way of their own; static under jit."""
+
+    pad: int  # stands after the end of a reply
+    end: int  # ends a reply
+    never: tuple[int, ...]  # tokens that are never emitted
+
+
+WORDS = Symbols(PAD, END, (PAD, START, START_PERSONA))
 
 
 @dataclasses.dataclass(frozen=True)

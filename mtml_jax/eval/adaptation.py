@@ -18,7 +18,7 @@ from mtml_jax.types import Episode, Examples, Params, TaskSums, TokenSums
 
 
 def validation_sums(
-    params: Params, episodes: Episode, inner_lr, *, config: LossConfig, mesh: Mesh
+    params: Params, episodes: Episode, inner_lr, base=None, *, config: LossConfig, mesh: Mesh
 ) -> tuple[TaskSums, TaskSums]:
     """Scores the query responses before and after one inner step on the support responses.
 
@@ -30,13 +30,13 @@ def validation_sums(
     """
 
     def one(shared, episode):
-        params, inner_lr = shared
+        params, inner_lr, base = shared
         loss = functools.partial(_response_loss, config)
-        initial = _response_loss(config, params, episode.query)[1]
-        adapted, _ = inner_update(loss, params, episode.support, inner_lr)
-        return initial, _response_loss(config, adapted, episode.query)[1]
+        initial = loss(params, (episode.query, base))[1]
+        adapted, _ = inner_update(loss, params, (episode.support, base), inner_lr)
+        return initial, loss(adapted, (episode.query, base))[1]
 
-    sums = map_personas(one, mesh)((params, inner_lr), episodes)
+    sums = map_personas(one, mesh)((params, inner_lr, base), episodes)
     return jax.tree.map(lambda x: x.sum(axis=0), sums)
 
 
@@ -48,8 +48,8 @@ class Stages(NamedTuple):
 
 
 def score_stages(
-    params: Params, folds: Fold, inner_lr, *, stages: Sequence[int], config: LossConfig, mesh: Mesh,
-    chunk: int = 1, decode: Callable | None = None
+    params: Params, folds: Fold, inner_lr, base=None, *, stages: Sequence[int], config: LossConfig,
+    mesh: Mesh, chunk: int = 1, decode: Callable | None = None
 ) -> Stages:
     """Fine-tunes on each fold's batches, and scores its held-out dialogue along the way.
 
@@ -60,11 +60,12 @@ def score_stages(
       params: the initial parameters phi.
       folds: Fold with a leading fold axis.
       inner_lr: float scalar.
+      base: frozen parameters, see `losses.weighted_loss`.
       stages: increasing numbers of epochs after which to score; 0 is unadapted.
       config: model sizes and the inner loss's reduction.
       mesh: devices that share the folds; its size divides their number.
       chunk: number of folds vmapped at a time on a device.
-      decode: (params, contexts) -> Replies for `ROWS_A_DECODE` contexts; None for no replies.
+      decode: (params, contexts, base=base) -> Replies for `ROWS_A_DECODE` contexts; None for no replies.
 
     Returns:
       Stages with a leading fold axis.
@@ -72,29 +73,30 @@ def score_stages(
     bounds = jnp.asarray([(0, *stages[:-1]), stages]).T
 
     def one(shared, fold):
-        params, inner_lr = shared
+        params, inner_lr, base = shared
 
         def epoch(number, params):
             batches = jax.tree.map(lambda x: x[number], fold.batches)
-            return adapt_to(params, batches, inner_lr, config=config)
+            return adapt_to(params, batches, inner_lr, base, config=config)
 
         def stage(params, bound):
             if any(stages):  # the unadapted model needs no gradient compiled
                 params = jax.lax.fori_loop(bound[0], bound[1], epoch, params)
-            sums = _response_loss(config, params, fold.held_out)[1]
-            replies = _all_replies(decode, params, fold.contexts) if decode else None
+            sums = _response_loss(config, params, (fold.held_out, base))[1]
+            replies = _all_replies(decode, params, fold.contexts, base) if decode else None
             return params, Stages(sums.response, replies)
 
         return jax.lax.scan(stage, params, bounds)[1]
 
-    return map_personas(one, mesh, chunk)((params, inner_lr), folds)
+    return map_personas(one, mesh, chunk)((params, inner_lr, base), folds)
 
 
-def _all_replies(decode, params, contexts):
+def _all_replies(decode, params, contexts, base):
     """Decodes rows of contexts, a few at a time, and skips groups without a context."""
     groups = jax.tree.map(lambda x: x.reshape(-1, ROWS_A_DECODE, *x.shape[1:]), contexts)
     used = jnp.sum(jnp.any(groups.segment > 0, axis=(1, 2)))
-    decode = jax.jit(decode)  # without it, traced twice: for its shapes and for the loop
+    # Without jit, it is traced twice: for its shapes and for the loop.
+    decode = jax.jit(functools.partial(decode, base=base))
     shapes = jax.eval_shape(decode, params, jax.tree.map(lambda x: x[0], groups))
     count = contexts.ids.shape[0] // ROWS_A_DECODE
     empty = jax.tree.map(lambda s: jnp.zeros((count, *s.shape), s.dtype), shapes)
@@ -107,15 +109,12 @@ def _all_replies(decode, params, contexts):
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), replies)
 
 
-def adapt_to(params: Params, batches: Examples, inner_lr, *, config: LossConfig) -> Params:
+def adapt_to(params: Params, batches: Examples, inner_lr, base=None, *, config: LossConfig) -> Params:
     """Fine-tunes on the response loss of each batch in turn; batches lead with axis [batch]."""
-
-    def loss(params, data):
-        batch, _ = data
-        return _response_loss(config, params, batch)
-
-    return adapt(loss, params, batches, inner_lr)[0]
+    loss = functools.partial(_response_loss, config)
+    return adapt(loss, params, batches, inner_lr, base=base)[0]
 
 
-def _response_loss(config, params, examples):
-    return losses.weighted_loss(params, examples, losses.RESPONSE_ONLY, config=config)
+def _response_loss(config, params, data):
+    examples, base = data
+    return losses.weighted_loss(params, examples, losses.RESPONSE_ONLY, config=config, base=base)

@@ -16,10 +16,9 @@ from mtml_jax.config_fields import check_settings
 from mtml_jax.eval.folds import choose_folds
 from mtml_jax.eval.folds_file import FoldsFile, key
 from mtml_jax.eval.metrics import bleu_signature
-from mtml_jax.eval.protocol import EPOCHS, effective_shots, inner_lr_of, run_folds, statistics_of
+from mtml_jax.eval.protocol import effective_shots, inner_lr_of, run_folds, statistics_of
 from mtml_jax.eval.run import Run, fingerprint, load_for_test
 from mtml_jax.eval.statistics import differences, summarise
-from mtml_jax.model import decoding
 from mtml_jax.nli.scorer import load_scorer
 from mtml_jax.runs.files import write_json, write_text
 from mtml_jax.runs.lock import WorkdirLock
@@ -91,7 +90,7 @@ def make_report(config: EvalConfig, run: Run, plans, rows, scorer) -> dict[str, 
         "settings": fold_settings(config, run),
         "folds": len(plans[0]),
         "personas": len({plan.persona for plan in plans[0]}),
-        "turns": sum(len(plan.held_out.examples) for plan in plans[0]),
+        "turns": sum(plan.held_out.turns for plan in plans[0]),
         "effective_shots": effective_shots(plans),
         "bleu_signature": bleu_signature(),
         "nli": scorer.digest if scorer else None,
@@ -113,7 +112,7 @@ def fold_settings(config: EvalConfig, run: Run) -> dict[str, Any]:
         "decoder": config.decoder,
         "beams": config.beams if config.decoder == "beam" else None,
         "top_p": config.top_p if config.decoder == "nucleus" else None,
-        "max_tokens": decoding.MAX_TOKENS,
+        "max_tokens": run.encoding.max_reply,
         "persona_at_test": config.persona_at_test,
         "seed": config.seed,
         "data": fingerprint(run.personas),
@@ -127,7 +126,7 @@ def _description(config, run, plans):
         f"{run.config.strategy}, {config.checkpoint} checkpoint (step {run.step:,}); "
         f"{len(folds):,} held-out dialogues of {len({p.persona for p in folds}):,} personas; "
         f"{', '.join(f'{k}-shot' for k in plans)}; SGD at {inner_lr_of(config, run)}, scored "
-        f"after {', '.join(map(str, EPOCHS))} epochs"
+        f"after {', '.join(map(str, run.encoding.epochs))} epochs"
     )
     for k, some in plans.items():
         short = [len(plan.own) for plan in some if len(plan.own) < k]
@@ -144,7 +143,8 @@ def _write_generations(path, run, plans, rows):
     for plan in plans[0]:
         persona = run.personas[plan.persona]
         dialogue = persona.dialogues[plan.dialogue]
-        for number, (example, turn) in enumerate(zip(plan.held_out.examples, dialogue.turns)):
+        contexts = plan.held_out.contexts
+        for number, (context, turn) in enumerate(zip(contexts, dialogue.turns)):
             replies = {
                 f"{row['system']}, {row['shots']}-shot, epoch {epoch}": texts[number]
                 for row in sorted(by_fold[plan.persona, plan.dialogue], key=key)
@@ -156,7 +156,7 @@ def _write_generations(path, run, plans, rows):
                 "conversation": dialogue.conversation,
                 "turn": number + 1,
                 "utterances": _utterances(dialogue, number),
-                "context": run.vocabulary.decode(example.context),
+                "context": run.encoding.heard(context),
                 "gold": turn.response,
                 "replies": replies,
             }

@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtml_jax.config import TileShape
-from mtml_jax.data.encode import EncodedDialogue, EncodedPersona
-from mtml_jax.data.packing import pack, pack_rows, stack, tiles_needed
+from mtml_jax.data.encode import EncodedDialogue, EncodedPersona, Encoding
+from mtml_jax.data.layout import Size, largest, lay_out, lay_out_contexts, measure
+from mtml_jax.data.packing import stack
+from mtml_jax.data.strands import RowEncoding
 from mtml_jax.types import Examples, Tokens
 
-TURNS_A_BATCH = 16  # test-time fine-tuning, as the paper's predecessor does
 _TASKS = ("response",)  # the test does not use persona statements
 ROWS_A_DECODE = 8  # contexts that are decoded in one call
 
@@ -97,32 +97,34 @@ class FoldShape(NamedTuple):
     """Sizes that all folds of an evaluation share, so that one program serves them."""
 
     batches: int  # batches per epoch
-    batch_tiles: int  # tiles per batch
-    held_out_tiles: int  # tiles of a held-out dialogue
+    batch: Size  # of a batch
+    held_out: Size  # of a held-out dialogue
     turns: int  # rows for the contexts of a held-out dialogue, a multiple of `ROWS_A_DECODE`
 
 
 def measure_folds(
-    plans: Iterable[FoldPlan], shape: TileShape, *, epochs: int, seed: int
+    plans: Iterable[FoldPlan], encoding: Encoding | RowEncoding, *, epochs: int, seed: int
 ) -> FoldShape:
     """The smallest FoldShape that holds all plans."""
-    largest = FoldShape(1, 1, 1, 1)
+    needed = []
     for plan in plans:
-        schedules = [_schedule(plan, d, epochs, seed) for d in (plan.own, plan.others)]
-        batches = [EncodedDialogue("", b) for s in schedules for epoch in s for b in epoch]
-        needed = FoldShape(
-            max((len(epoch) for s in schedules for epoch in s), default=1),
-            tiles_needed(batches, shape, _TASKS) if batches else 1,
-            tiles_needed([plan.held_out], shape, _TASKS),
-            -(-len(plan.held_out.examples) // ROWS_A_DECODE) * ROWS_A_DECODE,
+        schedules = [_schedule(plan, d, encoding, epochs, seed) for d in (plan.own, plan.others)]
+        batches = [batch for s in schedules for epoch in s for batch in epoch]
+        needed.append(
+            FoldShape(
+                max(1, *(len(epoch) for s in schedules for epoch in s)),
+                largest([measure(b, encoding, _TASKS) for b in batches or [()]]),
+                measure(plan.held_out.examples, encoding, _TASKS),
+                -(-plan.held_out.turns // ROWS_A_DECODE) * ROWS_A_DECODE,
+            )
         )
-        largest = FoldShape(*map(max, largest, needed))
-    return largest
+    counts, batch, held_out, turns = zip(*needed)
+    return FoldShape(max(counts), largest(batch), largest(held_out), max(turns))
 
 
 def pack_folds(
-    plans: Sequence[FoldPlan], shape: TileShape, sizes: FoldShape, *, control: bool, epochs: int,
-    seed: int
+    plans: Sequence[FoldPlan], encoding: Encoding | RowEncoding, sizes: FoldShape, *, control: bool,
+    epochs: int, seed: int
 ) -> Fold:
     """Packs plans, with turns shuffled by (seed, persona, dialogue, epoch).
 
@@ -134,32 +136,30 @@ def pack_folds(
       Fold with a leading fold axis.
     """
 
-    def lay(examples, tiles):
-        return pack(examples, shape, tiles, tasks=_TASKS)
+    def lay(examples, size):
+        return lay_out(examples, encoding, size, _TASKS)
 
     folds = []
     for plan in plans:
-        schedule = _schedule(plan, plan.others if control else plan.own, epochs, seed)
+        schedule = _schedule(plan, plan.others if control else plan.own, encoding, epochs, seed)
         padded = [epoch + [()] * (sizes.batches - len(epoch)) for epoch in schedule]
-        held_out = plan.held_out.examples
         folds.append(
             Fold(
-                stack([stack([lay(b, sizes.batch_tiles) for b in e]) for e in padded]),
-                lay(held_out, sizes.held_out_tiles),
-                pack_rows([e.context for e in held_out], shape.context, sizes.turns),
+                stack([stack([lay(b, sizes.batch) for b in e]) for e in padded]),
+                lay(plan.held_out.examples, sizes.held_out),
+                lay_out_contexts(plan.held_out.contexts, encoding, sizes.turns),
             )
         )
     return stack(folds)
 
 
-def _schedule(plan, dialogues, epochs, seed):
-    """Each epoch's batches of turns; the last of an epoch may be partial."""
-    turns = [example for d in dialogues for example in d.examples]
+def _schedule(plan, dialogues, encoding, epochs, seed):
+    """Each epoch's batches of examples; the last of an epoch may be partial."""
+    examples = [example for d in dialogues for example in d.examples]
+    count = encoding.examples_a_batch
     schedule = []
     for epoch in range(epochs):
         rng = np.random.default_rng([seed, plan.persona, plan.dialogue, epoch])
-        shuffled = [turns[i] for i in rng.permutation(len(turns))]
-        schedule.append(
-            [shuffled[i : i + TURNS_A_BATCH] for i in range(0, len(turns), TURNS_A_BATCH)]
-        )
+        shuffled = [examples[i] for i in rng.permutation(len(examples))]
+        schedule.append([shuffled[i : i + count] for i in range(0, len(examples), count)])
     return schedule

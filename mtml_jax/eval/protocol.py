@@ -10,7 +10,8 @@ from tqdm import tqdm
 
 from mtml_jax.config import EvalConfig
 from mtml_jax.data.demo_judge import judge_reply
-from mtml_jax.data.vocab import START
+from mtml_jax.data.encode import Encoding
+from mtml_jax.data.strands import RowEncoding
 from mtml_jax.eval.adaptation import score_stages
 from mtml_jax.eval.folds import FoldPlan, measure_folds, pack_folds
 from mtml_jax.eval.folds_file import FoldsFile
@@ -20,7 +21,7 @@ from mtml_jax.model import beam, decoding
 from mtml_jax.nli.scorer import Scorer
 from mtml_jax.sharding import fetch, from_first, own_share, persona_mesh, replicate, split_personas
 
-EPOCHS = (1, 3, 5, 7, 10)  # after which an adapted model is scored; 0 is the unadapted model
+EPOCHS = Encoding.epochs  # after which an adapted model is scored; 0 is the unadapted model
 _UNADAPTED = (0,)
 DECODERS = {"beam": beam.beam_search, "greedy": decoding.greedy, "nucleus": decoding.sample}
 
@@ -48,7 +49,7 @@ def run_folds(
     for system, k in systems:
         missing = [(system, k, p.persona, p.dialogue) not in rows for p in plans[k]]
         waiting[system, k] = [plans[k][i] for i in np.flatnonzero(from_first(np.array(missing)))]
-    shape, longest = run.config.shape, max(plans)
+    longest = max(plans)
     total = sum(len(plans[k]) for _, k in systems)
     left = sum(map(len, waiting.values()))
     with contextlib.ExitStack() as stack:
@@ -60,10 +61,10 @@ def run_folds(
             if not pending:
                 continue
             bar.set_description("measuring")
-            stages = EPOCHS if adapts else _UNADAPTED
+            stages = run.encoding.epochs if adapts else _UNADAPTED
             epochs = max(1, *stages)
             sizes = measure_folds(
-                plans[longest if adapts else 0], shape, epochs=epochs, seed=config.seed
+                plans[longest if adapts else 0], run.encoding, epochs=epochs, seed=config.seed
             )
             at_once, score_folds = _compiled(config, run, stages)
             for system, k in pending:
@@ -72,8 +73,9 @@ def run_folds(
                 for begin in range(0, len(folds), at_once):
                     group = folds[begin : begin + at_once]
                     packed = pack_folds(
-                        [group[i % len(group)] for i in range(at_once)][own_share(at_once)], shape,
-                        sizes, control=system == "other", epochs=epochs, seed=config.seed
+                        [group[i % len(group)] for i in range(at_once)][own_share(at_once)],
+                        run.encoding, sizes, control=system == "other", epochs=epochs,
+                        seed=config.seed
                     )
                     results = score_folds(packed)
                     if done:
@@ -87,43 +89,53 @@ def _compiled(config, run, stages):
     """(folds at once, function of packed folds to whole numpy arrays)."""
     devices = jax.devices()
     on_cpu = devices[0].platform == "cpu"
-    each = config.folds_at_once or (2 if on_cpu else 16)
+    each = config.folds_at_once or (16 if not on_cpu else 2 if run.base is None else 1)
     mesh = persona_mesh(each * len(devices))
-    params = replicate(run.params, mesh)
+    params, base = replicate((run.params, run.base), mesh)
     inner_lr = replicate(jnp.float32(inner_lr_of(config, run)), mesh)
     options: dict = {"beams": config.beams} if config.decoder == "beam" else {}
     if config.decoder == "nucleus":
         options = {"top_p": config.top_p, "seed": config.seed}
     program = functools.partial(
         _score_folds, stages=stages, config=run.config.loss(), mesh=mesh,
-        chunk=1 if on_cpu else each, decoder=config.decoder, options=tuple(options.items())
+        chunk=1 if on_cpu else each, decoder=config.decoder, options=tuple(options.items()),
+        decoding=decoding_of(run.encoding)
     )
     return each * mesh.size, lambda folds: fetch(
-        program(params, split_personas(folds, mesh), inner_lr)
+        program(params, split_personas(folds, mesh), inner_lr, base)
     )
+
+
+def decoding_of(encoding: Encoding | RowEncoding, task: str = "response") -> tuple:
+    """The settings with which targets of a task are decoded, but those of the model, as pairs."""
+    settings = {"start": encoding.start(task), "symbols": encoding.symbols}
+    most = encoding.max_persona if task == "persona" else encoding.max_reply
+    return tuple({**settings, "max_tokens": most}.items())
 
 
 @functools.partial(
-    jax.jit, static_argnames=("stages", "config", "mesh", "chunk", "decoder", "options")
+    jax.jit, static_argnames=("stages", "config", "mesh", "chunk", "decoder", "options", "decoding")
 )
-def _score_folds(params, folds, inner_lr, *, stages, config, mesh, chunk, decoder, options):
-    how = dict(options)
+def _score_folds(
+    params, folds, inner_lr, base, *, stages, config, mesh, chunk, decoder, options, decoding
+):
+    how = {**dict(options), **dict(decoding)}
     if decoder == "nucleus":
         how["key"] = jax.random.key(how.pop("seed"))
-    decode = functools.partial(DECODERS[decoder], start=START, config=config.model, **how)
+    decode = functools.partial(DECODERS[decoder], config=config.model, **how)
     return score_stages(
-        params, folds, inner_lr, stages=stages, config=config, mesh=mesh, chunk=chunk, decode=decode
+        params, folds, inner_lr, base, stages=stages, config=config, mesh=mesh, chunk=chunk, decode=decode
     )
 
 
 def _rows(run, system, shots, plans, results):
     """One row for each fold, as `FoldsFile` keeps it."""
-    epochs = EPOCHS if shots else _UNADAPTED
+    epochs = run.encoding.epochs if shots else _UNADAPTED
     rows = []
     for n, plan in enumerate(plans):
-        turns = len(plan.held_out.examples)
+        turns = plan.held_out.turns
         texts = [
-            [run.vocabulary.decode(ids) for ids in results.replies.ids[n, stage, :turns]]
+            [run.encoding.words(ids) for ids in results.replies.ids[n, stage, :turns]]
             for stage in range(len(epochs))
         ]
         rows.append(

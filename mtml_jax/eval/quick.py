@@ -14,7 +14,7 @@ from mtml_jax.eval.folds import Fold, FoldPlan, choose_folds, measure_folds, pac
 from mtml_jax.eval.metrics import perplexity
 from mtml_jax.sharding import local_mesh, replicate, split_personas
 
-SHOTS, EPOCHS = 5, 10  # section 3.4
+SHOTS = 5  # section 3.4
 _SEED = 0
 
 
@@ -28,13 +28,16 @@ class QuickScores(NamedTuple):
     folds: Fold  # the folds that adapt to own dialogues, packed
 
 
-def own_and_other(params, config: TrainConfig, data: Prepared, count: int) -> QuickScores:
+def own_and_other(
+    params, config: TrainConfig, data: Prepared, count: int, base=None
+) -> QuickScores:
     """Scores initial parameters phi on `count` folds of valid personas, at least two."""
     most = max(len({d.conversation for d in p.dialogues}) for p in data.valid) - 1
     plans = choose_folds(data.valid, min(SHOTS, most), _SEED, count)
-    sizes = measure_folds(plans, config.shape, epochs=EPOCHS, seed=_SEED)
+    epochs = data.encoding.epochs[-1]
+    sizes = measure_folds(plans, data.encoding, epochs=epochs, seed=_SEED)
     own, other = (
-        pack_folds(plans, config.shape, sizes, control=control, epochs=EPOCHS, seed=_SEED)
+        pack_folds(plans, data.encoding, sizes, control=control, epochs=epochs, seed=_SEED)
         for control in (False, True)
     )
     folds = jax.tree.map(lambda *both: np.concatenate(both), own, other)
@@ -42,7 +45,8 @@ def own_and_other(params, config: TrainConfig, data: Prepared, count: int) -> Qu
     sums = jax.device_get(
         _before_and_after(
             replicate(params, mesh), split_personas(folds, mesh),
-            replicate(jnp.float32(config.inner_lr), mesh), config=config.loss(), mesh=mesh
+            replicate(jnp.float32(config.inner_lr), mesh), replicate(base, mesh),
+            config=config.loss(), mesh=mesh, epochs=epochs
         )
     ).response
 
@@ -53,6 +57,6 @@ def own_and_other(params, config: TrainConfig, data: Prepared, count: int) -> Qu
     return QuickScores(ppl(first, 0), ppl(first, 1), ppl(second, 1), plans, own)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "mesh"))
-def _before_and_after(params, folds, inner_lr, *, config, mesh):
-    return score_stages(params, folds, inner_lr, stages=(0, EPOCHS), config=config, mesh=mesh)
+@functools.partial(jax.jit, static_argnames=("config", "mesh", "epochs"))
+def _before_and_after(params, folds, inner_lr, base, *, config, mesh, epochs):
+    return score_stages(params, folds, inner_lr, base, stages=(0, epochs), config=config, mesh=mesh)

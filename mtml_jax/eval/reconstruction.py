@@ -5,20 +5,23 @@ statements. The paper proposes to leave the other side's utterances out, so that
 personas cannot mix; that is the second variant.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
 
 from mtml_jax.config import LossConfig, TileShape
-from mtml_jax.data.encode import Encoding, Example, encode_dialogue, own_side
-from mtml_jax.data.packing import pack, stack
+from mtml_jax.data.encode import Encoding, own_side
+from mtml_jax.data.layout import Size, lay_out, lay_out_contexts
+from mtml_jax.data.packing import stack
 from mtml_jax.data.records import Dialogue
+from mtml_jax.data.strands import RowEncoding
 from mtml_jax.model import losses
 from mtml_jax.sharding import map_personas
-from mtml_jax.types import Examples, Params, TokenSums
+from mtml_jax.types import Examples, Params, Tokens, TokenSums
 
 BOTH_SIDES, OWN_ONLY = VARIANTS = ("both_sides", "own_only")
 CASES_A_GROUP = 8  # contexts that are decoded side by side
@@ -38,9 +41,9 @@ class Case(NamedTuple):
     subject: int  # index of the subject
     variant: str  # one of `VARIANTS`
     turns_seen: int  # n, counted from 1
-    example: Example  # the context and the true persona
-    # the context after as many turns of the other persona's dialogue, or after all that it has
-    other: tuple[int, ...]
+    example: Any  # the context and the true persona
+    # the example of the other persona after as many turns, or after all that its dialogue has
+    other: Any
 
 
 class Reconstructions(NamedTuple):
@@ -63,52 +66,67 @@ class Scored(NamedTuple):
     tokens: int  # number of tokens of the true persona, end-of-sequence included
 
 
-def list_cases(subjects: Iterable[Subject], encoding: Encoding) -> Iterator[Case]:
+class Group(NamedTuple):
+    """Arrays of `CASES_A_GROUP` cases."""
+
+    examples: Examples  # [CASES_A_GROUP, 2]: the true persona after its own context, and the other
+    contexts: Tokens  # [CASES_A_GROUP, S], to decode personas from
+
+
+def list_cases(
+    subjects: Iterable[Subject], encoding: Encoding | RowEncoding
+) -> Iterator[Case]:
     """Every number of turns of every subject, in both variants.
 
-    For `both_sides`, the context after n turns is that of the training task: all earlier
-    utterances and the current one of the other side. For `own_only` it is the speaker's
-    utterances of the n - 1 turns before, and silence for n = 1. The reply of turn n is in
-    neither. Contexts that are too long keep their end.
+    For `both_sides`, the context after n turns is that of the training task. The Transformer
+    reads all earlier utterances and the current one of the other side; for `own_only` the
+    speaker's utterances of the n - 1 turns before, and silence for n = 1; the reply of turn n is
+    in neither. A pretrained decoder reads the reply of turn n, too. Contexts that are too long
+    keep their end.
     """
     for number, subject in enumerate(subjects):
         for variant in VARIANTS:
             examples, others = (
-                encode_dialogue(d if variant == BOTH_SIDES else own_side(d), encoding)[0]
+                encoding.by_turns_seen(d if variant == BOTH_SIDES else own_side(d))
                 for d in (subject.dialogue, subject.other)
             )
             for seen, example in enumerate(examples, start=1):
-                other = others[min(seen, len(others)) - 1].context
-                yield Case(number, variant, seen, example, other)
+                yield Case(number, variant, seen, example, others[min(seen, len(others)) - 1])
 
 
 def pack_cases(
-    cases: Sequence[Case], shape: TileShape, groups: int, *, distinct_start: bool
-) -> Examples:
-    """Packs one context and one persona per tile, so that each has token sums of its own.
+    cases: Sequence[Case], encoding: Encoding | RowEncoding, groups: int
+) -> Group:
+    """Packs one context and one persona per array, so that each has token sums of its own.
 
     There are at least one case and at most `groups * CASES_A_GROUP`; copies fill the rest.
 
     Returns:
-      Examples with leading axes [G, CASES_A_GROUP, 2]: the true persona with its own context
-      and with the other one, each in a tile of one row, without responses.
+      Group with a leading axis of groups.
     """
-    single = TileShape(rows=1, context=shape.context, response=0, persona=shape.persona)
-
-    def lay(context, persona):
-        examples = [Example(context, (), persona)]
-        return pack(examples, single, 1, tasks=("persona",), distinct_start=distinct_start)
-
+    if isinstance(encoding, Encoding):
+        shape = encoding.shape  # a tile of one row, without responses
+        narrow = TileShape(rows=1, context=shape.context, response=0, persona=shape.persona)
+        size: Size = (1,)
+        encoding = dataclasses.replace(encoding, shape=narrow)
+    else:
+        size = (encoding.shape.tokens, encoding.max_persona + 1)
     packed = [
-        stack([lay(context, case.example.persona) for context in (case.example.context, case.other)])
+        stack([
+            lay_out([encoding.elsewhere(case.example, read)], encoding, size, ("persona",))
+            for read in (case.example, case.other)
+        ])
         for case in cases
-    ]
-    flat = stack([packed[i % len(packed)] for i in range(groups * CASES_A_GROUP)])
+    ]  # fmt: skip
+    count = groups * CASES_A_GROUP
+    chosen = [i % len(cases) for i in range(count)]
+    contexts = [encoding.asked(cases[i].example) for i in chosen]
+    flat = Group(stack([packed[i] for i in chosen]), lay_out_contexts(contexts, encoding, count))
     return jax.tree.map(lambda x: x.reshape(groups, CASES_A_GROUP, *x.shape[1:]), flat)
 
 
 def reconstruct(
-    params: Params, groups: Examples, *, decode: Callable, config: LossConfig, mesh: Mesh,
+    params: Params, groups: Group, base=None, *, decode: Callable, config: LossConfig, mesh: Mesh,
     chunk: int = 1
 ) -> Reconstructions:
     """Writes the persona of every case, and scores the true one by L_rec (eq. 5).
@@ -116,29 +134,32 @@ def reconstruct(
     Args:
       params: the initial parameters phi.
       groups: from `pack_cases`; the leading axis is shared by the devices.
-      decode: (params, contexts) -> Replies, for `CASES_A_GROUP` contexts.
+      base: frozen parameters, see `losses.weighted_loss`.
+      decode: (params, contexts, base=base) -> Replies, for `CASES_A_GROUP` contexts.
       config: model sizes.
       mesh: devices; its size divides the number of groups.
       chunk: groups vmapped at a time on a device.
     """
 
-    def one(params, group):
-        contexts = jax.tree.map(lambda x: x[:, 0, 0, 0], group[0].context)
-        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), group)
+    def one(shared, group):
+        params, base = shared
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), group.examples)
 
         def force(example):
-            _, sums = losses.weighted_loss(params, example, losses.PERSONA_ONLY, config=config)
+            _, sums = losses.weighted_loss(
+                params, example, losses.PERSONA_ONLY, config=config, base=base
+            )
             return sums.persona
 
         forced = jax.tree.map(lambda x: x.reshape(-1, 2), jax.lax.map(force, flat))
-        return Reconstructions(decode(params, contexts).ids, forced)
+        return Reconstructions(decode(params, group.contexts, base=base).ids, forced)
 
-    return map_personas(one, mesh, chunk)(params, groups)
+    return map_personas(one, mesh, chunk)((params, base), groups)
 
 
 def score_cases(
-    cases: Iterable[Case], program: Callable[[Examples], Reconstructions], encoding: Encoding,
-    groups: int, *, distinct_start: bool
+    cases: Iterable[Case], program: Callable[[Group], Reconstructions],
+    encoding: Encoding | RowEncoding, groups: int
 ) -> Iterator[Scored]:
     """Runs cases through a compiled `reconstruct`, as many at a time as `groups` hold.
 
@@ -147,12 +168,11 @@ def score_cases(
     """
     cases = iter(cases)
     while some := list(itertools.islice(cases, groups * CASES_A_GROUP)):
-        packed = pack_cases(some, encoding.shape, groups, distinct_start=distinct_start)
-        found = jax.device_get(program(packed))
+        found = jax.device_get(program(pack_cases(some, encoding, groups)))
         found = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), found)
         for n, case in enumerate(some):
             yield Scored(
                 case.subject, case.variant, case.turns_seen,
-                encoding.vocabulary.decode(found.ids[n]), tuple(found.forced.nll[n].tolist()),
+                encoding.words(found.ids[n]), tuple(found.forced.nll[n].tolist()),
                 int(found.forced.tokens[n, 0])
             )

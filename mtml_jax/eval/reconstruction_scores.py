@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from mtml_jax.data.text import persona_text
-from mtml_jax.data.vocab import Vocabulary
 from mtml_jax.eval import metrics
 from mtml_jax.eval.reconstruction import VARIANTS, Scored, Subject
 from mtml_jax.eval.scores import add_rows
@@ -14,13 +12,14 @@ from mtml_jax.eval.statistics import with_interval
 
 
 def summarise_cases(
-    subjects: Sequence[Subject], scored: Iterable[Scored], vocabulary: Vocabulary, *, seed: int,
+    subjects: Sequence[Subject], scored: Iterable[Scored], as_read: Callable[[Iterable[str]], str],
+    *, seed: int,
     resamples: int = 1000
 ) -> list[dict]:
     """Scores by number of turns seen, each with its interval over personas.
 
-    True statements are compared as the vocabulary reads them: an unknown word is `<unk>` on
-    both sides. A row counts the dialogues that have that many turns, and no others.
+    True statements are compared as the model reads them (`as_read` of its encoding): an unknown
+    word is `<unk>` on both sides. A row counts the dialogues that have that many turns, and no others.
 
     Intervals at 95 % resample personas, `resamples` times by `seed`.
 
@@ -35,11 +34,7 @@ def summarise_cases(
 
     @functools.cache
     def read(statements):
-        """The persona and its statements as the vocabulary reads them."""
-
-        def as_read(some):
-            return vocabulary.decode(vocabulary.encode(persona_text(some)))
-
+        """The persona and its statements as the model reads them."""
         return as_read(statements), tuple(as_read([statement]) for statement in statements)
 
     kept: dict[tuple[str, int], list[tuple[int, list[float]]]] = {}

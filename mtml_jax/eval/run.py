@@ -9,11 +9,12 @@ from typing import NamedTuple
 from mtml_jax.config import Checkpoint, DataConfig, TrainConfig, source_of
 from mtml_jax.data.demo import demo_facts
 from mtml_jax.data.encode import EncodedPersona, Encoding
+from mtml_jax.data.layout import encoding_of
 from mtml_jax.data.load import load_split
 from mtml_jax.data.personas import group_personas, require_conversations
 from mtml_jax.data.prepare import encode_personas
 from mtml_jax.data.records import Persona
-from mtml_jax.data.vocab import Vocabulary
+from mtml_jax.data.strands import RowEncoding
 from mtml_jax.runs.folder import load_run
 from mtml_jax.runs.trained import load_trained
 from mtml_jax.strategies import STRATEGIES
@@ -23,8 +24,9 @@ class Run(NamedTuple):
     """A trained model and the personas that it is tested on."""
 
     config: TrainConfig  # settings of the run
-    vocabulary: Vocabulary  # words of the run
+    encoding: Encoding | RowEncoding  # how the run's model reads dialogues
     params: dict  # parameters of the checkpoint
+    base: dict | None  # frozen parameters, of a pretrained decoder
     step: int  # outer step of the checkpoint
     personas: list[Persona]  # personas of the split, as text
     encoded: list[EncodedPersona]  # the same personas as ids
@@ -46,7 +48,8 @@ def load_for_test(
       FileNotFoundError: there is no run, checkpoint or split.
       ValueError: they do not fit together, or the data cannot be read.
     """
-    config, vocabulary, params, step, _ = load_trained(workdir, checkpoint)
+    model = load_trained(workdir, checkpoint)
+    config = model.config
     saved, _ = load_run(workdir)
     if persona_at_test and not STRATEGIES[config.strategy].persona_in_context:
         raise ValueError(
@@ -61,15 +64,14 @@ def load_for_test(
     dialogues, notes = read(split)
     train, _ = read("train")
     personas, single = require_conversations(group_personas(dialogues))
-    encoding = Encoding(vocabulary, config.shape, persona_at_test)
-    encoded, counts = encode_personas(personas, encoding)
+    encoding = encoding_of(config, model.vocabulary, persona_in_context=persona_at_test)
+    encoded, counts, _ = encode_personas(personas, encoding)
     notes = notes + [
         f"{split}: {len(personas):,} personas, {counts['examples']:,} turns; left out "
-        f"{len(single):,} personas with a single conversation; cut to their slots "
-        f"{counts['contexts']:,} contexts, {counts['responses']:,} responses"
+        f"{len(single):,} personas with a single conversation; {encoding.cut(counts)}"
     ]
     return Run(
-        config, vocabulary, params, step, personas, encoded,
+        config, encoding, model.params, model.base, model.step, personas, encoded,
         {statement for dialogue in train for statement in dialogue.statements},
         demo_facts(split) if source.data == "demo" else {}, notes
     )

@@ -25,18 +25,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtml_jax.config import LossConfig
-from mtml_jax.data.encode import Encoding, Example, encode_dialogue
-from mtml_jax.data.packing import pack, stack
+from mtml_jax.data.layout import largest, lay_out, measure
+from mtml_jax.data.packing import stack
 from mtml_jax.data.records import Dialogue
+from mtml_jax.data.strands import RowEncoding
+from mtml_jax.data.subwords import Subwords
 from mtml_jax.eval.adaptation import adapt_to
-from mtml_jax.eval.folds import TURNS_A_BATCH
 from mtml_jax.eval.metrics import perplexity
 from mtml_jax.inference.delta import read_delta, read_settings, write_delta
 from mtml_jax.model import losses
 from mtml_jax.runs.trained import Trained
 from mtml_jax.types import Params, TokenSums
 
-EPOCHS = 10  # as at test, section 3.4
+_TASKS = ("response",)
+_ROUNDED = 64  # a row's slots and predicted tokens are multiples of it
 
 # Every call takes this many batches, filled up with empty ones: an empty batch changes
 # nothing and costs almost nothing, so one compiled program serves all speakers.
@@ -70,7 +72,7 @@ class Adapted(NamedTuple):
 
 def adapt_to_dialogues(
     model: Trained, dialogues: Sequence[Dialogue], *, inner_lr: float | None = None,
-    epochs: int = EPOCHS, seed: int = 0, progress: Callable[[int, int], None] | None = None
+    epochs: int | None = None, seed: int = 0, progress: Callable[[int, int], None] | None = None
 ) -> Adapted:
     """Fine-tunes on one speaker's dialogues as at test time: plain SGD on the response loss.
 
@@ -83,7 +85,7 @@ def adapt_to_dialogues(
       model: from `load_trained`.
       dialogues: the speaker's dialogues, each from the speaker's side, in order.
       inner_lr: step size of SGD; None takes the run's.
-      epochs: passes over the dialogues.
+      epochs: passes over the dialogues; None for as many as a test takes at most.
       seed: random seed for the order of the turns.
       progress: called with (finished epochs, all epochs), first with (0, epochs); an
         exception that it raises ends the adaptation.
@@ -93,6 +95,7 @@ def adapt_to_dialogues(
         large that the parameters are no longer finite.
     """
     rate = model.config.inner_lr if inner_lr is None else float(inner_lr)
+    epochs = model.encoding.epochs[-1] if epochs is None else epochs
     if not dialogues:
         raise ValueError("expected one or more dialogues of the speaker, better five, got no dialogue")
     if not (math.isfinite(rate) and rate >= 0):
@@ -101,8 +104,8 @@ def adapt_to_dialogues(
         raise ValueError(f"expected --epochs of 0 or more, got --epochs={epochs}")
     held_out = dialogues[-1] if len(dialogues) > 1 else None
     shots = dialogues[:-1] if held_out else dialogues
-    turns = [example for dialogue in shots for example in _examples(model, dialogue)]
-    config = model.config.loss()
+    examples = [example for dialogue in shots for example in _examples(model, dialogue)]
+    batches_in = _batches_of(model, examples)
     progress = progress or (lambda done, total: None)
 
     # Measure, adapt epoch by epoch, measure again.
@@ -110,8 +113,11 @@ def adapt_to_dialogues(
     before = score_dialogue(model, model.params, held_out) if held_out else None
     params = model.params
     for epoch in range(epochs):
-        order = np.random.default_rng([seed, epoch]).permutation(len(turns))
-        params = _epoch(model, params, [turns[i] for i in order], rate, config)
+        order = np.random.default_rng([seed, epoch]).permutation(len(examples))
+        for batches in batches_in(order):
+            params = _adapt(
+                params, batches, np.float32(rate), model.base, config=model.config.loss()
+            )
         jax.block_until_ready(params)
         progress(epoch + 1, epochs)
     if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params)):
@@ -120,16 +126,18 @@ def adapt_to_dialogues(
             f"an --inner_lr below {rate}"
         )
     after = score_dialogue(model, params, held_out) if held_out else None
-    return Adapted(params, before, after, held_out, len(turns), epochs, rate, len(shots))
+    turns = sum(example.turns for example in examples)
+    return Adapted(params, before, after, held_out, turns, epochs, rate, len(shots))
 
 
 def score_dialogue(model: Trained, params: Params, dialogue: Dialogue) -> float:
     """Computes the perplexity of a dialogue's replies under initial or adapted parameters."""
+    encoding = model.encoding
     examples = _examples(model, dialogue)
     nll = tokens = 0.0
-    for begin in range(0, len(examples), TURNS_A_BATCH):
-        packed = _packed(model, examples[begin : begin + TURNS_A_BATCH])
-        sums = _score(params, packed, config=model.config.loss())
+    for begin in range(0, len(examples), encoding.examples_a_batch):
+        packed = _packed(model, examples[begin : begin + encoding.examples_a_batch])
+        sums = _score(params, packed, model.base, config=model.config.loss())
         nll, tokens = nll + float(sums.nll), tokens + float(sums.tokens)
     return perplexity(nll, tokens)
 
@@ -193,33 +201,57 @@ def load_adapted(folder: str | os.PathLike, model: Trained) -> Params:
 
 
 def _vocabulary_digest(model):
+    if isinstance(model.vocabulary, Subwords):
+        return model.vocabulary.digest
     return hashlib.sha256(model.vocabulary.to_text().encode()).hexdigest()
 
 
 def _examples(model, dialogue):
     """Encodes a dialogue's turns, without persona statements."""
     silent = Dialogue(dialogue.conversation, dialogue.speaker, (), dialogue.turns)
-    return encode_dialogue(silent, Encoding(model.vocabulary, model.config.shape))[0]
+    return model.encoding.encode(silent)[0]
 
 
-def _packed(model, examples: Sequence[Example]):
-    """Packs a batch into 16 tiles, which suffice because each turn fits into one."""
-    return pack(examples, model.config.shape, TURNS_A_BATCH, tasks=("response",))
+def _packed(model, examples):
+    """Lays a batch out; each turn fits into one tile, and each window into a row."""
+    encoding = model.encoding
+    if isinstance(encoding, RowEncoding):
+        size = largest(measure([example], encoding, _TASKS) for example in examples)
+        # Few sizes, so that few programs are compiled.
+        size = tuple(-(-count // _ROUNDED) * _ROUNDED for count in size)
+    else:
+        size = (encoding.examples_a_batch,)
+    return lay_out(examples, encoding, size, _TASKS)
 
 
-def _epoch(model, params, turns, rate, config):
-    batches = [turns[i : i + TURNS_A_BATCH] for i in range(0, len(turns), TURNS_A_BATCH)]
-    for begin in range(0, len(batches), _BATCHES_A_CALL):
-        group = batches[begin : begin + _BATCHES_A_CALL]
-        group += [[]] * (_BATCHES_A_CALL - len(group))
-        packed = stack([_packed(model, batch) for batch in group])
-        params = _adapt(params, packed, np.float32(rate), config=config)
-    return params
+def _batches_of(model, examples):
+    """Returns a function from an order of the examples to the stacked batches of an epoch."""
+    if isinstance(model.encoding, RowEncoding):
+        # A window is a batch in every epoch, and the layers that no adapter changes run once.
+        read = [
+            stack([_read(_packed(model, [window]), model.base, config=model.config.loss())])
+            for window in examples
+        ]
+        return lambda order: (read[i] for i in order)
+
+    def batches(order):
+        turns = [examples[i] for i in order]
+        each = model.encoding.examples_a_batch
+        some = [turns[i : i + each] for i in range(0, len(turns), each)]
+        for begin in range(0, len(some), _BATCHES_A_CALL):
+            group = some[begin : begin + _BATCHES_A_CALL]
+            group += [[]] * (_BATCHES_A_CALL - len(group))
+            yield stack([_packed(model, batch) for batch in group])
+
+    return batches
 
 
 _adapt = jax.jit(adapt_to, static_argnames="config")
+_read = jax.jit(losses.read_frozen, static_argnames="config")
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def _score(params, examples, *, config: LossConfig) -> TokenSums:
-    return losses.weighted_loss(params, examples, losses.RESPONSE_ONLY, config=config)[1].response
+def _score(params, examples, base, *, config: LossConfig) -> TokenSums:
+    return losses.weighted_loss(
+        params, examples, losses.RESPONSE_ONLY, config=config, base=base
+    )[1].response

@@ -9,17 +9,19 @@ Programs are compiled once for the model's sizes and take its parameters as an a
 that replies of the initial and the adapted parameters cost the same.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
 
 from mtml_jax.config import DECODERS
-from mtml_jax.data.encode import Encoding, encode_dialogue
-from mtml_jax.data.packing import pack_rows
+from mtml_jax.data.layout import lay_out_contexts
 from mtml_jax.data.records import Dialogue, Turn
-from mtml_jax.data.text import detokenize, tokenize
-from mtml_jax.data.vocab import END, START, START_PERSONA, UNK
+from mtml_jax.data.strands import RowEncoding
+from mtml_jax.data.subwords import Subwords
+from mtml_jax.data.text import tokenize
+from mtml_jax.data.vocab import UNK
 from mtml_jax.model import beam, decoding
 from mtml_jax.runs.trained import Trained
 from mtml_jax.strategies import STRATEGIES
@@ -38,7 +40,7 @@ class Responder:
       beams: number of hypotheses of beam search.
       top_p: probability mass of nucleus sampling.
       temperature: softmax temperature of nucleus sampling.
-      max_tokens: maximum number of tokens of a reply.
+      max_tokens: maximum number of tokens of a reply; None for what is usual for the model.
       seed: random seed of nucleus sampling; the same seed and order of calls give the same
         replies.
 
@@ -48,8 +50,10 @@ class Responder:
 
     def __init__(
         self, model: Trained, decoder: str = "beam", *, beams: int = beam.BEAMS, top_p: float = 0.9,
-        temperature: float = 1.0, max_tokens: int = decoding.MAX_TOKENS, seed: int = 0
+        temperature: float = 1.0, max_tokens: int | None = None, seed: int = 0
     ):
+        if max_tokens is None:
+            max_tokens = model.encoding.max_reply
         if decoder not in DECODERS:
             raise ValueError(f"expected a decoder of {', '.join(DECODERS)}, got {decoder!r}")
         if beams < 1 or max_tokens < 1:
@@ -64,6 +68,7 @@ class Responder:
         self._max_tokens = max_tokens
         # Hypotheses cannot branch into more than all words.
         self._beams = min(beams, len(model.vocabulary))
+        self._encoding = model.encoding
         self._nucleus = (np.float32(top_p), np.float32(temperature))
         self._seed = seed
         self._drawn = 0
@@ -80,7 +85,10 @@ class Responder:
         Returns:
           The reply as `detokenize` writes it; may be empty.
         """
-        return detokenize(" ".join(self._words(params, history)))
+        ids: list[int] = []
+        for ids in self._growing(params, history):
+            pass
+        return self._encoding.shown(ids)
 
     def stream(self, params: Params, history: Sequence[str]) -> Iterator[str]:
         """Yields the same reply in pieces, each as soon as its word is decoded.
@@ -91,32 +99,38 @@ class Responder:
         Yields:
           Pieces that joined are what `reply` returns; spaces precede words.
         """
-        words: list[str] = []
         shown = ""
-        for word in self._words(params, history):
-            words.append(word)
-            text = detokenize(" ".join(words))
-            # Whether a space follows an opening bracket is known with the next word.
-            if text.startswith(shown) and len(text) > len(shown):
+        for ids in self._growing(params, history):
+            text = self._encoding.shown(ids)
+            # Whether a space follows an opening bracket is known with the next word, and a
+            # character of several subwords with its last one.
+            if text.startswith(shown) and len(text) > len(shown) and not text.endswith("\ufffd"):
                 yield text[len(shown) :]
                 shown = text
 
-    def _words(self, params, history):
-        """Yields the words of a reply."""
-        model, context = self._model, _context(self._model, history)
+    def _growing(self, params, history):
+        """Yields the ids of a reply so far, each time that it grows."""
+        model, encoding = self._model, self._encoding
+        context = _context(model, history)
         if self._decoder == "beam":
             found = _beam_search(
-                params, context, START,
-                max_tokens=self._max_tokens, beams=self._beams, config=model.config.model,
+                params, context, encoding.start("response"), max_tokens=self._max_tokens,
+                beams=self._beams, config=model.config.model, base=model.base,
+                symbols=encoding.symbols,
             )  # fmt: skip
-            yield from model.vocabulary.decode(np.asarray(found.ids)[0]).split()
+            best = np.asarray(found.ids)[0].tolist()
+            yield from (best[:count] for count in range(1, len(best) + 1))
             return
         key = None
         if self._decoder == "nucleus":
             key = jax.random.fold_in(jax.random.key(self._seed), self._drawn)
             self._drawn += 1
-        for token in _grown(model, params, context, START, self._max_tokens, key, *self._nucleus):
-            yield model.vocabulary.words[token]
+        ids: list[int] = []
+        for token in _grown(
+            model, params, context, "response", self._max_tokens, key, *self._nucleus
+        ):
+            ids.append(token)
+            yield ids
 
 
 def believed_persona(
@@ -140,9 +154,9 @@ def believed_persona(
     """
     if not _reconstructs(model):
         raise ValueError(f"{model.workdir}: {persona_caveat(model)}")
-    start = START_PERSONA if model.config.distinct_start else START
-    ids = _grown(model, params, _context(model, history_or_dialogue), start, MAX_PERSONA)
-    return model.vocabulary.decode(list(ids))
+    context = _context(model, history_or_dialogue, "persona")
+    ids = _grown(model, params, context, "persona", MAX_PERSONA)
+    return model.encoding.words(list(ids))
 
 
 def persona_caveat(model: Trained) -> str:
@@ -155,7 +169,7 @@ def persona_caveat(model: Trained) -> str:
             f"a run of {config.strategy}{alpha} never learned to reconstruct personas; "
             f"--strategy={', '.join(able[:-1])} and {able[-1]} do"
         )
-    if not model.config.distinct_start:
+    if not model.config.init_from and not model.config.distinct_start:
         return (
             "both tasks begin with the same token, so this may be a reply instead of a persona; "
             "train with --distinct_start to separate them"
@@ -168,41 +182,63 @@ def _reconstructs(model: Trained) -> bool:
 
 
 def unknown_share(model: Trained, dialogues: Sequence[Dialogue]) -> float:
-    """Returns the share of unknown words in all replies; 0 if they have no words."""
+    """Returns the share of unknown words in all replies; 0 if they have no words.
+
+    A pretrained decoder knows every word, by its parts.
+    """
+    if isinstance(model.vocabulary, Subwords):
+        return 0.0
     ids = [i for d in dialogues for t in d.turns for i in model.vocabulary.encode(t.response)]
     return sum(i == UNK for i in ids) / max(len(ids), 1)
 
 
-def _context(model: Trained, history_or_dialogue) -> Tokens:
-    """Packs a conversation into one row, as a context in training."""
+def _context(model: Trained, history_or_dialogue, task: str = "response") -> Tokens:
+    """Lays a conversation out in one row, as a context of a task in training."""
+    encoding = model.encoding
+    if isinstance(encoding, RowEncoding):
+        if isinstance(history_or_dialogue, Dialogue):
+            turns = history_or_dialogue.turns
+            said = [text for turn in turns for text in (turn.context, turn.response)]
+            roles = itertools.cycle(("user", "assistant"))
+        else:
+            said = [text[-MAX_CHARACTERS:] for text in history_or_dialogue]
+            roles = itertools.cycle(("user", "assistant") if len(said) % 2 else ("assistant", "user"))
+        messages = [(role, text) for role, text in zip(roles, said) if text]
+        return lay_out_contexts([encoding.prompt(messages, task)], encoding, 1)
     if isinstance(history_or_dialogue, Dialogue):
         dialogue = history_or_dialogue
     else:
         # A context of n words holds at most n utterances; long ones are cut before tokenizing.
-        history = history_or_dialogue[-model.config.shape.context :]
+        history = history_or_dialogue[-encoding.shape.context :]
         text = " ".join(tokenize(utterance[-MAX_CHARACTERS:]) for utterance in history)
         dialogue = Dialogue("", "", (), (Turn(text, ""),))
-    encoding = Encoding(model.vocabulary, model.config.shape)
-    examples, _ = encode_dialogue(dialogue, encoding)
-    return pack_rows([examples[-1].context], model.config.shape.context, 1)
+    examples, _ = encoding.encode(dialogue)
+    return lay_out_contexts([examples[-1].context], encoding, 1)
 
 
 def _grown(
-    model: Trained, params, context: Tokens, start: int, max_tokens: int, key=None,
+    model: Trained, params, context: Tokens, task: str, max_tokens: int, key=None,
     top_p=np.float32(1.0), temperature=np.float32(1.0),
 ) -> Iterator[int]:  # fmt: skip
     """Yields the ids of a target of either task, each as soon as it is decoded."""
-    config = model.config.model
+    config, encoding = model.config.model, model.encoding
     room = max(max_tokens, MAX_PERSONA)  # replies and personas share one compiled program
-    growing = _begin(params, context, start, max_tokens=room, config=config)
+    growing = _begin(
+        params, context, encoding.start(task), max_tokens=room, config=config, base=model.base
+    )
     for _ in range(max_tokens):
-        growing = _grow(params, growing, key, top_p=top_p, temperature=temperature, config=config)
+        growing = _grow(
+            params, growing, key, top_p=top_p, temperature=temperature, config=config,
+            base=model.base, symbols=encoding.symbols
+        )
         token = int(growing.token[0])
-        if token == END:
+        if token == encoding.symbols.end:
             return
         yield token
 
 
 _begin = jax.jit(decoding.begin_replies, static_argnames=("max_tokens", "config"))
-_grow = jax.jit(decoding.grow_replies, static_argnames="config")
-_beam_search = jax.jit(beam.beam_search, static_argnames=("start", "max_tokens", "beams", "config"))
+_grow = jax.jit(decoding.grow_replies, static_argnames=("config", "symbols"))
+_beam_search = jax.jit(
+    beam.beam_search, static_argnames=("start", "max_tokens", "beams", "config", "symbols")
+)

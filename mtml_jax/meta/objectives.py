@@ -8,7 +8,7 @@ from flax import struct
 
 from mtml_jax.config import LossConfig, StepConfig
 from mtml_jax.meta.inner import adapt
-from mtml_jax.model.losses import count_tokens, weighted_loss
+from mtml_jax.model.losses import count_tokens, read_frozen, weighted_loss
 from mtml_jax.strategies import TASKS, Phase, task_weights
 from mtml_jax.types import Episode, Params, Rates, TaskSums
 
@@ -53,17 +53,18 @@ def meta_objective(
         return weighted_loss(params, examples, weights, config=config.loss(), base=base)
 
     # Every inner step reads the whole support set.
+    support = read_frozen(episode.support, base, config.loss())
     batches = jax.tree.map(
         lambda x: jnp.broadcast_to(x, (config.inner_steps, *jnp.shape(x))),
-        (episode.support, rates.alpha),
+        (support, rates.alpha),
     )
-    adapted, support = adapt(
+    adapted, sums = adapt(
         inner_loss, params, batches, rates.inner_lr, gradient=config.gradient, unroll=True, base=base
     )
-    support = jax.tree.map(lambda x: x[0], support)
+    sums = jax.tree.map(lambda x: x[0], sums)
     weights = task_weights(phase.outer, rates.alpha)
     loss, query = weighted_loss(adapted, episode.query, weights, config=config.loss(), base=base)
-    return loss, Metrics(loss, _of_tasks(support, phase.inner), _of_tasks(query, phase.outer))
+    return loss, Metrics(loss, _of_tasks(sums, phase.inner), _of_tasks(query, phase.outer))
 
 
 def supervised_objective(

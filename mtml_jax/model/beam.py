@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from mtml_jax.config import ModelConfig
-from mtml_jax.data.vocab import END, PAD
-from mtml_jax.model import transformer
+from mtml_jax.config_decoder import LlamaConfig
+from mtml_jax.data.vocab import WORDS, Symbols
+from mtml_jax.model.cache import decode_step, output_matrix
 from mtml_jax.model.decoding import (
     MAX_TOKENS,
     Replies,
@@ -31,7 +32,9 @@ def beam_search(
     *,
     max_tokens: int = MAX_TOKENS,
     beams: int = BEAMS,
-    config: ModelConfig,
+    config: ModelConfig | LlamaConfig,
+    base: Params | None = None,
+    symbols: Symbols = WORDS,
 ) -> Replies:
     """Searches for the most likely reply by keeping the best hypotheses of each length.
 
@@ -47,6 +50,8 @@ def beam_search(
       max_tokens: greatest length of a reply, T.
       beams: number of hypotheses that are kept, B.
       config: sizes of the model.
+      base: frozen parameters of a pretrained decoder.
+      symbols: the tokens that end a reply, fill it up, or are never emitted.
 
     Returns:
       Replies.
@@ -57,34 +62,34 @@ def beam_search(
     require_positive("max_tokens", max_tokens)
     require_positive("beams", beams)
     examples = context.ids.shape[0]
-    matrix_VD = transformer.output_matrix(params, config)
+    matrix_VD = output_matrix(params, base, config)
     width = min(beams, matrix_VD.shape[0])
-    cache = start_caches(params, context, max_tokens, config)
+    cache = start_caches(params, base, context, max_tokens, config)
     memory = cache["memory"]
     own = jax.tree.map(lambda x: jnp.repeat(x[:, None], beams, axis=1), cache["own"])
     axes = {"memory": None, "own": 0}
     advance = jax.vmap(
         jax.vmap(
-            transformer.decode_step,
-            in_axes=(None, axes, None, 0, None, None),
+            decode_step,
+            in_axes=(None, None, axes, None, 0, None, None),
             out_axes=(0, axes),
         ),
-        in_axes=(None, 0, 0, 0, None, None),
+        in_axes=(None, None, 0, 0, 0, None, None),
     )
     reorder = jax.vmap(lambda x_BTD, parent_B: x_BTD[parent_B])
 
     def step(carry, position):
         own, ids_EBT, token_EB, done_EB, score_EB = carry
         hidden_EBD, cache = advance(
-            params, {"memory": memory, "own": own}, context.segment, token_EB, position, config
+            params, base, {"memory": memory, "own": own}, context.segment, token_EB, position, config
         )
         logits_EBV = logits_of(hidden_EBD, matrix_VD)
-        best_EBK, word_EBK = jax.lax.top_k(permitted(logits_EBV), width)
+        best_EBK, word_EBK = jax.lax.top_k(permitted(logits_EBV, symbols), width)
         gain_EBK = best_EBK - jax.nn.logsumexp(logits_EBV, axis=-1, keepdims=True)
         # A finished hypothesis has one continuation: padding, which costs nothing.
         stay_K = jnp.where(jnp.arange(width) == 0, 0.0, -jnp.inf).astype(gain_EBK.dtype)
         gain_EBK = jnp.where(done_EB[:, :, None], stay_K[None, None], gain_EBK)
-        word_EBK = jnp.where(done_EB[:, :, None], PAD, word_EBK)
+        word_EBK = jnp.where(done_EB[:, :, None], symbols.pad, word_EBK)
         score_EB, choice_EB = jax.lax.top_k(
             (score_EB[:, :, None] + gain_EBK).reshape(examples, -1), beams
         )
@@ -92,7 +97,7 @@ def beam_search(
         token_EB = jnp.take_along_axis(word_EBK.reshape(examples, -1), choice_EB, axis=1)
         ids_EBT = jnp.take_along_axis(ids_EBT, parent_EB[:, :, None], axis=1)
         ids_EBT = ids_EBT.at[:, :, position].set(token_EB)
-        done_EB = jnp.take_along_axis(done_EB, parent_EB, axis=1) | (token_EB == END)
+        done_EB = jnp.take_along_axis(done_EB, parent_EB, axis=1) | (token_EB == symbols.end)
         own = jax.tree.map(lambda x: reorder(x, parent_EB), cache["own"])
         return (own, ids_EBT, token_EB, done_EB, score_EB), None
 
@@ -100,7 +105,7 @@ def beam_search(
     first_B = jnp.where(jnp.arange(beams) == 0, 0.0, -jnp.inf).astype(widened(matrix_VD.dtype))
     begin = (
         own,
-        jnp.full((examples, beams, max_tokens), PAD, jnp.int32),
+        jnp.full((examples, beams, max_tokens), symbols.pad, jnp.int32),
         jnp.full((examples, beams), start, jnp.int32),
         jnp.zeros((examples, beams), bool),
         jnp.broadcast_to(first_B[None], (examples, beams)),

@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 
 from mtml_jax.config import ModelConfig
-from mtml_jax.data.vocab import END, PAD, START, START_PERSONA
-from mtml_jax.model import transformer
+from mtml_jax.config_decoder import LlamaConfig
+from mtml_jax.data.vocab import WORDS, Symbols
+from mtml_jax.model.cache import decode_step, output_matrix, start_cache
 from mtml_jax.types import Params, Tokens
 
 MAX_TOKENS = 20  # of a reply, end-of-sequence included
-_NEVER_EMITTED = (PAD, START, START_PERSONA)
 
 
 class Growing(NamedTuple):
@@ -59,7 +59,9 @@ def greedy(
     start: int,
     *,
     max_tokens: int = MAX_TOKENS,
-    config: ModelConfig,
+    config: ModelConfig | LlamaConfig,
+    base: Params | None = None,
+    symbols: Symbols = WORDS,
 ) -> Replies:
     """Takes the most likely token at each position; of equal ones the lowest id.
 
@@ -69,6 +71,8 @@ def greedy(
       start: id of the task's start token.
       max_tokens: greatest length of a reply, T.
       config: sizes of the model.
+      base: frozen parameters of a pretrained decoder.
+      symbols: the tokens that end a reply, fill it up, or are never emitted.
 
     Returns:
       Replies.
@@ -77,7 +81,7 @@ def greedy(
       ValueError: max_tokens is below one.
     """
 
-    return _one_by_one(params, context, start, _most_likely, max_tokens, config)
+    return _one_by_one(params, base, context, start, _most_likely, max_tokens, config, symbols)
 
 
 def sample(
@@ -89,7 +93,9 @@ def sample(
     max_tokens: int = MAX_TOKENS,
     top_p: float = 0.9,
     temperature: float = 1.0,
-    config: ModelConfig,
+    config: ModelConfig | LlamaConfig,
+    base: Params | None = None,
+    symbols: Symbols = WORDS,
 ) -> Replies:
     """Draws each token from the nucleus of its distribution (Holtzman et al., 2020).
 
@@ -107,6 +113,8 @@ def sample(
       top_p: in (0, 1]; not checked if it is traced.
       temperature: above zero; not checked if it is traced.
       config: sizes of the model.
+      base: frozen parameters of a pretrained decoder.
+      symbols: the tokens that end a reply, fill it up, or are never emitted.
 
     Returns:
       Replies.
@@ -115,11 +123,17 @@ def sample(
       ValueError: max_tokens is below one, or top_p or temperature out of range.
     """
     choose = _nucleus(key, context.ids.shape[0], top_p, temperature)
-    return _one_by_one(params, context, start, choose, max_tokens, config)
+    return _one_by_one(params, base, context, start, choose, max_tokens, config, symbols)
 
 
 def begin_replies(
-    params: Params, context: Tokens, start: int, *, max_tokens: int, config: ModelConfig
+    params: Params,
+    context: Tokens,
+    start: int,
+    *,
+    max_tokens: int,
+    config: ModelConfig | LlamaConfig,
+    base: Params | None = None,
 ) -> Growing:
     """Encodes the contexts of replies that `grow_replies` decodes token by token.
 
@@ -129,6 +143,7 @@ def begin_replies(
       start: id of the task's start token.
       max_tokens: number of tokens by which the replies may grow.
       config: sizes of the model.
+      base: frozen parameters of a pretrained decoder.
 
     Returns:
       Growing.
@@ -138,7 +153,7 @@ def begin_replies(
     """
     require_positive("max_tokens", max_tokens)
     token_E = jnp.full((context.ids.shape[0],), start, jnp.int32)
-    cache = start_caches(params, context, max_tokens, config)
+    cache = start_caches(params, base, context, max_tokens, config)
     return Growing(cache, context.segment, token_E, jnp.int32(0))
 
 
@@ -149,7 +164,9 @@ def grow_replies(
     *,
     top_p: float = 0.9,
     temperature: float = 1.0,
-    config: ModelConfig,
+    config: ModelConfig | LlamaConfig,
+    base: Params | None = None,
+    symbols: Symbols = WORDS,
 ) -> Growing:
     """Decodes one more token of each reply, like `greedy` or, with a key, like `sample`.
 
@@ -160,6 +177,8 @@ def grow_replies(
       top_p: see `sample`.
       temperature: see `sample`.
       config: sizes of the model.
+      base: frozen parameters of a pretrained decoder.
+      symbols: the tokens that end a reply, fill it up, or are never emitted.
 
     Returns:
       Growing; a reply is finished when its token is end-of-sequence.
@@ -169,34 +188,34 @@ def grow_replies(
     """
     examples = growing.token.shape[0]
     choose = _most_likely if key is None else _nucleus(key, examples, top_p, temperature)
-    matrix_VD = transformer.output_matrix(params, config)
-    logits_EV, cache = _advance(params, growing, matrix_VD, config)
-    token_E = choose(permitted(logits_EV), growing.position).astype(jnp.int32)
+    matrix_VD = output_matrix(params, base, config)
+    logits_EV, cache = _advance(params, base, growing, matrix_VD, config)
+    token_E = choose(permitted(logits_EV, symbols), growing.position).astype(jnp.int32)
     return Growing(cache, growing.segment, token_E, growing.position + 1)
 
 
-def _one_by_one(params, context, start, choose, max_tokens, config):
+def _one_by_one(params, base, context, start, choose, max_tokens, config, symbols):
     """Decodes one hypothesis per example.
 
     choose: (logits_EV of the tokens that may be emitted, position) -> token_E.
     """
     require_positive("max_tokens", max_tokens)
     examples = context.ids.shape[0]
-    matrix_VD = transformer.output_matrix(params, config)
+    matrix_VD = output_matrix(params, base, config)
 
     def step(carry, position):
         cache, token_E, done_E, score_E = carry
         growing = Growing(cache, context.segment, token_E, position)
-        logits_EV, cache = _advance(params, growing, matrix_VD, config)
-        token_E = choose(permitted(logits_EV), position).astype(jnp.int32)
+        logits_EV, cache = _advance(params, base, growing, matrix_VD, config)
+        token_E = choose(permitted(logits_EV, symbols), position).astype(jnp.int32)
         gain_E = jnp.take_along_axis(logits_EV, token_E[:, None], axis=1)[:, 0]
         gain_E -= jax.nn.logsumexp(logits_EV, axis=-1)
-        token_E = jnp.where(done_E, PAD, token_E)
+        token_E = jnp.where(done_E, symbols.pad, token_E)
         score_E += jnp.where(done_E, 0.0, gain_E)
-        return (cache, token_E, done_E | (token_E == END), score_E), token_E
+        return (cache, token_E, done_E | (token_E == symbols.end), score_E), token_E
 
     begin = (
-        start_caches(params, context, max_tokens, config),
+        start_caches(params, base, context, max_tokens, config),
         jnp.full((examples,), start, jnp.int32),
         jnp.zeros((examples,), bool),
         jnp.zeros((examples,), widened(matrix_VD.dtype)),
@@ -206,19 +225,18 @@ def _one_by_one(params, context, start, choose, max_tokens, config):
     return Replies(ids_TE.T, score_E)
 
 
-def start_caches(params, context, length, config):
-    """Encodes all contexts, and returns the caches of their decoders."""
-    memory_ESD = jax.vmap(transformer.encode, in_axes=(None, 0, None))(params, context, config)
-    return jax.vmap(transformer.start_cache, in_axes=(None, 0, None, None))(
-        params, memory_ESD, length, config
+def start_caches(params, base, context, length, config):
+    """Reads all contexts, and returns the caches of their decoders."""
+    return jax.vmap(start_cache, in_axes=(None, None, 0, None, None))(
+        params, base, context, length, config
     )
 
 
-def _advance(params, growing, matrix_VD, config):
+def _advance(params, base, growing, matrix_VD, config):
     """Returns the logits after the newest token, and the caches that include it."""
-    advance = jax.vmap(transformer.decode_step, in_axes=(None, 0, 0, 0, None, None))
+    advance = jax.vmap(decode_step, in_axes=(None, None, 0, 0, 0, None, None))
     hidden_ED, cache = advance(
-        params, growing.cache, growing.segment, growing.token, growing.position, config
+        params, base, growing.cache, growing.segment, growing.token, growing.position, config
     )
     return logits_of(hidden_ED, matrix_VD), cache
 
@@ -258,9 +276,9 @@ def logits_of(hidden, matrix_VD):
     return jnp.einsum("...d,vd->...v", hidden, matrix_VD).astype(widened(hidden.dtype))
 
 
-def permitted(logits):
+def permitted(logits, symbols):
     """Masks the tokens that are never emitted."""
-    return logits.at[..., jnp.array(_NEVER_EMITTED)].set(-jnp.inf)
+    return logits.at[..., jnp.array(symbols.never)].set(-jnp.inf)
 
 
 def widened(dtype):

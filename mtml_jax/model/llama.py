@@ -16,10 +16,10 @@ of a key-value head, K head width, L layer, V vocabulary.
 import jax
 import jax.numpy as jnp
 
+from mtml_jax.config_decoder import LlamaConfig
 from mtml_jax.data.rows import NextTokens, Row
 from mtml_jax.model.cross_entropy import CHUNK, cross_entropy
 from mtml_jax.model.llama_layers import (
-    LlamaConfig,
     attend,
     feed_forward,
     projections,

@@ -4,52 +4,13 @@ Axes: T token, S seen token, D width, I input, G key-value head, R query heads o
 key-value head, K head width.
 """
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mtml_jax.model import lora
-from mtml_jax.model.lora import LoraConfig
 
 _MASKED = -1e9  # finite, so that a row of padding has a gradient of zero and not NaN
-
-
-@dataclasses.dataclass(frozen=True)
-class LlamaConfig:
-    """Sizes of a decoder and of its adapters; static under jit.
-
-    Attributes:
-      layers: the number of layers.
-      width: the width D.
-      heads: the number of query heads.
-      key_value_heads: the number of key-value heads G, a divisor of `heads`.
-      head_width: the width K of a head.
-      feed_forward: the width of the feed-forward layer.
-      vocabulary: the number of tokens V.
-      epsilon: added to the mean square in RMS normalisation.
-      rope_theta: base of the rotary wavelengths.
-      rope_factors: K / 2 numbers by which the rotary rates are divided; empty for ones.
-      dtype: in which layers are computed.
-      remat: whether the backward pass computes each layer again instead of keeping its
-        intermediate values.
-      lora: settings of the adapters.
-    """
-
-    layers: int
-    width: int
-    heads: int
-    key_value_heads: int
-    head_width: int
-    feed_forward: int
-    vocabulary: int
-    epsilon: float = 1e-5
-    rope_theta: float = 10000.0
-    rope_factors: tuple[float, ...] = ()
-    dtype: str = "float32"
-    remat: bool = True
-    lora: LoraConfig = LoraConfig()
 
 
 def projections(weights, adapter, hidden_TD, angles, config):

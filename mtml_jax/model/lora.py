@@ -7,56 +7,13 @@ layers of the decoder.
 Axes: L adapted layer, T token, I input, R rank, O output.
 """
 
-import dataclasses
-import math
-
 import jax
 import jax.numpy as jnp
 
+from mtml_jax.config_decoder import TARGETS, LoraConfig
 from mtml_jax.types import Params
 
-# The products of a layer, in the order of computation.
-TARGETS = ("query", "key", "value", "output", "gate", "up", "down")
-INITIALISERS = ("gaussian", "kaiming")
-
-
-@dataclasses.dataclass(frozen=True)
-class LoraConfig:
-    """Settings of the adapters; static under jit.
-
-    Attributes:
-      rank: the rank R of each product.
-      scale: the factor of (x A) B, `lora_alpha / r` in PEFT's terms.
-      targets: the products that are adapted, out of `TARGETS`.
-      layers: the number of layers that are adapted, counted from the last; None for all.
-      initialiser: how A is drawn: "gaussian" is N(0, 1/R); "kaiming" is uniform within
-        +-1/sqrt(I), PEFT's default. B begins at zero.
-    """
-
-    rank: int = 8
-    scale: float = 2.0
-    targets: tuple[str, ...] = ("query", "value")
-    layers: int | None = None
-    initialiser: str = "gaussian"
-
-    def __post_init__(self):
-        if self.rank < 1:
-            raise ValueError(f"expected a rank of at least 1, got {self.rank}")
-        if not (math.isfinite(self.scale) and self.scale > 0):
-            raise ValueError(f"expected a positive scale, got {self.scale}")
-        unknown = [name for name in self.targets if name not in TARGETS]
-        if unknown or not self.targets or len(set(self.targets)) < len(self.targets):
-            raise ValueError(
-                f"expected different targets out of {', '.join(TARGETS)}, got "
-                f"{', '.join(self.targets) or 'none'}"
-            )
-        if self.layers is not None and self.layers < 1:
-            raise ValueError(f"expected at least 1 adapted layer, got {self.layers}")
-        if self.initialiser not in INITIALISERS:
-            raise ValueError(
-                f"expected an initialiser out of {', '.join(INITIALISERS)}, got "
-                f"{self.initialiser!r}"
-            )
+__all__ = ("TARGETS", "LoraConfig", "init", "split_layers", "product", "merge")
 
 
 def init(key: jax.Array, base: Params, config: LoraConfig) -> Params:

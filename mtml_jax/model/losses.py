@@ -44,14 +44,24 @@ def weighted_loss(
         counts = [jnp.maximum(count_tokens(examples, task), 1.0) for task in TASKS]
         weights = [weight / count for weight, count in zip(weights, counts)]
     if isinstance(examples, RowExamples):
-        row, targets = examples
-        nll_U = llama.token_nll(base, params, row, targets, config.model)
+        row, targets, frozen_TD = examples
+        nll_U = llama.token_nll(base, params, row, targets, config.model, prefix_TD=frozen_TD)
         return _weigh(nll_U, targets.segment > 0, targets.task, weights)
     dtype = params["encoder_norm"]["scale"].dtype
     operands = params, tuple(jnp.asarray(weight, dtype) for weight in weights)
     kinds = [(tiles, _occupied(tiles)) for tiles in examples]
     total = scan_over_tiles if config.plain else sum_over_tiles
     return total(functools.partial(_tile_loss, config.model), operands, kinds)
+
+
+def read_frozen(examples: Examples | RowExamples, base, config: LossConfig):
+    """Runs the frozen layers of a pretrained decoder once, for several losses of these examples.
+
+    Examples of the Transformer, which has no frozen layers, stay as they are.
+    """
+    if not isinstance(examples, RowExamples) or "frozen" not in base:
+        return examples
+    return examples._replace(frozen=llama.prefix(base, examples.row, config.model))
 
 
 def count_tokens(examples: Examples | RowExamples, task: str) -> jax.Array:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from mtml_jax.config_decoder import LlamaConfig
 from mtml_jax.data.pretrained_files import CONFIG, missing_library, read_json, weight_files
-from mtml_jax.model.llama import LlamaConfig
 from mtml_jax.model.pretrained_layout import arrange, checked_config, ratio, require_all_used
 from mtml_jax.types import Params
 

@@ -1,7 +1,7 @@
 """Reads GGUF files of architecture llama as the base of `llama`."""
 
+from mtml_jax.config_decoder import LlamaConfig
 from mtml_jax.data.gguf_file import GgufFile, read_tensor
-from mtml_jax.model.llama import LlamaConfig
 from mtml_jax.model.pretrained_layout import arrange, checked_config, ratio, require_all_used
 from mtml_jax.types import Params
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mtml_jax.model.llama import LlamaConfig
+from mtml_jax.config_decoder import LlamaConfig
 from mtml_jax.types import Params
 
 
@@ -77,9 +77,9 @@ def checked_config(sizes, epsilon, theta, factors, where):
             f"{where}: expected positive numbers for epsilon, theta and factors of the rotation, "
             f"got {epsilon!r}, {theta!r}, {factors!r}"
         )
-    config = LlamaConfig(
-        **sizes, epsilon=float(epsilon), rope_theta=float(theta), rope_factors=factors
-    )
+    # A GGUF file has float32: 1e-5, and not the nearest float32 number in decimal digits.
+    epsilon, theta = (float(str(np.float32(x))) for x in (epsilon, theta))
+    config = LlamaConfig(**sizes, epsilon=epsilon, rope_theta=theta, rope_factors=factors)
     half = config.head_width // 2
     if (
         config.heads % config.key_value_heads

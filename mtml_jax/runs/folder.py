@@ -15,10 +15,13 @@ MAY_DIFFER = frozenset({"iterations", "persona_chunk", "max_skipped"})
 _ABSENT = "nothing"
 
 
-def save_run(workdir: str | os.PathLike, config: dict[str, Any], vocabulary_text: str) -> None:
+def save_run(
+    workdir: str | os.PathLike, config: dict[str, Any], vocabulary_text: str | None
+) -> None:
     """Writes the files that `load_run` reads, and the versions in use; each atomically.
 
-    The settings are from `dataclasses.asdict`; the vocabulary has one word a line.
+    The settings are from `dataclasses.asdict`; the vocabulary has one word a line. The adapters of
+    a pretrained decoder have none, but "init_from" and "init_digest" among their settings.
 
     Raises:
       ValueError: the folder holds a run with other settings or another vocabulary.
@@ -26,7 +29,9 @@ def save_run(workdir: str | os.PathLike, config: dict[str, Any], vocabulary_text
     workdir = Path(workdir)
     if (workdir / "config.json").exists():
         saved_config, saved_text = load_run(workdir)
-        if differing := differing_settings(saved_config, config, MAY_DIFFER):
+        # Runs of before there were pretrained decoders do not name one.
+        both = ({"init_from": "", **some} for some in (saved_config, config))
+        if differing := differing_settings(*both, MAY_DIFFER):
             raise ValueError(
                 f"{workdir}: expected the settings that the run began with, got a different "
                 f"{differing}; choose another --workdir for a new run"
@@ -37,25 +42,30 @@ def save_run(workdir: str | os.PathLike, config: dict[str, Any], vocabulary_text
                 "train on the same data or choose another --workdir"
             )
     workdir.mkdir(parents=True, exist_ok=True)
-    write_text(workdir / "vocabulary.txt", vocabulary_text)
+    if vocabulary_text is not None:
+        write_text(workdir / "vocabulary.txt", vocabulary_text)
     write_json(workdir / "versions.json", versions())
     write_json(workdir / "config.json", config)  # last: its presence marks a run
 
 
-def load_run(workdir: str | os.PathLike) -> tuple[dict[str, Any], str]:
-    """Reads a run's settings and the text of its vocabulary.
+def load_run(workdir: str | os.PathLike) -> tuple[dict[str, Any], str | None]:
+    """Reads a run's settings and the text of its vocabulary, if it has its own.
 
     Raises:
       FileNotFoundError: there is no run in the folder.
       ValueError: its settings are not JSON.
     """
-    config, vocabulary = (Path(workdir) / name for name in ("config.json", "vocabulary.txt"))
-    for path in (config, vocabulary):
-        if not path.is_file():
-            raise not_found(workdir, path.name)
+    path, vocabulary = (Path(workdir) / name for name in ("config.json", "vocabulary.txt"))
+    if not path.is_file():
+        raise not_found(workdir, path.name)
     try:
+        config = json.loads(path.read_bytes())
+        if config.get("init_from"):
+            return config, None
+        if not vocabulary.is_file():
+            raise not_found(workdir, vocabulary.name)
         # Bytes, because reading in text mode would change line ends.
-        return json.loads(config.read_bytes()), vocabulary.read_bytes().decode()
+        return config, vocabulary.read_bytes().decode()
     except ValueError as error:
         raise ValueError(
             f"{workdir}: expected the settings and vocabulary of a run, got files that cannot be "

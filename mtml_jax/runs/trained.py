@@ -3,8 +3,17 @@
 import os
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from mtml_jax.config import CHECKPOINTS, Checkpoint, TrainConfig, restored_config
+from mtml_jax.data.encode import Encoding
+from mtml_jax.data.layout import encoding_of
+from mtml_jax.data.strands import RowEncoding
+from mtml_jax.data.subwords import Subwords
 from mtml_jax.data.vocab import Vocabulary
+from mtml_jax.model import lora
+from mtml_jax.model.pretrained import frozen_base, read_pretrained
 from mtml_jax.runs.checkpoint import restore_params
 from mtml_jax.runs.folder import load_run
 from mtml_jax.types import Params
@@ -15,17 +24,24 @@ class Trained(NamedTuple):
 
     Attributes:
       config: the run's settings.
-      vocabulary: the run's words.
+      vocabulary: the run's words, or the subwords of a pretrained decoder.
       params: the initial parameters phi, from the checkpoint.
       step: finished outer updates when the checkpoint was saved.
       workdir: folder of the run.
+      base: the frozen parameters of a pretrained decoder, whose adapters `params` are.
     """
 
     config: TrainConfig
-    vocabulary: Vocabulary
+    vocabulary: Vocabulary | Subwords
     params: Params
     step: int
     workdir: str
+    base: Params | None = None
+
+    @property
+    def encoding(self) -> Encoding | RowEncoding:
+        """How the model reads dialogues."""
+        return encoding_of(self.config, self.vocabulary)
 
 
 def load_trained(workdir: str | os.PathLike, checkpoint: Checkpoint = "best") -> Trained:
@@ -47,6 +63,8 @@ def load_trained(workdir: str | os.PathLike, checkpoint: Checkpoint = "best") ->
         raise ValueError(f"expected --checkpoint=best or latest, got {checkpoint!r}")
     saved, text = load_run(workdir)
     config = restored_config(saved)
+    if text is None:
+        return _load_adapters(workdir, checkpoint, config, saved)
     vocabulary = Vocabulary.from_text(text)
     restored = restore_params(workdir, checkpoint)
     words = restored.params["embedding"].shape[0]
@@ -56,3 +74,25 @@ def load_trained(workdir: str | os.PathLike, checkpoint: Checkpoint = "best") ->
             f"trained with, got {len(vocabulary):,} words in vocabulary.txt; restore the run's file"
         )
     return Trained(config, vocabulary, restored.params, restored.step, str(workdir))
+
+
+def _load_adapters(workdir, checkpoint, config, saved) -> Trained:
+    found = read_pretrained(config.init_from)
+    if found.digest != saved.get("init_digest"):
+        raise ValueError(
+            f"{workdir}: expected the decoder that the run began with, of digest "
+            f"{str(saved.get('init_digest'))[:12]}, got {config.init_from} of digest "
+            f"{found.digest[:12]}; restore its files"
+        )
+    base = frozen_base(found, config)
+    restored = restore_params(workdir, checkpoint)
+    template = jax.eval_shape(lambda: lora.init(jax.random.key(0), base, config.model.lora))
+    if jax.tree.map(jnp.shape, restored.params) != jax.tree.map(jnp.shape, template):
+        raise ValueError(
+            f"{workdir}: expected adapters of the sizes in config.json, got others in the "
+            f"{checkpoint} checkpoint; restore the run's files"
+        )
+    return Trained(
+        config, found.subwords, restored.params, restored.step, str(workdir),
+        jax.tree.map(jnp.asarray, base)
+    )  # fmt: skip

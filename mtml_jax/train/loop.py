@@ -11,11 +11,13 @@ import numpy as np
 from tqdm import tqdm
 
 from mtml_jax.config import TrainConfig
+from mtml_jax.config_decoder import LlamaConfig
 from mtml_jax.data.episodes import training_batch
 from mtml_jax.data.prepare import Prepared
 from mtml_jax.meta.objectives import Metrics
 from mtml_jax.meta.outer import init_state
-from mtml_jax.model import transformer
+from mtml_jax.model import lora, transformer
+from mtml_jax.model.pretrained import frozen_base, read_pretrained
 from mtml_jax.runs.checkpoint import Checkpoints
 from mtml_jax.runs.log import RunLog
 from mtml_jax.sharding import (
@@ -44,11 +46,21 @@ class Outcome(NamedTuple):
     reason: str  # "finished", "no better score", "out of minutes" or "interrupted"
 
 
-def initial_state(config: TrainConfig, data: Prepared) -> MetaState:
-    """Returns the state before iteration 1: random parameters, with word vectors if there are."""
+def initial_state(config: TrainConfig, data: Prepared, base=None) -> MetaState:
+    """Returns the state before iteration 1: random parameters, with word vectors if there are.
+
+    `base` is of a pretrained decoder, whose adapters are the parameters; they change nothing yet.
+    """
     key = jax.random.key(config.seed)
+    if isinstance(config.model, LlamaConfig):
+        return init_state(lora.init(key, base, config.model.lora))
     params = transformer.init(key, len(data.vocabulary), config.model, data.embedding)
     return init_state(params)
+
+
+def read_base(config: TrainConfig):
+    """Reads the frozen parameters of a pretrained decoder; None for a Transformer."""
+    return frozen_base(read_pretrained(config.init_from), config) if config.init_from else None
 
 
 def rates_at(config: TrainConfig, step: int) -> Rates:
@@ -92,7 +104,9 @@ def train(
     # Start, or resume from the latest checkpoint.
     placement = Placement(persona_mesh(config.meta_batch), shard_params)
     mesh = placement.mesh
-    state, progress = placement.place(initial_state(config, data)), Progress()
+    base = read_base(config)
+    state, progress = placement.place(initial_state(config, data, base)), Progress()
+    base = replicate(base, mesh)
     if (latest := checkpoints.latest_step()) is not None:
         state, counters = checkpoints.restore(latest, state)
         progress = Progress.restored(counters)
@@ -116,12 +130,12 @@ def train(
         # Compile, unless the run is already over.
         batch = batch_at(begin)
         if begin < config.iterations and progress.waited < config.patience:
-            arguments = _arguments(config, placement, state, batch, batch_at, begin)
+            arguments = _arguments(config, placement, state, batch, batch_at, begin, base)
             config, steps, note = fit_steps(config, placement, arguments)
             say(note)
         strategy = STRATEGIES[config.strategy]
-        validate = validator(config, data, placement)
-        blame = blamer(config, data, placement, debug_nans)
+        validate = validator(config, data, placement, base)
+        blame = blamer(config, data, placement, debug_nans, base)
         saved_at = time.monotonic()
         newest: dict[str, float] = {}  # the query loss of each task; a phase may compute only one
 
@@ -136,7 +150,7 @@ def train(
             # Take a step, and pack the next batch while the devices are busy.
             clock = time.perf_counter()
             rates = replicate(rates_at(config, step), mesh)
-            state, metrics = steps[strategy.phase_of(step)](state, batch, rates)
+            state, metrics = steps[strategy.phase_of(step)](state, batch, rates, base)
             used, batch = batch, batch_at(step + 1)
             row = _row(jax.device_get(metrics), clock)
             finite = math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])
@@ -190,13 +204,13 @@ def train(
     return Outcome(state, progress, reason)
 
 
-def _arguments(config, placement, state, batch, batch_at, begin):
-    """Returns (state, batch, rates) for each phase; `batch` is the one of step `begin`."""
+def _arguments(config, placement, state, batch, batch_at, begin, base):
+    """Returns (state, batch, rates, base) for each phase; `batch` is the one of step `begin`."""
     strategy = STRATEGIES[config.strategy]
     rates = replicate(rates_at(config, begin), placement.mesh)
-    arguments = {strategy.phase_of(begin): (state, batch, rates)}
+    arguments = {strategy.phase_of(begin): (state, batch, rates, base)}
     for step in range(begin + 1, begin + len(strategy.phases)):
-        arguments[strategy.phase_of(step)] = (state, batch_at(step), rates)
+        arguments[strategy.phase_of(step)] = (state, batch_at(step), rates, base)
     return [arguments[phase] for phase in sorted(arguments)]
 
 

@@ -33,12 +33,12 @@ class Fitted(NamedTuple):
     """Steps that fit the memory."""
 
     config: TrainConfig  # the settings, with those filled in that were left open
-    steps: list  # compiled (state, batch, rates) -> (state, metrics), one for each phase
+    steps: list  # compiled (state, batch, rates, base) -> (state, metrics), one for each phase
     note: str  # a sentence on what was chosen, and its price
 
 
 def lower_steps(config: TrainConfig, placement: Placement) -> list[Callable]:
-    """Returns for each phase a function (state, batch, rates) -> lowered outer step.
+    """Returns for each phase a function (state, batch, rates, base) -> lowered outer step.
 
     A lowered step has `compile()`; what was compiled once in a process is compiled no more.
     The compiled step reuses the memory of the state that it is called with. Its arguments lie
@@ -59,7 +59,7 @@ def fit_steps(config: TrainConfig, placement: Placement, arguments: Sequence[tup
     Args:
       config: settings of the run.
       placement: where the arguments lie.
-      arguments: (state, batch, rates) of each phase, on the devices.
+      arguments: (state, batch, rates, base) of each phase, on the devices.
 
     Raises:
       ValueError: no setting fits; one sentence with what to lower.

@@ -21,7 +21,9 @@ from mtml_jax.types import Episode, Params, Rates
 _PACKAGE = Path(__file__).parents[1]
 
 
-def blamer(config: TrainConfig, data: Prepared, placement: Placement, debug_nans: bool) -> Callable:
+def blamer(
+    config: TrainConfig, data: Prepared, placement: Placement, debug_nans: bool, base=None
+) -> Callable:
     """Returns a function of (params, batch, rates, step) that explains a skipped step.
 
     It returns which personas are not finite. With `debug_nans`, it raises FloatingPointError
@@ -32,7 +34,9 @@ def blamer(config: TrainConfig, data: Prepared, placement: Placement, debug_nans
 
     def blame(params, batch, rates, step):
         phase = strategy.phases[strategy.phase_of(step)]
-        finite = fetch(_finite_personas(params, batch, rates, phase=phase, config=how, mesh=mesh))
+        finite = fetch(
+            _finite_personas(params, batch, rates, base, phase=phase, config=how, mesh=mesh)
+        )
         names = []
         for process in range(jax.process_count()):
             share, devices = own_share(config.meta_batch, process), len(mesh.local_devices)
@@ -40,7 +44,9 @@ def blamer(config: TrainConfig, data: Prepared, placement: Placement, debug_nans
         if debug_nans:
             index = int(finite.argmin())
             episode = jax.tree.map(lambda x: x[index], fetch(batch))
-            operation = find_nan(fetch(params), episode, rates, phase=phase, config=how)
+            operation = find_nan(
+                fetch(params), episode, rates, base, phase=phase, config=how
+            )
             raise FloatingPointError(
                 f"iteration {step + 1}, {names[index]}: "
                 f"{operation or 'an infinite number, but no operation that makes a NaN'}"
@@ -52,7 +58,8 @@ def blamer(config: TrainConfig, data: Prepared, placement: Placement, debug_nans
 
 
 def finite_personas(
-    params: Params, episodes: Episode, rates: Rates, *, phase: Phase, config: StepConfig, mesh: Mesh
+    params: Params, episodes: Episode, rates: Rates, base=None, *, phase: Phase, config: StepConfig,
+    mesh: Mesh
 ) -> jax.Array:
     """Tells which personas have a finite loss and gradient, one persona after the other.
 
@@ -64,17 +71,17 @@ def finite_personas(
     """
 
     def finite(shared, episode):
-        params, rates = shared
-        return is_finite(_gradient(params, episode, rates, phase, config)[1])
+        params, rates, base = shared
+        return is_finite(_gradient(params, episode, rates, base, phase, config)[1])
 
-    return map_personas(finite, mesh)((params, rates), episodes)
+    return map_personas(finite, mesh)((params, rates, base), episodes)
 
 
 _finite_personas = jax.jit(finite_personas, static_argnames=("phase", "config", "mesh"))
 
 
 def find_nan(
-    params: Params, episode: Episode, rates: Rates, *, phase: Phase, config: StepConfig
+    params: Params, episode: Episode, rates: Rates, base=None, *, phase: Phase, config: StepConfig
 ) -> str | None:
     """Runs the gradient of one persona's episode operation by operation up to the first NaN.
 
@@ -82,10 +89,10 @@ def find_nan(
       JAX's message about the operation with the line of this package that called it; None if
       there is no NaN.
     """
-    params, episode, rates = jax.device_get((params, episode, rates))
+    params, episode, rates, base = jax.device_get((params, episode, rates, base))
     try:
         with jax.debug_nans(True), jax.disable_jit():
-            _gradient(params, episode, rates, phase, config)
+            _gradient(params, episode, rates, base, phase, config)
     except FloatingPointError as error:
         ours = [
             frame
@@ -97,8 +104,8 @@ def find_nan(
     return None
 
 
-def _gradient(params, episode, rates, phase, config):
+def _gradient(params, episode, rates, base, phase, config):
     episodes = jax.tree.map(lambda x: x[None], episode)
     config = dataclasses.replace(config, persona_chunk=None)
-    grads, metrics = mean_gradient(params, episodes, rates, phase=phase, config=config)
+    grads, metrics = mean_gradient(params, episodes, rates, base, phase=phase, config=config)
     return grads, metrics.replace(gradient_norm=optax.tree.norm(grads))

@@ -11,6 +11,8 @@ import jax
 from mtml_jax.checks import check_config
 from mtml_jax.config import DataConfig, TrainConfig
 from mtml_jax.data.prepare import Prepared
+from mtml_jax.data.pretrained_files import digest, locate
+from mtml_jax.data.vocab import Vocabulary
 from mtml_jax.runs.checkpoint import Checkpoints
 from mtml_jax.runs.folder import save_run
 from mtml_jax.runs.lock import WorkdirLock
@@ -46,7 +48,12 @@ def open_run(
         if first:
             if lock:
                 stack.enter_context(WorkdirLock(workdir))
-            save_run(workdir, {**dataclasses.asdict(config), **saved}, data.vocabulary.to_text())
+            text = None
+            if isinstance(data.vocabulary, Vocabulary):
+                text = data.vocabulary.to_text()
+            else:
+                saved = {**saved, "init_digest": digest(locate(config.init_from))}
+            save_run(workdir, {**dataclasses.asdict(config), **saved}, text)
         checkpoints = stack.enter_context(Checkpoints(workdir))
         log = None
         if first:

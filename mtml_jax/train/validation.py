@@ -17,7 +17,7 @@ _sums = jax.jit(validation_sums, static_argnames=("config", "mesh"))
 
 
 def validator(
-    config: TrainConfig, data: Prepared, placement: Placement
+    config: TrainConfig, data: Prepared, placement: Placement, base=None
 ) -> Callable[[Params], dict[str, float]]:
     """Returns a function of parameters that computes the validation scores."""
     mesh = placement.mesh
@@ -26,7 +26,7 @@ def validator(
     inner_lr = replicate(jnp.float32(config.inner_lr), mesh)
 
     def validate(params):
-        sums = _sums(params, episodes, inner_lr, config=config.loss(), mesh=mesh)
+        sums = _sums(params, episodes, inner_lr, base, config=config.loss(), mesh=mesh)
         initial, adapted = jax.device_get(sums)
         return {
             "initial_response_ppl": perplexity(initial.response.nll, initial.response.tokens),

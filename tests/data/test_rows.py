@@ -10,7 +10,7 @@ SECOND = (Strand((31, 32, 33), predicted=(2,)), Strand((41,), (0,), task=1, fork
 
 
 def test_dialogues_lie_side_by_side():
-    row, targets = pack_row([FIRST, SECOND], slots=12, predicted=7)
+    row, targets, _ = pack_row([FIRST, SECOND], slots=12, predicted=7)
     wanted = {
         "ids": [11, 12, 13, 14, 21, 22, 31, 32, 33, 41, 0, 0],
         "segment": [1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 0, 0],

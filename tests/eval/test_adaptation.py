@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from mtml_jax.config import LossConfig, ModelConfig, TileShape
-from mtml_jax.data.encode import EncodedDialogue, EncodedPersona
+from mtml_jax.data.encode import EncodedDialogue, EncodedPersona, Encoding
 from mtml_jax.data.packing import pack
-from mtml_jax.data.vocab import START
+from mtml_jax.data.vocab import SPECIALS, START, Vocabulary
 from mtml_jax.eval import adaptation as evaluation
 from mtml_jax.eval.folds import choose_folds, measure_folds, pack_folds
 from mtml_jax.model import decoding, losses
 from mtml_jax.sharding import persona_mesh
 
 SHAPE = TileShape(rows=2, context=23, response=37, persona=29)
+ENCODING = Encoding(Vocabulary(SPECIALS), SHAPE)
 MODEL = ModelConfig(
     encoder_layers=1, decoder_layers=1, heads=2, width=6, feed_forward=10, activation="gelu"
 )
@@ -45,8 +46,8 @@ def folds(draw_dialogue):
         for p in range(2)
     ]
     plans = choose_folds(personas, 3, seed=0, count=2)
-    sizes = measure_folds(plans, SHAPE, epochs=2, seed=5)
-    return pack_folds(plans, SHAPE, sizes, control=False, epochs=2, seed=5)
+    sizes = measure_folds(plans, ENCODING, epochs=2, seed=5)
+    return pack_folds(plans, ENCODING, sizes, control=False, epochs=2, seed=5)
 
 
 def staged(params, folds, stages, devices, **settings):

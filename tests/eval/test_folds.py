@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from mtml_jax.config import TileShape
-from mtml_jax.data.encode import EncodedDialogue, EncodedPersona, Example
+from mtml_jax.data.encode import EncodedDialogue, EncodedPersona, Encoding, Example
+from mtml_jax.data.vocab import SPECIALS, Vocabulary
 from mtml_jax.eval.folds import (
     ROWS_A_DECODE,
     choose_folds,
@@ -13,6 +14,7 @@ from mtml_jax.eval.folds import (
 )
 
 SHAPE = TileShape(rows=2, context=23, response=37, persona=29)
+ENCODING = Encoding(Vocabulary(SPECIALS), SHAPE)
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +37,8 @@ def side(conversation, word):
 
 
 def packed(plans, *, control=False, epochs=3, seed=0):
-    sizes = measure_folds(plans, SHAPE, epochs=epochs, seed=seed)
-    return pack_folds(plans, SHAPE, sizes, control=control, epochs=epochs, seed=seed)
+    sizes = measure_folds(plans, ENCODING, epochs=epochs, seed=seed)
+    return pack_folds(plans, ENCODING, sizes, control=control, epochs=epochs, seed=seed)
 
 
 def test_every_dialogue_is_held_out_once_and_no_conversation_is_on_two_sides(personas):

@@ -94,8 +94,8 @@ def compiled(groups, start, **settings):
 def run(params, groups=2, distinct_start=False, **settings):
     start = START_PERSONA if distinct_start else START
     program = functools.partial(compiled(groups, start, **settings), params)
-    cases = list_cases(SUBJECTS, ENCODING)
-    return list(score_cases(cases, program, ENCODING, groups, distinct_start=distinct_start))
+    encoding = dataclasses.replace(ENCODING, distinct_start=distinct_start)
+    return list(score_cases(list_cases(SUBJECTS, encoding), program, encoding, groups))
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_ppl_is_that_of_teacher_forcing_at_each_number_of_turns(
 ):
     start = START_PERSONA if distinct_start else START
     found = run(params, distinct_start=distinct_start)
-    rows = summarise_cases(SUBJECTS, found, VOCABULARY, seed=0, resamples=10)
+    rows = summarise_cases(SUBJECTS, found, ENCODING.as_read, seed=0, resamples=10)
     greedy = functools.partial(
         decoding.greedy, params, start=start, max_tokens=SHAPE.persona, config=MODEL
     )
@@ -140,7 +140,7 @@ def test_ppl_is_that_of_teacher_forcing_at_each_number_of_turns(
         assert row["tokens"] == sum(map(len, targets))
         for name, contexts in (
             ("ppl", [c.example.context for c in own]),
-            ("ppl_shuffled", [c.other for c in own]),
+            ("ppl_shuffled", [c.other.context for c in own]),
         ):
             nll = [forced_nll(params, c, t, start) for c, t in zip(contexts, targets)]
             want = math.exp(sum(nll) / sum(map(len, targets)))
@@ -152,7 +152,7 @@ def test_ppl_is_that_of_teacher_forcing_at_each_number_of_turns(
 
 def test_a_uniform_model_has_the_vocabulary_as_its_perplexity(params, quick_compile):
     uniform = {**params, "embedding": jnp.zeros_like(params["embedding"])}
-    rows = summarise_cases(SUBJECTS, run(uniform), VOCABULARY, seed=0, resamples=10)
+    rows = summarise_cases(SUBJECTS, run(uniform), ENCODING.as_read, seed=0, resamples=10)
     ppl = [row["scores"][name]["value"] for row in rows for name in ("ppl", "ppl_shuffled")]
     np.testing.assert_allclose(ppl, len(VOCABULARY), rtol=1e-5)
 
@@ -186,7 +186,7 @@ def test_contexts_are_those_of_training_or_the_speakers_own():
         other = 0 if case.subject == 1 else 1
         seen = min(case.turns_seen, len(DIALOGUES[other].turns))
         (want,) = [c for c in cases if c[:3] == (other, case.variant, seen)]
-        assert case.other == want.example.context
+        assert case.other.context == want.example.context
 
 
 def test_long_histories_of_ones_own_keep_their_end():
@@ -204,7 +204,7 @@ def perfect(number, subject, variant=BOTH_SIDES):
 
 def test_the_true_persona_has_full_scores_and_another_one_has_not():
     found = [case for n, subject in enumerate(SUBJECTS) for case in perfect(n, subject)]
-    rows = summarise_cases(SUBJECTS, found, VOCABULARY, seed=0, resamples=200)
+    rows = summarise_cases(SUBJECTS, found, ENCODING.as_read, seed=0, resamples=200)
     for row in rows:
         scores = row["scores"]
         for name in ("token_f1", "statement_recall", "ppl"):
@@ -220,14 +220,15 @@ def test_what_the_decoder_returns_is_what_is_scored(params, quick_compile):
     """A decoder that knows the persona of the first dialogue, whatever it reads."""
     cat = list(next(list_cases(SUBJECTS, ENCODING)).example.persona)
 
-    def knows(params, context):
+    def knows(params, context, base):
+        del params, base
         ids = jnp.array(cat + [PAD] * (SHAPE.persona - len(cat)), jnp.int32)
         many = jnp.broadcast_to(ids[None], (context.ids.shape[0], SHAPE.persona))
         return decoding.Replies(many, jnp.zeros(context.ids.shape[0]))
 
     found = run(params, decode=knows)
     first = [s for s in found if s.subject == 0]
-    for row in summarise_cases(SUBJECTS[:1], first, VOCABULARY, seed=0):
+    for row in summarise_cases(SUBJECTS[:1], first, ENCODING.as_read, seed=0):
         assert row["scores"]["token_f1"]["value"] == 1.0
         assert row["scores"]["statement_recall"]["value"] == 1.0
         assert row["scores"]["token_f1_shuffled"]["value"] < 0.3
@@ -238,13 +239,14 @@ def test_an_unknown_word_does_not_make_a_statement_impossible():
     told = dataclasses.replace(DIALOGUES[0], statements=("i have a zebra.", "rain, i like it."))
     text = vocabulary.decode(vocabulary.encode("i have a zebra rain , i like it"))
     assert VOCABULARY.words[UNK] in text and statement_recall(text, told.statements) < 1.0
+    as_read = Encoding(vocabulary, SHAPE).as_read
     found = [Scored(0, OWN_ONLY, 1, text, (1.0, 1.0), 9)]
-    (row,) = summarise_cases([Subject(0, told, DIALOGUES[0])], found, vocabulary, seed=0)
+    (row,) = summarise_cases([Subject(0, told, DIALOGUES[0])], found, as_read, seed=0)
     assert row["scores"]["token_f1"]["value"] == row["scores"]["statement_recall"]["value"] == 1.0
 
 
 def test_dialogues_count_where_they_have_so_many_turns(scored):
-    rows = summarise_cases(SUBJECTS, scored, VOCABULARY, seed=0, resamples=50)
+    rows = summarise_cases(SUBJECTS, scored, ENCODING.as_read, seed=0, resamples=50)
     assert [(row["variant"], row["turns_seen"]) for row in rows] == [
         (variant, seen) for variant in VARIANTS for seen in range(1, 6)
     ]
@@ -263,7 +265,7 @@ def test_intervals_resample_personas():
     """Persona 2 has two dialogues, one right and one wrong; 7 has one, right."""
     texts = ("", "i own two dogs rain , i like it", "i have a cat tea is good")
     found = [Scored(n, BOTH_SIDES, 1, text, (1.0, 1.0), 9) for n, text in enumerate(texts)]
-    (row,) = summarise_cases(SUBJECTS, found, VOCABULARY, seed=0, resamples=500)
+    (row,) = summarise_cases(SUBJECTS, found, ENCODING.as_read, seed=0, resamples=500)
     assert row["scores"]["statement_recall"] == {
         "value": pytest.approx(2 / 3), "low": 0.5, "high": 1.0,
     }  # fmt: skip
@@ -399,6 +401,6 @@ def test_the_command_has_its_flags():
 
 
 def test_intervals_stand_at_turns_that_half_the_dialogues_have(scored):
-    rows = summarise_cases(SUBJECTS, scored, VOCABULARY, seed=0, resamples=20)
+    rows = summarise_cases(SUBJECTS, scored, ENCODING.as_read, seed=0, resamples=20)
     text = reconstruction_table({"rows": rows, "dialogues": 5})
     assert text.count("own minus shuffled after 3 turns: F1 ") == 2

@@ -191,7 +191,7 @@ def test_statements_stand_in_the_context_where_asked(data, tmp_path):
         tested.load_for_test(workdir, persona_at_test=asked) for asked in (True, False)
     )
     statements = with_.personas[0].dialogues[0].statements
-    front = with_.vocabulary.encode(statements[0].rstrip(" ."))
+    front = with_.encoding.vocabulary.encode(statements[0].rstrip(" ."))
     first = [run.encoded[0].dialogues[0].examples[0].context for run in (with_, without)]
     assert set(front) <= set(first[0]) and len(first[0]) > len(first[1])
     assert jax.tree.leaves(with_.params)

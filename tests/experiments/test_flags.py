@@ -18,6 +18,7 @@ from experiments import flags as settings
 from experiments import startup, train
 from mtml_jax.checks import config_warnings
 from mtml_jax.config import PRESETS, TileShape, TrainConfig
+from mtml_jax.config_decoder import LoraConfig, RowShape
 from mtml_jax.data import personachat
 from mtml_jax.data.episodes import training_batch
 from mtml_jax.runs.lock import WorkdirLock
@@ -76,7 +77,7 @@ def test_every_setting_has_a_flag_that_changes_it():
     base = PRESETS["small"]
     for group, holder in (("", base), ("model", base.model), ("shape", base.shape)):
         for field in dataclasses.fields(holder):
-            if field.name in ("model", "shape", "small"):
+            if field.name in ("model", "shape", "small", "init_from"):
                 continue
             name = renamed.get(field.name, field.name)
             value = values.get(name, 7 if group != "model" else 8)
@@ -87,9 +88,30 @@ def test_every_setting_has_a_flag_that_changes_it():
             assert changed == dataclasses.replace(holder, **{field.name: value})
 
 
+def test_every_setting_of_a_decoder_has_a_flag_that_changes_it():
+    base = resolve("--init_from=smollm2-135m")
+    assert base == PRESETS["pretrained"]
+    model = dataclasses.replace(base.model, lora=LoraConfig(4, 1.5, ("key", "up"), 3, "kaiming"))
+    changed = dataclasses.replace(base, model=model, shape=RowShape(200, "every"), inner_lr=0.5)
+    assert changed == resolve(
+        "--preset=pretrained", "--lora_rank=4", "--lora_scale=1.5", "--lora_targets=key,up",
+        "--lora_layers=3", "--lora_initialiser=kaiming", "--row_tokens=200",
+        "--persona_after=every", "--inner_lr=0.5",
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "argument, parts",
     [
+        ("--lora_rank=4", "no --lora_rank without --init_from"),
+        ("--init_from=smollm2-135m --width=64", "no --width with a pretrained decoder"),
+        ("--init_from=smollm2-135m --tile_rows=2", "no --tile_rows with a pretrained decoder"),
+        ("--init_from=smollm2-135m --preset=small", "leave --preset out"),
+        ("--init_from=smollm2-135m --distinct_start", "no --distinct_start with --init_from"),
+        ("--init_from=smollm2-135m --lora_layers=31", "at most 30 adapted --lora_layers=31"),
+        ("--init_from=smollm2-135m --lora_targets=head", "one of query --lora_targets=head"),
+        ("--init_from=smollm2-135m --lora_rank=0", "--lora_rank=0 1 or more"),
+        ("--init_from=/no/such/folder", "/no/such/folder smollm2-135m no such file"),
         ("--alpha=1.5", "--alpha=1.5 from 0 to 1"),
         ("--alpha=-0.1", "--alpha=-0.1 from 0 to 1"),
         ("--alpha=nan", "--alpha=nan from 0 to 1"),
@@ -256,7 +278,7 @@ def test_three_speakers_without_statements_train(tmp_path, monkeypatch, strategy
     )  # fmt: skip
     names = [persona.name for persona in (*data.train, *data.valid)]
     assert sorted(names) == ["ann", "bo", "cy"] and len(data.train) == 2
-    batch = training_batch(data, TrainConfig(meta_batch=2, shape=PRESETS["tiny"].shape), 0)
+    batch = training_batch(data, TrainConfig(strategy=strategy, meta_batch=2, shape=PRESETS["tiny"].shape), 0)
     assert not any(tiles.targets.task.any() for tiles in batch.support)
     assert any("join two splits" in note for note in data.notes)
 

@@ -15,12 +15,13 @@ from experiments import adapt as command
 from mtml_jax.data.encode import Encoding, encode_dialogue
 from mtml_jax.data.packing import pack, pack_rows
 from mtml_jax.data.records import Dialogue, Turn
+from mtml_jax.data.text import detokenize
 from mtml_jax.data.vocab import START, START_PERSONA
 from mtml_jax.inference import adapt as speaker
 from mtml_jax.inference import responder
 from mtml_jax.inference.adapt import adapt_to_dialogues, load_adapted, save_adapted
 from mtml_jax.inference.delta import digest
-from mtml_jax.inference.responder import Responder, believed_persona, detokenize
+from mtml_jax.inference.responder import Responder, believed_persona
 from mtml_jax.model import beam, decoding, losses
 from mtml_jax.runs.folder import save_run
 from mtml_jax.runs.trained import load_trained

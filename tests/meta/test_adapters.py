@@ -10,11 +10,11 @@ import pytest
 from jax.test_util import check_grads
 
 from mtml_jax.config import LossConfig, StepConfig
+from mtml_jax.config_decoder import LlamaConfig
 from mtml_jax.data.packing import stack
 from mtml_jax.data.rows import Strand, pack_row
 from mtml_jax.meta.gradient import mean_gradient
 from mtml_jax.model import llama, lora
-from mtml_jax.model.llama_layers import LlamaConfig
 from mtml_jax.model.lora import LoraConfig
 from mtml_jax.model.losses import weighted_loss
 from mtml_jax.sharding import Placement, persona_mesh, replicate, split_personas

@@ -9,9 +9,10 @@ import pytest
 
 from experiments.benchmark.slots import real_shares, tile_work
 from mtml_jax.config import ModelConfig, StepConfig, TileShape
-from mtml_jax.data.encode import EncodedDialogue, Example
+from mtml_jax.data.encode import EncodedDialogue, Encoding, Example
 from mtml_jax.data.episodes import stack_episodes
 from mtml_jax.data.packing import pack
+from mtml_jax.data.vocab import SPECIALS, Vocabulary
 from mtml_jax.meta.cost import PRICES, Work, count_step, forward_operations, work_of
 from mtml_jax.meta.gradient import mean_gradient
 from mtml_jax.model import transformer
@@ -20,6 +21,7 @@ from mtml_jax.types import Rates, Tokens
 
 MODEL = ModelConfig(encoder_layers=2, decoder_layers=3, heads=2, width=128, feed_forward=320)
 WORDS = 509
+VOCABULARY = Vocabulary(SPECIALS)
 EXAMPLE = Example(tuple(range(6, 67)), tuple(range(6, 19)), tuple(range(6, 37)))
 
 
@@ -63,7 +65,7 @@ def test_a_step_at_its_price(gradient, quick_compile):
     context, response, persona = EXAMPLE.context, EXAMPLE.response, EXAMPLE.persona
     shape = TileShape(1, len(context), len(response), len(persona))
     side = EncodedDialogue("c", [EXAMPLE])
-    episodes = stack_episodes([(None, side, side)], shape, 2)
+    episodes = stack_episodes([(None, side, side)], Encoding(VOCABULARY, shape), {TASKS: (2,)})
     [phase] = STRATEGIES["mtml"].phases
     step = functools.partial(
         mean_gradient, phase=phase, config=StepConfig(model, gradient=gradient)
@@ -123,7 +125,9 @@ def test_a_full_tile_is_all_real():
     tasks = (("response",), ("response",))
 
     def shares(query):
-        episodes = stack_episodes([(None, side, query)], shape, 2, tasks=tasks)
+        episodes = stack_episodes(
+            [(None, side, query)], Encoding(VOCABULARY, shape), {tasks[0]: (2,)}, tasks=tasks
+        )
         return real_shares(episodes, MODEL, WORDS)
 
     assert set(shares(side).values()) == {1.0}

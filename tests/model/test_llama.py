@@ -36,7 +36,7 @@ DIALOGUES = (
         Strand((15, 16, 17), predicted=(2,), task=1, fork=1),
     ),
 )
-ROW, TARGETS = pack_row(DIALOGUES, slots=20, predicted=11)
+ROW, TARGETS, _ = pack_row(DIALOGUES, slots=20, predicted=11)
 
 
 @pytest.fixture(scope="module")

@@ -7,16 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mtml_jax.config_decoder import LlamaConfig
 from mtml_jax.data.rows import Strand, pack_row
 from mtml_jax.model import llama, lora
-from mtml_jax.model.llama_layers import LlamaConfig
 from mtml_jax.model.lora import LoraConfig
 
 pytestmark = pytest.mark.usefixtures("float64", "quick_compile")
 
 SIZES = {"layers": 3, "width": 10, "heads": 4, "key_value_heads": 2, "head_width": 6}
 CONFIG = LlamaConfig(**SIZES, feed_forward=13, vocabulary=17, dtype="float64")
-ROW, TARGETS = pack_row([[Strand((3, 1, 4, 1, 5), predicted=(1, 2, 4))]], slots=7, predicted=3)
+ROW, TARGETS, _ = pack_row([[Strand((3, 1, 4, 1, 5), predicted=(1, 2, 4))]], slots=7, predicted=3)
 
 
 def draw_base():
@@ -107,14 +107,14 @@ def test_adapters_of_the_last_layers_alone(layers):
 
 def test_what_cannot_be_adapted_is_refused():
     for changed, message in (
-        ({"rank": 0}, "rank of at least 1, got 0"),
-        ({"scale": 0.0}, "positive scale, got 0.0"),
-        ({"scale": float("nan")}, "positive scale, got nan"),
-        ({"targets": ("query", "head")}, "out of query, key.*got query, head"),
+        ({"rank": 0}, "1 or more, got --lora_rank=0"),
+        ({"scale": 0.0}, "1e-06 or more, got --lora_scale=0.0"),
+        ({"scale": float("nan")}, "1e-06 or more, got --lora_scale=nan"),
+        ({"targets": ("query", "head")}, "one of query, key.*got --lora_targets=query,head"),
         ({"targets": ("query", "query")}, "different targets"),
-        ({"targets": ()}, "got none"),
-        ({"layers": 0}, "at least 1 adapted layer, got 0"),
-        ({"initialiser": "zero"}, "initialiser out of gaussian, kaiming, got 'zero'"),
+        ({"targets": ()}, "got --lora_targets="),
+        ({"layers": 0}, "1 or more, got --lora_layers=0"),
+        ({"initialiser": "zero"}, "one of gaussian, kaiming, got --lora_initialiser=zero"),
     ):
         with pytest.raises(ValueError, match=message):
             LoraConfig(**changed)

@@ -111,7 +111,7 @@ def test_gguf_file_equals_the_folder(tmp_path, family, quantisation, atol):
 def test_packaged_decoder_equals_transformers(packaged):
     golden = np.load(llama_golden.GOLDEN)
     ids = golden["smollm2_ids"]
-    row, _ = pack_row([[Strand(tuple(int(i) for i in ids))]], len(ids), 0)
+    row, *_ = pack_row([[Strand(tuple(int(i) for i in ids))]], len(ids), 0)
     decode = jax.jit(llama.decode, static_argnames="config")
     hidden_TD = decode(packaged.base, {}, row, packaged.config)
     logits_TV = (hidden_TD @ llama.output_matrix(packaged.base, packaged.config).T)[:, ::769]

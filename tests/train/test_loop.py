@@ -251,7 +251,7 @@ def test_rates_warm_up_linearly():
 def test_batches_are_functions_of_seed_and_step(data):
     one = training_batch(data, CONFIG, 4)
     assert_same_bits(one, training_batch(data, CONFIG, 4))
-    other = training_batch(data, CONFIG, 5)
+    other = training_batch(data, CONFIG, 6)  # the same phase
     assert any(np.any(a != b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other)))
 
 

@@ -1,0 +1,91 @@
+"""Lay examples of either model out in arrays: turns in tiles, windows of dialogues in rows.
+
+A batch of examples has a size, which is a tuple of counts: the number of tiles for the Transformer;
+for a pretrained decoder the numbers of slots and of predicted tokens.
+"""
+
+import functools
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mtml_jax.config import TrainConfig
+from mtml_jax.config_decoder import RowShape
+from mtml_jax.data.encode import Encoding
+from mtml_jax.data.packing import occupied_slots as occupied_tiles
+from mtml_jax.data.packing import pack, pack_rows, tiles_of
+from mtml_jax.data.rows import RowExamples, pack_row
+from mtml_jax.data.strands import RowEncoding
+from mtml_jax.data.subwords import Subwords
+from mtml_jax.data.vocab import Vocabulary
+from mtml_jax.types import Examples, Tokens
+
+Size = tuple[int, ...]
+
+
+def encoding_of(
+    config: TrainConfig, vocabulary: Vocabulary | Subwords, *, persona_in_context: bool = False
+) -> Encoding | RowEncoding:
+    """How a trained model reads dialogues, each of whose replies is a target."""
+    if isinstance(config.shape, RowShape):
+        assert isinstance(vocabulary, Subwords)
+        return RowEncoding(vocabulary, config.shape, persona_in_context, (("response",),), whole=True)
+    assert isinstance(vocabulary, Vocabulary)
+    return Encoding(
+        vocabulary, config.shape, persona_in_context, distinct_start=config.distinct_start
+    )
+
+
+_ROUNDED = 16  # slots and predicted tokens are multiples of it, so that few programs are compiled
+
+
+def measure(
+    examples: Sequence[Any], encoding: Encoding | RowEncoding, tasks: Sequence[str]
+) -> Size:
+    """The size of the arrays that these examples need with the targets of these tasks."""
+    if isinstance(encoding, Encoding):
+        return (max(tiles_of(examples, encoding.shape, tasks), 1),)
+    strands = [strand for window in examples for strand in window.strands(tasks)]
+    slots, predicted = sum(len(s.ids) for s in strands), sum(len(s.predicted) for s in strands)
+    return tuple(-(-max(count, 1) // _ROUNDED) * _ROUNDED for count in (slots, predicted))
+
+
+def largest(sizes: Iterable[Size]) -> Size:
+    """The size that has room for each of these; at least one."""
+    return functools.reduce(lambda a, b: tuple(map(max, a, b)), sizes)
+
+
+def lay_out(
+    examples: Sequence[Any], encoding: Encoding | RowEncoding, size: Size, tasks: Sequence[str]
+) -> Examples | RowExamples:
+    """Lays examples out in arrays of a size, with the targets of these tasks.
+
+    Raises:
+      ValueError: they need more room.
+    """
+    if isinstance(encoding, Encoding):
+        (tiles,) = size
+        starts = encoding.distinct_start
+        return pack(examples, encoding.shape, tiles, tasks=tasks, distinct_start=starts)
+    return pack_row([window.strands(tasks) for window in examples], *size)
+
+
+def lay_out_contexts(
+    contexts: Sequence[Sequence[int]], encoding: Encoding | RowEncoding, rows: int
+) -> Tokens:
+    """Lays contexts out in rows to decode replies from, one in each row.
+
+    The last token of what a decoder reads is the first token of `decoding`, so that it is not in
+    the row.
+    """
+    if isinstance(encoding, Encoding):
+        return pack_rows(contexts, encoding.shape.context, rows)
+    return pack_rows([c[:-1] for c in contexts], encoding.shape.tokens, rows)
+
+
+def occupied_slots(examples: Examples | RowExamples) -> np.ndarray:
+    """Counts the slots that cost work, for each entry of the leading axis."""
+    if isinstance(examples, RowExamples):  # padding costs as much as tokens
+        return np.full(examples.row.ids.shape[0], examples.row.ids.shape[-1])
+    return occupied_tiles(examples)

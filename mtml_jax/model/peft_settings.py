@@ -84,12 +84,14 @@ def from_peft(settings: dict[str, Any], config: LlamaConfig, where: str) -> Lora
         require(value in (None, False, [], {}), f"no {name}", value)
 
     # Targets, rank and scale.
-    modules = settings.get("target_modules")
+    modules: Any = settings.get("target_modules")
     known = isinstance(modules, list) and modules and all(m in [*_TARGETS] for m in modules)
     wanted = f"target_modules as a list out of {', '.join(_TARGETS)}"
     require(known, wanted, modules, "patterns and other modules are not implemented")
     damaged = "fetch the file again"
-    rank, alpha, root = (settings.get(name) for name in ("r", "lora_alpha", "use_rslora"))
+    rank: Any = settings.get("r")
+    alpha: Any = settings.get("lora_alpha")
+    root = settings.get("use_rslora")
     whole = type(rank) is int and 0 < rank <= _LARGEST_RANK
     require(whole, f"r as a whole number from 1 to {_LARGEST_RANK}", rank, damaged)
     positive = type(alpha) in (int, float) and 1e-30 < alpha < 1e30
@@ -97,7 +99,7 @@ def from_peft(settings: dict[str, Any], config: LlamaConfig, where: str) -> Lora
     require(root in (True, False, None), "use_rslora as true or false", root, damaged)
 
     # Layers: an empty list means all of them, as in PEFT.
-    layers = settings.get("layers_to_transform")
+    layers: Any = settings.get("layers_to_transform")
     layers = [layers] if type(layers) is int else layers or [*range(config.layers)]
     whole = isinstance(layers, list) and all(type(n) is int for n in layers)
     last = [*range(config.layers)][-len(layers) :] if whole else None

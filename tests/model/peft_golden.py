@@ -12,7 +12,8 @@ torch (seed 0); the decoder is the checkpoint `llama` of `llama_golden`.
 bytes.
 
 *Logits.* float32, eager attention, of `llama_golden.IDS` with the adapters that `peft` loaded
-from each pair of files; of the packaged SmolLM2 (dequantised by transformers) with `PACKAGED`,
+from each pair of files, and from those of `write_peft` for the other families (`WRITTEN`,
+adapters of `draw`); of the packaged SmolLM2 (dequantised by transformers) with `PACKAGED`,
 at every 769th token and each position of `llama_golden.PROMPT`.
 """
 
@@ -43,6 +44,7 @@ READ = {
         "lora_dropout": 0.1,
     },
 }  # fmt: skip
+FAMILIES = ("llama3", "qwen2", "qwen3")
 BFLOAT16 = ("rslora",)  # saved as bfloat16
 WRITTEN = LoraConfig(rank=3, scale=2.5, targets=lora.TARGETS, layers=2)
 PACKAGED = LoraConfig(rank=8, scale=2.0, targets=lora.TARGETS, layers=10)
@@ -98,6 +100,14 @@ def main(packaged=None):
                 golden[f"{name}/{file}"] = np.frombuffer((folder / file).read_bytes(), np.uint8)
             model = peft.PeftModel.from_pretrained(load(decoder), folder).eval()
             golden[name] = logits(model, llama_golden.IDS)
+        for family in FAMILIES:
+            decoder = llama_golden.write_checkpoint(Path(temporary) / family, family)
+            config, base = read_folder(decoder)
+            folder = Path(temporary) / f"adapters of {family}"
+            config = dataclasses.replace(config, lora=WRITTEN)
+            write_peft(folder, draw(base, WRITTEN), config, "a/decoder")
+            model = peft.PeftModel.from_pretrained(load(decoder), folder).eval()
+            golden[family] = logits(model, llama_golden.IDS)
         if packaged is not None:
             found = read_pretrained(str(Path(packaged) / llama_golden.PACKAGED))
             config = dataclasses.replace(found.config, lora=PACKAGED)

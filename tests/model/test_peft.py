@@ -72,6 +72,16 @@ def test_logits_equal_those_of_peft(decoder, saved, name):
     assert np.abs(without_TV - wanted_TV).max() > 0.1 * np.abs(wanted_TV).max()
 
 
+@pytest.mark.parametrize("family", peft_golden.FAMILIES)
+def test_logits_of_other_families_equal_those_of_peft(tmp_path, family):
+    config, base = read_folder(llama_golden.write_checkpoint(tmp_path, family))
+    config = dataclasses.replace(config, lora=peft_golden.WRITTEN)
+    write_peft(tmp_path / "adapters", peft_golden.draw(base, config.lora), config, "a/decoder")
+    wanted_TV = GOLDEN[family]
+    got_TV = logits(base, read_peft(tmp_path / "adapters", config)[1], llama_golden.IDS, config)
+    np.testing.assert_allclose(got_TV, wanted_TV, rtol=0, atol=4e-6 * np.abs(wanted_TV).max())
+
+
 def test_logits_of_the_packaged_decoder_equal_those_of_peft(tmp_path):
     try:
         found = read_pretrained("smollm2-135m")

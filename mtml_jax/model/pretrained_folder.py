@@ -5,6 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from mtml_jax.config_decoder import LlamaConfig
@@ -14,7 +15,7 @@ from mtml_jax.types import Params
 
 FAMILIES = ("llama", "qwen2", "qwen3")
 
-_LAYER = {
+LAYER = {
     "attention_norm": "input_layernorm.weight",
     "query": "self_attn.q_proj.weight",
     "key": "self_attn.k_proj.weight",
@@ -51,10 +52,10 @@ def read_folder(folder: Path) -> tuple[LlamaConfig, Params]:
     settings = read_json(folder / CONFIG)
     config, family, tied = _config(settings, folder / CONFIG)
     files = weight_files(folder)
-    with _Safetensors(files if isinstance(files, dict) else {}, folder) as tensors:
+    with Safetensors(files if isinstance(files, dict) else {}, folder) as tensors:
         if isinstance(files, Path):
             tensors.add_all(files)
-        layer = _LAYER | _ALSO[family]
+        layer = LAYER | _ALSO[family]
         names = {leaf: f"model.layers.{{}}.{name}" for leaf, name in layer.items()}
         top = {"embedding": "model.embed_tokens.weight", "norm": "model.norm.weight"}
         if not tied:
@@ -136,7 +137,7 @@ def _rope_factors(rope, theta, size, where):
     return tuple(float(f) for f in 1.0 / (smooth + (1.0 - smooth) / factor))
 
 
-class _Safetensors:
+class Safetensors:
     """Tensors of several files by name; files are mapped, and closed at the end."""
 
     def __init__(self, files: dict[str, Path], folder: Path):
@@ -167,7 +168,10 @@ class _Safetensors:
             raise ValueError(f"{self._folder}: expected a tensor {name}, got weights without it")
         path = self._files[name]
         try:
-            return self._opened(path).get_tensor(name).astype(np.float32)
+            tensor = self._opened(path).get_tensor(name)
+            if not jnp.issubdtype(tensor.dtype, jnp.floating):  # bfloat16 is no floating of numpy
+                raise TypeError(f"its type is {tensor.dtype}")
+            return tensor.astype(np.float32)
         except (self._library.SafetensorError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(
                 f"{path}: expected tensor {name} as numbers, got none ({error})"

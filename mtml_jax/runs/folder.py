@@ -30,8 +30,8 @@ def save_run(
     if (workdir / "config.json").exists():
         saved_config, saved_text = load_run(workdir)
         # Runs of before there were pretrained decoders do not name one.
-        both = ({"init_from": "", **some} for some in (saved_config, config))
-        if differing := differing_settings(*both, MAY_DIFFER):
+        before, now = ({"init_from": "", **some} for some in (saved_config, config))
+        if differing := differing_settings(before, now, MAY_DIFFER):
             raise ValueError(
                 f"{workdir}: expected the settings that the run began with, got a different "
                 f"{differing}; choose another --workdir for a new run"

@@ -14,9 +14,9 @@ import pytest
 from mtml_jax.data.rows import Strand, pack_row
 from mtml_jax.model import llama, lora
 from mtml_jax.model.lora import LoraConfig
-from mtml_jax.model.peft import CONFIG, WEIGHTS, read_peft, write_peft
 from mtml_jax.model.pretrained import read_pretrained
 from mtml_jax.model.pretrained_folder import read_folder
+from mtml_jax.runs.peft import CONFIG, WEIGHTS, read_peft, write_peft
 
 safetensors = pytest.importorskip("safetensors.numpy")
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -47,7 +47,7 @@ def saved(tmp_path):
 
 
 def logits(base, adapters, ids, config):
-    row, _ = pack_row([[Strand(tuple(int(i) for i in ids))]], len(ids), 0)
+    row, *_ = pack_row([[Strand(tuple(int(i) for i in ids))]], len(ids), 0)
     base = lora.split_layers(base, config.lora)
     hidden_TD = jax.jit(llama.decode, static_argnames="config")(base, adapters, row, config)
     return np.asarray(hidden_TD @ llama.output_matrix(base, config).T)
@@ -157,7 +157,7 @@ def test_writing_that_is_cut_off_leaves_no_settings(decoder, saved, monkeypatch)
     def fail(path, data):
         raise OSError(f"{path}: disk full")
 
-    monkeypatch.setattr("mtml_jax.model.peft.write_bytes", fail)
+    monkeypatch.setattr("mtml_jax.runs.peft.write_bytes", fail)
     with pytest.raises(OSError, match="disk full"):
         write_peft(folder, peft_golden.draw(base, config.lora), config, "a/decoder")
     with pytest.raises(FileNotFoundError, match=f"got no {CONFIG}"):

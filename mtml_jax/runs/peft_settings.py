@@ -3,8 +3,7 @@
 import math
 from typing import Any
 
-from mtml_jax.model.llama_layers import LlamaConfig
-from mtml_jax.model.lora import TARGETS, LoraConfig
+from mtml_jax.config_decoder import TARGETS, LlamaConfig, LoraConfig
 from mtml_jax.model.pretrained_folder import LAYER
 
 # A path below `model.layers.N.` for each target, and the target of each q_proj, k_proj, ...

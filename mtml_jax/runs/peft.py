@@ -11,12 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mtml_jax.config_decoder import LlamaConfig, LoraConfig
 from mtml_jax.data.pretrained_files import missing_library, read_json
-from mtml_jax.model.llama_layers import LlamaConfig
-from mtml_jax.model.lora import LoraConfig
-from mtml_jax.model.peft_settings import MODULES, first_layer, from_peft, to_peft
 from mtml_jax.model.pretrained_folder import Safetensors
 from mtml_jax.runs.files import write_bytes, write_json, write_text
+from mtml_jax.runs.peft_settings import MODULES, first_layer, from_peft, to_peft
 from mtml_jax.types import Params
 
 CONFIG, WEIGHTS, CARD = "adapter_config.json", "adapter_model.safetensors", "README.md"

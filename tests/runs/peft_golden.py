@@ -3,7 +3,7 @@
 To rebuild peft_golden.npz, in an environment with mtml_jax, torch, transformers, gguf, accelerate
 and peft (PyTorch 2.14, transformers 5.24, peft 0.21 at the time), from the repository's root:
 
-    PYTHONPATH=.:tests/model python tests/model/peft_golden.py [FOLDER_OF_SMOLLM2_GGUF]
+    PYTHONPATH=.:tests/model python tests/runs/peft_golden.py [FOLDER_OF_SMOLLM2_GGUF]
 
 *Read.* The two files that `peft` saved for each of `READ`, as bytes, with all adapters drawn by
 torch (seed 0); the decoder is the checkpoint `llama` of `llama_golden`.
@@ -27,9 +27,9 @@ import numpy as np
 
 from mtml_jax.model import lora
 from mtml_jax.model.lora import LoraConfig
-from mtml_jax.model.peft import CONFIG, WEIGHTS, write_peft
 from mtml_jax.model.pretrained import read_pretrained
 from mtml_jax.model.pretrained_folder import read_folder
+from mtml_jax.runs.peft import CONFIG, WEIGHTS, write_peft
 
 GOLDEN = Path(__file__).with_suffix(".npz")
 READ = {

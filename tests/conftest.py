@@ -180,3 +180,25 @@ def save_tiny_run():
         return folder
 
     return save
+
+
+@pytest.fixture(scope="session")
+def tiny_decoder(tmp_path_factory):
+    """The folder of a small random decoder of Hugging Face's layout, with bytes as its subwords."""
+    tokenizers = pytest.importorskip("tokenizers")
+    pytest.importorskip("safetensors")
+    import llama_golden
+
+    folder = tmp_path_factory.mktemp("decoder")
+    byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    controls = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokens = [*controls, *sorted(byte_level.alphabet()), "th", "the", "Ġthe"]
+    merges = [("t", "h"), ("th", "e"), ("Ġ", "the")]
+    bpe = tokenizers.models.BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=merges)
+    tokenizer = tokenizers.Tokenizer(bpe)
+    tokenizer.pre_tokenizer = byte_level
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer.add_special_tokens(controls)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    llama_golden.write_checkpoint(folder, "llama", vocab_size=len(tokens))
+    return folder

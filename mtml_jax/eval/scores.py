@@ -77,6 +77,8 @@ def count(
     if all(answer.nll is not None for answer in answers):
         counted["nll"] = add(rows, [answer.nll for answer in answers])
         counted["tokens"] = add(rows, [answer.tokens for answer in answers])
+        # Words that are separated by blanks, and the end of each reply.
+        counted["gold_words"] = add(turns, bleu[:, -1] + 1)
         ppl = [metrics.perplexity(a.nll, a.tokens) for a in answers if a.nll is not None]
         counted["dialogue_ppl"] = add(rows, ppl)
     if all(test.verdict for test in tests):
@@ -128,6 +130,10 @@ def score_functions(statistics: Statistics) -> dict[str, Callable[[Statistics, n
         scores["ppl"] = lambda sums, drawn: metrics.perplexity(
             total("nll")(sums, drawn), total("tokens")(sums, drawn)
         )
+        if "gold_words" in statistics:
+            scores["word_ppl"] = lambda sums, drawn: metrics.perplexity(
+                total("nll")(sums, drawn), total("gold_words")(sums, drawn)
+            )
         scores["ppl_macro"] = ratio("dialogue_ppl", "dialogues")
     scores["bleu"] = lambda sums, drawn: metrics.corpus_bleu(total("bleu")(sums, drawn))
     scores["bleu_dialogue"] = ratio("dialogue_bleu", "dialogues")

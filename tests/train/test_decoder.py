@@ -1,0 +1,181 @@
+"""A pretrained decoder through training, resuming, testing, adapting and chatting."""
+
+import dataclasses
+import functools
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.reconstruct import measure_reconstruction
+from mtml_jax.checks import check_config
+from mtml_jax.config import PRESETS, DataConfig, EvalConfig, ReconstructionConfig, restored_config
+from mtml_jax.config_decoder import LoraConfig, RowShape
+from mtml_jax.data.demo import demo_corpus
+from mtml_jax.data.prepare import prepare
+from mtml_jax.eval.evaluate import evaluate
+from mtml_jax.eval.run import load_for_test
+from mtml_jax.inference.adapt import adapt_to_dialogues, load_adapted, save_adapted, score_dialogue
+from mtml_jax.inference.responder import Responder, believed_persona, persona_caveat
+from mtml_jax.model.pretrained import with_decoder
+from mtml_jax.runs.folder import load_run
+from mtml_jax.runs.trained import load_trained
+from mtml_jax.strategies import STRATEGIES
+from mtml_jax.train.run import train_run
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+LORA = LoraConfig(rank=2, layers=2)
+
+
+@pytest.fixture(scope="module")
+def config_of(tiny_decoder):
+    """strategy -> settings of four outer steps with the tiny decoder."""
+    base = PRESETS["pretrained"]
+    model = dataclasses.replace(base.model, lora=LORA)
+    base = with_decoder(dataclasses.replace(base, model=model), str(tiny_decoder))
+    return lambda strategy, **changed: dataclasses.replace(
+        base,
+        **{
+            "strategy": strategy, "shape": RowShape(512), "meta_batch": 2, "iterations": 4,
+            "validate_every": 2, "validation_episodes": 2, "outer_lr": 0.01, "inner_lr": 0.05,
+            **changed,
+        },
+    )  # fmt: skip
+
+
+def trained(config, workdir):
+    return train_run(config, prepare(config, "demo"), workdir, say=lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def workdir(config_of, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "mtml"
+    trained(config_of("mtml"), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(workdir):
+    return load_trained(workdir, "latest")
+
+
+def differ(one, other):
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return any(np.any(np.asarray(a) != np.asarray(b)) for a, b in pairs)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_trains_adapters_alone(config_of, tmp_path, name):
+    config = config_of(name, iterations=2, meta_batch=1, validation_episodes=1)
+    outcome = trained(config, tmp_path / "w")
+    assert outcome.reason == "finished" and outcome.progress.skipped == 0
+    model = load_trained(tmp_path / "w", "latest")
+    assert set(model.params) == {"query", "value"}
+    assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(model.params))  # B has moved
+    saved, text = load_run(tmp_path / "w")
+    assert text is None and restored_config(saved) == config
+    assert not differ(model.params, outcome.state.params)
+
+
+def test_resuming_gives_the_same_bits(config_of, workdir, model, tmp_path):
+    half = config_of("mtml", iterations=2)
+    trained(half, tmp_path / "w")
+    trained(config_of("mtml"), tmp_path / "w")
+    assert not differ(load_trained(tmp_path / "w", "latest").params, model.params)
+
+
+def test_another_base_is_refused(config_of, workdir, tiny_decoder, tmp_path):
+    other = shutil.copytree(tiny_decoder, tmp_path / "other")
+    run = shutil.copytree(workdir, tmp_path / "run")
+    settings = (run / "config.json").read_text().replace(str(tiny_decoder), str(other))
+    (run / "config.json").write_text(settings)
+    load_trained(run)
+    weights = (other / "model.safetensors").read_bytes()
+    (other / "model.safetensors").write_bytes(weights[:-4] + b"\0\0\0\0")
+    with pytest.raises(ValueError, match="expected the decoder that the run began with"):
+        load_trained(run)
+    config = dataclasses.replace(config_of("mtml"), init_from=str(other))
+    with pytest.raises(ValueError, match="a different init_digest"):
+        trained(config, run)
+
+
+def test_other_sizes_are_refused(config_of, tmp_path):
+    config = dataclasses.replace(PRESETS["pretrained"], init_from=config_of("std").init_from)
+    with pytest.raises(ValueError, match="expected a decoder of the sizes layers 30.* layers 3"):
+        trained(config, tmp_path)
+    with pytest.raises(ValueError, match="sizes of a decoder with --init_from"):
+        check_config(dataclasses.replace(config, init_from=""))
+
+
+def test_a_test_scores_every_reply(workdir, tmp_path):
+    config = EvalConfig(
+        shots=(0, 1), split="valid", max_folds=2, decoder="greedy", resamples=10
+    )
+    report = evaluate(workdir, config, tmp_path / "eval", say=lambda line: None)
+    rows = {(r["system"], r["epoch"]): r["scores"] for r in report["rows"]}
+    assert {("unadapted", 0), ("own", 1), ("own", 3), ("other", 3)} <= rows.keys()
+    assert report["turns"] == sum(
+        len(demo.turns) for demo in held_out(load_for_test(workdir, split="valid"), 2)
+    )
+    for system in (("unadapted", 0), ("own", 3)):
+        scores = rows[system]
+        # More subwords than words: the same nats are more for each word.
+        assert scores["word_ppl"]["value"] > scores["ppl"]["value"] > 1
+
+
+def held_out(run, count):
+    from mtml_jax.eval.folds import choose_folds
+
+    plans = choose_folds(run.encoded, 0, 0, count)
+    return [run.personas[p.persona].dialogues[p.dialogue] for p in plans]
+
+
+def test_adapting_lowers_the_loss_and_is_saved(model, tmp_path):
+    talk = [d for d in demo_corpus("valid") if d.speaker == demo_corpus("valid")[0].speaker][:3]
+    adapted = adapt_to_dialogues(model, talk, inner_lr=0.2)
+    assert adapted.epochs == 3 and adapted.turns == sum(len(d.turns) for d in talk[:2])
+    for dialogue in talk[:2]:
+        assert score_dialogue(model, adapted.params, dialogue) < score_dialogue(
+            model, model.params, dialogue
+        )
+    save_adapted(tmp_path, model, adapted, {})
+    read = load_adapted(tmp_path, model)
+    assert differ(read, model.params)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-3), read, adapted.params)
+
+
+@pytest.mark.parametrize("decoder", ["greedy", "beam", "nucleus"])
+def test_replies_stream_as_they_are_written(model, decoder):
+    history = ["Hi! Do you have pets?", "Yes.", "Which?"]
+    responder = Responder(model, decoder, beams=2, max_tokens=7)
+    whole = responder.reply(model.params, history)
+    again = Responder(model, decoder, beams=2, max_tokens=7)
+    assert "".join(again.stream(model.params, history)).startswith(whole[:1])
+    assert Responder(model, decoder, beams=2, max_tokens=7).reply(model.params, history) == whole
+
+
+def test_a_persona_is_asked_for_in_words(model):
+    assert persona_caveat(model) == ""
+    dialogue = demo_corpus("valid")[0]
+    assert believed_persona(model, model.params, dialogue) == believed_persona(
+        model, model.params, dialogue
+    )
+    with pytest.raises(ValueError, match="never learned to reconstruct"):
+        config = dataclasses.replace(model.config, strategy="paml")
+        believed_persona(model._replace(config=config), model.params, dialogue)
+
+
+def test_reconstruction_scores_both_variants(workdir):
+    run = load_for_test(workdir, split="valid")
+    config = ReconstructionConfig(split="valid", max_dialogues=2, resamples=10)
+    _, scored, rows = measure_reconstruction(config, run)
+    assert {row["variant"] for row in rows} == {"both_sides", "own_only"}
+    assert all(s.nll[0] > 0 and s.tokens > 0 for s in scored)
+    dialogue = held_out(run, 1)[0]
+    assert max(s.turns_seen for s in scored if s.subject == 0) == len(dialogue.turns)
+
+
+def test_the_source_of_a_run_is_kept(workdir):
+    saved, _ = load_run(workdir)
+    assert saved["data"] == DataConfig().data and saved["init_digest"]

@@ -50,12 +50,17 @@ def folds(draw_dialogue):
     return pack_folds(plans, ENCODING, sizes, control=False, epochs=2, seed=5)
 
 
-def staged(params, folds, stages, devices, **settings):
+@functools.cache
+def compiled(stages, devices, **settings):
     mesh = persona_mesh(devices)
     score = functools.partial(
         evaluation.score_stages, stages=stages, config=CONFIG, mesh=mesh, **settings
     )
-    return jax.jit(score)(params, folds, jnp.float32(0.2))
+    return jax.jit(score)
+
+
+def staged(params, folds, stages, devices, **settings):
+    return compiled(stages, devices, **settings)(params, folds, jnp.float32(0.2))
 
 
 def test_stages_equal_a_plain_loop_of_gradient_steps(params, folds, quick_compile):

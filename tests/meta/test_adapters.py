@@ -189,14 +189,16 @@ def test_loss_by_hand(model):
     """alpha and 1 - alpha times the mean over the tokens of each task (eq. 6)."""
     base, adapters = model
     row, targets = one = jax.tree.map(lambda x: x[0], EPISODES.support)
-    hidden_TD = llama.decode(base, adapters, row, MODEL)
+    hidden_TD = jax.jit(functools.partial(llama.decode, config=MODEL))(base, adapters, row)
     log_p_TV = jax.nn.log_softmax(hidden_TD @ base["embedding"].T)
     losses: dict[int, list] = {0: [], 1: []}
     for slot, token, task, segment in zip(targets.slot, targets.ids, targets.task, targets.segment):
         if segment:
             losses[int(task)].append(-log_p_TV[slot, token])
     config = LossConfig(MODEL)
-    loss, sums = weighted_loss(adapters, one, (0.7, 0.3), config=config, base=base)
+    loss, sums = jax.jit(functools.partial(weighted_loss, config=config))(
+        adapters, one, (0.7, 0.3), base=base
+    )
     wanted = 0.7 * np.mean(losses[0]) + 0.3 * np.mean(losses[1])
     np.testing.assert_allclose(loss, wanted, rtol=1e-12)
     for number, task in enumerate(TASKS):

@@ -25,9 +25,10 @@ VOCABULARY = Vocabulary(SPECIALS)
 EXAMPLE = Example(tuple(range(6, 67)), tuple(range(6, 19)), tuple(range(6, 37)))
 
 
-def flops(function, *arguments):
-    compiled = jax.jit(function).lower(*arguments).compile()
-    return compiled.cost_analysis()["flops"]
+def flops(function, *arguments, optimised=True):
+    """XLA's count for the optimised program, or for the one before compilation."""
+    lowered = jax.jit(function).lower(*arguments)
+    return (lowered.compile() if optimised else lowered).cost_analysis()["flops"]
 
 
 def shapes(config):
@@ -40,7 +41,7 @@ def tokens(length):
 
 
 @pytest.mark.parametrize("tasks", [("response",), ("response", "persona")])
-def test_a_forward_pass_without_padding(tasks):
+def test_a_forward_pass_without_padding(tasks, quick_compile):
     lengths = [len(getattr(EXAMPLE, task)) for task in tasks]
 
     def forward(params, context, *targets):
@@ -75,7 +76,8 @@ def test_a_step_at_its_price(gradient, quick_compile):
     # A tile's stream lets both tasks' targets meet, in masked pairs.
     targets = len(response), len(persona)
     forward += forward_operations(Work(target_pairs=2 * targets[0] * targets[1]), model, WORDS)
-    found = flops(step, shapes(model), episodes, rates) / forward
+    # Only the program of "mixed" repeats work, which XLA finds and removes.
+    found = flops(step, shapes(model), episodes, rates, optimised=gradient == "mixed") / forward
     assert found == pytest.approx(sum(PRICES[gradient]), rel=0.04)
 
 

@@ -51,7 +51,8 @@ pytestmark = pytest.mark.usefixtures("float64", "quick_compile")
 MODEL = ModelConfig(
     encoder_layers=2, decoder_layers=3, heads=2, width=10, feed_forward=7, dtype="float64"
 )
-SLOW = ("paml", "amtml even")  # half a minute each to compile
+# Half a minute each to compile; test_textbook.py holds a phase of AMTML against another program.
+SLOW = ("paml", "amtml even", "amtml odd")
 CONFIG = StepConfig(MODEL, gradient="mixed", persona_chunk=1)
 VOCABULARY = 19
 PERSONAS = 4

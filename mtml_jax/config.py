@@ -277,7 +277,8 @@ class EvalConfig:
         None, "learning rate of SGD in the adaptation", default_text="the run's", at_least=0.0
     )
     persona_at_test: bool = setting(
-        False, "put persona statements in front of test contexts, for a run of std_p"
+        False, "put persona statements in front of test contexts, for a run of std_p; for a pretrained "
+        "decoder, into the system message"
     )
     seed: int = setting(0, "random seed of folds, shuffles and intervals", at_least=0)
     resamples: int = setting(1000, "number of bootstrap resamples of an interval", at_least=1)

@@ -236,5 +236,5 @@ def tiny_decoder(tmp_path_factory):
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
     tokenizer.add_special_tokens(controls)
     tokenizer.save(str(folder / "tokenizer.json"))
-    llama_golden.write_checkpoint(folder, "llama", vocab_size=len(tokens))
+    llama_golden.write_checkpoint(folder, "llama", len(tokens))
     return folder

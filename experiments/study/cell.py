@@ -130,7 +130,7 @@ def _test(row, workdir, study, bar):
         "checkpoint": row.checkpoint, "step": run.step, "split": study.split,
         "inner_lr": run.config.inner_lr, "data": fingerprint(run.personas),
     }  # fmt: skip
-    bar.stage("testing", 1.0, sum(len(plans[k]) for _, k in systems_of(plans)))
+    bar.stage("testing", 1.0, sum(len(plans[k]) for _, k in systems_of(plans, run)))
     path = workdir / f"test-{row.checkpoint}" / f"{study.split}.folds.jsonl"
     with FoldsFile(path, settings) as done:
         run_folds(evaluation, run, plans, done, bar)
@@ -175,7 +175,7 @@ def _samples(run, plans, rows):
         pairs = [(t.context, t.response) for t in dialogue.turns[: turn + 1]]
         utterances = [[who, text] for pair in pairs for who, text in zip(("other", "self"), pair)]
         replies = {}
-        for system, k in systems_of(plans):
+        for system, k in systems_of(plans, run):
             name = f"{k}-shot, {system}" if k else system
             replies[name] = rows[system, k, plan.persona, plan.dialogue]["replies"][-1][turn]
         samples.append({

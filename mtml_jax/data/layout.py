@@ -72,16 +72,17 @@ def lay_out(
 
 
 def lay_out_contexts(
-    contexts: Sequence[Sequence[int]], encoding: Encoding | RowEncoding, rows: int
+    contexts: Sequence[Sequence[int]], encoding: Encoding | RowEncoding, rows: int,
+    slots: int | None = None
 ) -> Tokens:
     """Lays contexts out in rows to decode replies from, one in each row.
 
     The last token of what a decoder reads is the first token of `decoding`, so that it is not in
-    the row.
+    the row. `slots` are those of a decoder's row; None for as many as its rows may have.
     """
     if isinstance(encoding, Encoding):
         return pack_rows(contexts, encoding.shape.context, rows)
-    return pack_rows([c[:-1] for c in contexts], encoding.shape.tokens, rows)
+    return pack_rows([c[:-1] for c in contexts], slots or encoding.shape.tokens, rows)
 
 
 def occupied_slots(examples: Examples | RowExamples) -> np.ndarray:

@@ -20,6 +20,9 @@ PACKAGED = {
     ),
 }
 
+# Their names for other programs.
+HUGGING_FACE = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+
 
 def locate(name: str) -> Path:
     """Finds a decoder's GGUF file or its folder of Hugging Face's layout.

@@ -48,6 +48,13 @@ class Window:
         ends = (*self.replies[1:], len(self.trunk.ids))
         return [self.trunk.ids[begin:end] for begin, end in zip(self.replies, ends)]
 
+    def after(self, ids: Sequence[int]) -> "Window":
+        """The same window, without branches, behind other tokens that are read first."""
+        shift = len(ids)
+        predicted = tuple(shift + index for index in self.trunk.predicted)
+        trunk = Strand((*ids, *self.trunk.ids), predicted)
+        return Window(trunk, (), tuple(shift + index for index in self.replies))
+
     def strands(self, tasks: Sequence[str]) -> list[Strand]:
         """The trunk and the branches, with the predicted tokens of these tasks alone."""
         trunk = self.trunk if "response" in tasks else dataclasses.replace(self.trunk, predicted=())

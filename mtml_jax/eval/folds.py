@@ -93,6 +93,14 @@ def _others(persona, held_out, rng):
     return tuple(rest[i] for i in rng.permutation(len(rest)))
 
 
+def prompted(plan: FoldPlan) -> FoldPlan:
+    """A test of a pretrained decoder that reads the own dialogues instead of adapting to them."""
+    ids = [i for d in plan.own for window in d.examples for i in window.trunk.ids]
+    windows = tuple(window.after(ids) for window in plan.held_out.examples)
+    held_out = EncodedDialogue(plan.held_out.conversation, windows)
+    return plan._replace(held_out=held_out)
+
+
 class FoldShape(NamedTuple):
     """Sizes that all folds of an evaluation share, so that one program serves them."""
 
@@ -147,7 +155,7 @@ def pack_folds(
             Fold(
                 stack([stack([lay(b, sizes.batch) for b in e]) for e in padded]),
                 lay(plan.held_out.examples, sizes.held_out),
-                lay_out_contexts(plan.held_out.contexts, encoding, sizes.turns),
+                lay_out_contexts(plan.held_out.contexts, encoding, sizes.turns, sizes.held_out[0]),
             )
         )
     return stack(folds)

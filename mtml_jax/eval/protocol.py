@@ -13,7 +13,7 @@ from mtml_jax.data.demo_judge import judge_reply
 from mtml_jax.data.encode import Encoding
 from mtml_jax.data.strands import RowEncoding
 from mtml_jax.eval.adaptation import score_stages
-from mtml_jax.eval.folds import FoldPlan, measure_folds, pack_folds
+from mtml_jax.eval.folds import FoldPlan, measure_folds, pack_folds, prompted
 from mtml_jax.eval.folds_file import FoldsFile
 from mtml_jax.eval.run import Run
 from mtml_jax.eval.scores import Answer, HeldOut, Statistics, count
@@ -26,9 +26,14 @@ _UNADAPTED = (0,)
 DECODERS = {"beam": beam.beam_search, "greedy": decoding.greedy, "nucleus": decoding.sample}
 
 
-def systems_of(plans: dict[int, list[FoldPlan]]) -> list[tuple[str, int]]:
-    """The systems that every fold is tested with: (system, shots)."""
-    return [("unadapted", 0), *((s, k) for k in plans if k for s in ("own", "other"))]
+def systems_of(plans: dict[int, list[FoldPlan]], run: Run) -> list[tuple[str, int]]:
+    """The systems that every fold is tested with: (system, shots).
+
+    A pretrained decoder is also tested as a user would try first: with the k dialogues in its
+    context ("prompt"), unadapted.
+    """
+    kinds = ("own", "other") if run.base is None else ("prompt", "own", "other")
+    return [("unadapted", 0), *((s, k) for k in plans if k for s in kinds)]
 
 
 def run_folds(
@@ -43,33 +48,34 @@ def run_folds(
     `plans` are the folds of each k, and `done` is the file of finished folds, None in processes
     other than the first. A bar of several evaluations is advanced by each fold.
     """
-    systems = systems_of(plans)
+    systems = systems_of(plans, run)
     rows = done.rows if done else {}
     waiting = {}
     for system, k in systems:
         missing = [(system, k, p.persona, p.dialogue) not in rows for p in plans[k]]
         waiting[system, k] = [plans[k][i] for i in np.flatnonzero(from_first(np.array(missing)))]
-    longest = max(plans)
     total = sum(len(plans[k]) for _, k in systems)
     left = sum(map(len, waiting.values()))
     with contextlib.ExitStack() as stack:
         bar = bar or stack.enter_context(
             tqdm(total=total, initial=total - left, unit="fold", disable=None)
         )
-        for adapts in (False, True):  # one program for all that adapt, whatever their k
-            pending = [pair for pair in systems if bool(pair[1]) == adapts and waiting[pair]]
+        for kinds in (("unadapted",), ("prompt",), ("own", "other")):
+            # One program for all that adapt, whatever their k.
+            pending = [pair for pair in systems if pair[0] in kinds and waiting[pair]]
             if not pending:
                 continue
             bar.set_description("measuring")
-            stages = run.encoding.epochs if adapts else _UNADAPTED
+            stages = stages_of(run, kinds[0])
             epochs = max(1, *stages)
+            most = max(plans) if pending[0][1] else 0
             sizes = measure_folds(
-                plans[longest if adapts else 0], run.encoding, epochs=epochs, seed=config.seed
+                _as_tested(plans[most], kinds[0]), run.encoding, epochs=epochs, seed=config.seed
             )
             at_once, score_folds = _compiled(config, run, stages)
             for system, k in pending:
                 bar.set_description(f"{system}, {k}-shot" if k else system)
-                folds = waiting[system, k]
+                folds = _as_tested(waiting[system, k], system)
                 for begin in range(0, len(folds), at_once):
                     group = folds[begin : begin + at_once]
                     packed = pack_folds(
@@ -83,6 +89,15 @@ def run_folds(
                     bar.update(len(group))
     if jax.process_count() > 1:
         jax.distributed.shutdown()
+
+
+def stages_of(run: Run, system: str) -> tuple[int, ...]:
+    """The numbers of epochs after which a system is scored."""
+    return run.encoding.epochs if system in ("own", "other") else _UNADAPTED
+
+
+def _as_tested(plans, system):
+    return [prompted(plan) for plan in plans] if system == "prompt" else plans
 
 
 def _compiled(config, run, stages):
@@ -130,7 +145,7 @@ def _score_folds(
 
 def _rows(run, system, shots, plans, results):
     """One row for each fold, as `FoldsFile` keeps it."""
-    epochs = run.encoding.epochs if shots else _UNADAPTED
+    epochs = stages_of(run, system)
     rows = []
     for n, plan in enumerate(plans):
         turns = plan.held_out.turns
@@ -173,7 +188,7 @@ def statistics_of(
     """
     tests = {k: [_held_out(run, plan) for plan in plans[k]] for k in plans}
     systems = {("human", 0, 0): [Answer(test.gold) for test in tests[0]]}
-    for system, k in systems_of(plans):
+    for system, k in systems_of(plans, run):
         own_rows = [rows[system, k, p.persona, p.dialogue] for p in plans[k]]
         for stage, epoch in enumerate(own_rows[0]["epochs"]):
             systems[system, k, epoch] = [

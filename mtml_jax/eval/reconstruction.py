@@ -111,7 +111,7 @@ def pack_cases(
         encoding = dataclasses.replace(encoding, shape=narrow)
     else:
         size = (encoding.shape.tokens, encoding.max_persona + 1)
-    packed = [
+    packed: list[Any] = [
         stack([
             lay_out([encoding.elsewhere(case.example, read)], encoding, size, ("persona",))
             for read in (case.example, case.other)

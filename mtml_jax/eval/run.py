@@ -51,7 +51,8 @@ def load_for_test(
     model = load_trained(workdir, checkpoint)
     config = model.config
     saved, _ = load_run(workdir)
-    if persona_at_test and not STRATEGIES[config.strategy].persona_in_context:
+    reads = STRATEGIES[config.strategy].persona_in_context or config.init_from
+    if persona_at_test and not reads:
         raise ValueError(
             f"expected a run of std_p for --persona_at_test, got a run of {config.strategy}: it "
             "never saw statements in a context"

@@ -7,6 +7,7 @@ from mtml_jax.eval.reconstruction import BOTH_SIDES, VARIANTS, Scored
 
 COLUMNS = {  # score -> (heading, digits)
     "ppl": ("PPL", 2),
+    "word_ppl": ("word PPL", 2),
     "ppl_macro": ("macro", 2),
     "bleu": ("BLEU", 2),
     "bleu_dialogue": ("by dlg", 2),
@@ -28,6 +29,8 @@ _RECONSTRUCTION = {"token_f1": "F1", "statement_recall": "recall", "ppl": "PPL"}
 _WIDTH = 36
 _LEGEND = {
     "ppl": "PPL over all tokens, macro: mean over dialogues",
+    "word_ppl": "word PPL: the same nats over all words and ends of replies, so that models with "
+    "different tokens compare",
     "bleu": "BLEU of the corpus, by dlg: mean over dialogues, unsmoothed",
     "repeats": "repeat: share of replies that are a train statement word for word",
     "c": "C: entailed minus contradicted statements a reply; own persona's, a shuffled one's",
@@ -39,7 +42,10 @@ _LEGEND = {
 def score_table(report: dict) -> str:
     """The table of a report of `experiments.evaluate`; intervals of own minus other below."""
     rows = report["rows"]
-    shown = [name for name in COLUMNS if any(name in row["scores"] for row in rows)]
+    shown = [
+        name for name in COLUMNS
+        if any(name in row["scores"] for row in rows) and not (name == "word_ppl" and _words(rows))
+    ]  # fmt: skip
     lines = [f"{'':<{_WIDTH}}" + "".join(f"{COLUMNS[name][0]:>8}" for name in shown)]
     last = max(row["epoch"] for row in rows)
     for row in rows:
@@ -51,8 +57,8 @@ def score_table(report: dict) -> str:
         f"  {row['shots']}-shot  "
         + "  ".join(
             f"{COLUMNS[name][0]} {_number(score['low'], name)} to {_number(score['high'], name)}"
-            for name in ("ppl", "bleu", "c", "c_own_minus_shuffled", "stated", "facts")
-            if (score := row["scores"].get(name))
+            for name in ("ppl", "word_ppl", "bleu", "c", "c_own_minus_shuffled", "stated", "facts")
+            if (score := row["scores"].get(name)) and name in shown
         )
         for row in rows
         if row["system"] == "own minus other" and row["epoch"] == last
@@ -62,6 +68,12 @@ def score_table(report: dict) -> str:
     lines += ["", *(text for name, text in _LEGEND.items() if name in shown)]
     lines += [f"sacreBLEU {report['bleu_signature']}"]
     return "\n".join(lines)
+
+
+def _words(rows):
+    """Whether the model's tokens are words, so that PPL for each word is the same number."""
+    both = [[row["scores"].get(name) for name in ("ppl", "word_ppl")] for row in rows]
+    return all(a["value"] == b["value"] for a, b in both if a and b)
 
 
 def _label(row):

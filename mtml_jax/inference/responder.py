@@ -99,7 +99,7 @@ class Responder:
         Yields:
           Pieces that joined are what `reply` returns; spaces precede words.
         """
-        shown = ""
+        shown = text = ""
         for ids in self._growing(params, history):
             text = self._encoding.shown(ids)
             # Whether a space follows an opening bracket is known with the next word, and a
@@ -107,6 +107,8 @@ class Responder:
             if text.startswith(shown) and len(text) > len(shown) and not text.endswith("\ufffd"):
                 yield text[len(shown) :]
                 shown = text
+        if text.startswith(shown) and text != shown:  # a character that was never completed
+            yield text[len(shown) :]
 
     def _growing(self, params, history):
         """Yields the ids of a reply so far, each time that it grows."""

@@ -56,6 +56,8 @@ def load_run(workdir: str | os.PathLike) -> tuple[dict[str, Any], str | None]:
       ValueError: its settings are not JSON.
     """
     path, vocabulary = (Path(workdir) / name for name in ("config.json", "vocabulary.txt"))
+    if (start := Path(workdir) / "start.json").is_file():  # of `starts.write_start`
+        path = start
     if not path.is_file():
         raise not_found(workdir, path.name)
     try:

@@ -1,6 +1,7 @@
 """Load a trained model from a run's folder."""
 
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -14,8 +15,10 @@ from mtml_jax.data.subwords import Subwords
 from mtml_jax.data.vocab import Vocabulary
 from mtml_jax.model import lora
 from mtml_jax.model.pretrained import frozen_base, read_pretrained
-from mtml_jax.runs.checkpoint import restore_params
+from mtml_jax.runs.checkpoint import Saved, restore_params
 from mtml_jax.runs.folder import load_run
+from mtml_jax.runs.peft import read_peft
+from mtml_jax.runs.starts import START
 from mtml_jax.types import Params
 
 
@@ -48,7 +51,7 @@ def load_trained(workdir: str | os.PathLike, checkpoint: Checkpoint = "best") ->
     """Reads a trained model; nothing is written into the run's folder.
 
     Args:
-      workdir: folder of a training run.
+      workdir: folder of a training run, or of a start (`runs.starts`).
       checkpoint: "best" or "latest".
 
     Returns:
@@ -85,7 +88,16 @@ def _load_adapters(workdir, checkpoint, config, saved) -> Trained:
             f"{found.digest[:12]}; restore its files"
         )
     base = frozen_base(found, config)
-    restored = restore_params(workdir, checkpoint)
+    if (Path(workdir) / START).is_file():
+        lora_config, params = read_peft(workdir, config.model)
+        if lora_config.targets != config.model.lora.targets:
+            raise ValueError(
+                f"{workdir}: expected adapters of {', '.join(config.model.lora.targets)}, got "
+                f"those of {', '.join(lora_config.targets)}; export the run again"
+            )
+        restored = Saved(jax.tree.map(jnp.asarray, params), int(saved["step"]), {})
+    else:
+        restored = restore_params(workdir, checkpoint)
     template = jax.eval_shape(lambda: lora.init(jax.random.key(0), base, config.model.lora))
     if jax.tree.map(jnp.shape, restored.params) != jax.tree.map(jnp.shape, template):
         raise ValueError(

@@ -59,12 +59,15 @@ FAMILIES = {
 }  # fmt: skip
 
 
-def write_checkpoint(folder: Path, family: str, **changed) -> Path:
-    """Writes config.json and safetensors of one of `FAMILIES`, with changed settings if any."""
+def write_checkpoint(folder: Path, family: str, vocabulary: int | None = None, **changed) -> Path:
+    """Writes config.json and safetensors of one of `FAMILIES`.
+
+    `changed` are settings that the tensors do not follow.
+    """
     import ml_dtypes
     from safetensors.numpy import save
 
-    settings = _SIZES | FAMILIES[family]
+    settings = _SIZES | FAMILIES[family] | ({"vocab_size": vocabulary} if vocabulary else {})
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(settings | changed))
     dtype = ml_dtypes.bfloat16 if family == "llama3" else np.float32

@@ -7,7 +7,9 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from absl import flags
 
+from experiments import export
 from experiments.reconstruct import measure_reconstruction
 from mtml_jax.checks import check_config
 from mtml_jax.config import PRESETS, DataConfig, EvalConfig, ReconstructionConfig, restored_config
@@ -15,11 +17,14 @@ from mtml_jax.config_decoder import LoraConfig, RowShape
 from mtml_jax.data.demo import demo_corpus
 from mtml_jax.data.prepare import prepare
 from mtml_jax.eval.evaluate import evaluate
+from mtml_jax.eval.folds import choose_folds, prompted
 from mtml_jax.eval.run import load_for_test
 from mtml_jax.inference.adapt import adapt_to_dialogues, load_adapted, save_adapted, score_dialogue
 from mtml_jax.inference.responder import Responder, believed_persona, persona_caveat
 from mtml_jax.model.pretrained import with_decoder
 from mtml_jax.runs.folder import load_run
+from mtml_jax.runs.peft import read_peft
+from mtml_jax.runs.starts import write_start
 from mtml_jax.runs.trained import load_trained
 from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.run import train_run
@@ -65,7 +70,10 @@ def differ(one, other):
     return any(np.any(np.asarray(a) != np.asarray(b)) for a, b in pairs)
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize(
+    "name",
+    [n if n in ("std_p", "amtml") else pytest.param(n, marks=pytest.mark.long) for n in STRATEGIES],
+)
 def test_every_strategy_trains_adapters_alone(config_of, tmp_path, name):
     config = config_of(name, iterations=2, meta_batch=1, validation_episodes=1)
     outcome = trained(config, tmp_path / "w")
@@ -114,7 +122,7 @@ def test_a_test_scores_every_reply(workdir, tmp_path):
     )
     report = evaluate(workdir, config, tmp_path / "eval", say=lambda line: None)
     rows = {(r["system"], r["epoch"]): r["scores"] for r in report["rows"]}
-    assert {("unadapted", 0), ("own", 1), ("own", 3), ("other", 3)} <= rows.keys()
+    assert {("unadapted", 0), ("prompt", 0), ("own", 1), ("own", 3), ("other", 3)} <= rows.keys()
     assert report["turns"] == sum(
         len(demo.turns) for demo in held_out(load_for_test(workdir, split="valid"), 2)
     )
@@ -125,8 +133,6 @@ def test_a_test_scores_every_reply(workdir, tmp_path):
 
 
 def held_out(run, count):
-    from mtml_jax.eval.folds import choose_folds
-
     plans = choose_folds(run.encoded, 0, 0, count)
     return [run.personas[p.persona].dialogues[p.dialogue] for p in plans]
 
@@ -151,8 +157,7 @@ def test_replies_stream_as_they_are_written(model, decoder):
     responder = Responder(model, decoder, beams=2, max_tokens=7)
     whole = responder.reply(model.params, history)
     again = Responder(model, decoder, beams=2, max_tokens=7)
-    assert "".join(again.stream(model.params, history)).startswith(whole[:1])
-    assert Responder(model, decoder, beams=2, max_tokens=7).reply(model.params, history) == whole
+    assert whole and "".join(again.stream(model.params, history)) == whole
 
 
 def test_a_persona_is_asked_for_in_words(model):
@@ -179,3 +184,59 @@ def test_reconstruction_scores_both_variants(workdir):
 def test_the_source_of_a_run_is_kept(workdir):
     saved, _ = load_run(workdir)
     assert saved["data"] == DataConfig().data and saved["init_digest"]
+
+
+def test_a_start_needs_no_checkpoint(workdir, model, tmp_path):
+    """It has the run's adapters in float16, which adapt, are saved, and are exported again."""
+    command = ["--workdir", str(workdir), "--output", str(tmp_path / "start"), "--checkpoint=latest"]
+    export_command(command)
+    start = load_trained(tmp_path / "start")
+    assert start.step == 4 and start.config == model.config
+    check = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6)
+    jax.tree.map(check, start.params, model.params)
+    assert "Meta-trained by `mtml` for 4 steps" in (tmp_path / "start" / "README.md").read_text()
+
+    talk = demo_corpus("valid")[:2]
+    adapted = adapt_to_dialogues(start, talk, inner_lr=0.2, epochs=1)
+    save_adapted(tmp_path / "robin", start, adapted, {"workdir": str(tmp_path / "start")})
+    export_command(["--adapted", str(tmp_path / "robin"), "--output", str(tmp_path / "peft")])
+    lora, params = read_peft(tmp_path / "peft", model.config.model)
+    assert lora == LORA and differ(params, start.params)
+    with pytest.raises(ValueError, match="another checkpoint"):
+        load_adapted(tmp_path / "robin", model)
+
+
+def export_command(arguments):
+    """Runs `experiments.export` with these arguments."""
+    values = flags.FlagValues()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export.flags, "FLAGS", values)
+        for name in ("workdir", "adapted", "output"):
+            flags.DEFINE_string(name, None, "", flag_values=values)
+        for name, default in (("checkpoint", "best"), ("dtype", "float16")):
+            flags.DEFINE_string(name, default, "", flag_values=values)
+        values(["export", *arguments])
+        export.export(values)
+
+
+def test_a_start_that_was_changed_is_refused(workdir, model, tmp_path):
+    saved, _ = load_run(workdir)
+    write_start(tmp_path, model.params, model.config, saved, model.step)
+    text = (tmp_path / "start.json").read_text()
+    (tmp_path / "start.json").write_text(text.replace('"rank": 2', '"rank": 3'))
+    with pytest.raises(ValueError, match="expected adapters of the sizes"):
+        load_trained(tmp_path)
+
+
+def test_a_prompt_holds_the_own_dialogues(workdir):
+    """The held-out dialogue stands behind them, and only its replies are predicted."""
+    run = load_for_test(workdir, split="valid")
+    plan = choose_folds(run.encoded, 2, 0, 1)[0]
+    read = [i for d in plan.own for w in d.examples for i in w.trunk.ids]
+    assert len(read) > 100
+    held_out = zip(prompted(plan).held_out.examples, plan.held_out.examples, strict=True)
+    for window, plain in held_out:
+        assert window.trunk.ids == (*read, *plain.trunk.ids)
+        assert window.turns == plain.turns and window.spoken() == plain.spoken()
+        shifted = tuple(len(read) + i for i in plain.trunk.predicted)
+        assert window.trunk.predicted == shifted

@@ -8,7 +8,7 @@ import sys
 from absl import app, flags, logging
 
 from experiments import plots
-from mtml_jax.config import PRESETS, TrainConfig
+from mtml_jax.config import FROM_SCRATCH, PRESETS, TrainConfig
 from mtml_jax.data.compare_groupings import compare_groupings, read_clusters
 from mtml_jax.data.load import load_split
 from mtml_jax.data.sheet import LENGTHS, PERCENTILES, Sheet, data_sheet
@@ -29,7 +29,7 @@ _COUNTS = {
 
 def define_flags() -> None:
     flags.DEFINE_enum(
-        "preset", "paper", list(PRESETS), "preset of the slots, meta-batch and minimum count"
+        "preset", "paper", FROM_SCRATCH, "preset of the slots, meta-batch and minimum count"
     )
     flags.DEFINE_boolean("json", False, "print the sheet as JSON instead of text")
     flags.DEFINE_string(

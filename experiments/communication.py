@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from experiments import flags as settings
 from experiments import startup
 from experiments.benchmark.measuring import read_corpus
-from mtml_jax.config import PRESETS, TrainConfig
+from mtml_jax.config import FROM_SCRATCH, PRESETS, TrainConfig
 from mtml_jax.data.episodes import training_batch
 from mtml_jax.data.prepare import Prepared
 from mtml_jax.sharding import PERSONAS, Placement, split_specs
@@ -89,7 +89,7 @@ def define_flags() -> None:
     settings.define_device_flags()
     settings.define_data_flags()
     flags.FLAGS.set_default("cpu_devices", 8)
-    flags.DEFINE_enum("preset", "tiny", list(PRESETS), "preset of model sizes and training settings")
+    flags.DEFINE_enum("preset", "tiny", FROM_SCRATCH, "preset of model sizes and training settings")
     flags.DEFINE_enum("strategy", "mtml", list(STRATEGIES), "strategy whose outer step is compiled")
 
 

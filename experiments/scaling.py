@@ -20,7 +20,7 @@ from experiments.benchmark.measuring import (
     time_calls,
 )
 from experiments.benchmark.tables import megabytes, spread, table
-from mtml_jax.config import GRADIENTS, PRESETS, TrainConfig
+from mtml_jax.config import FROM_SCRATCH, GRADIENTS, PRESETS, TrainConfig
 from mtml_jax.data.encode import EncodedDialogue, EncodedPersona, Example
 from mtml_jax.data.episodes import training_batch
 from mtml_jax.data.packing import tiles_needed
@@ -53,7 +53,7 @@ _MEMORY = {"color": plots.VERMILION, "marker": "s", "linestyle": "--"}
 
 def define_flags() -> None:
     define_measuring_flags()
-    flags.DEFINE_enum("preset", "small", list(PRESETS), "preset whose sizes do not grow")
+    flags.DEFINE_enum("preset", "small", FROM_SCRATCH, "preset whose sizes do not grow")
     flags.DEFINE_enum("gradient", None, GRADIENTS, "method of differentiating through the inner step of mtml (default: the preset's)")
     flags.DEFINE_list("axes", list(AXES), f"comma-separated list of what grows: {', '.join(AXES)}")
     flags.DEFINE_boolean("compile_only", False, "measure memory and seconds to compile, without timing steps")

@@ -372,8 +372,9 @@ PRESETS = {
     ),
     "paper": TrainConfig(),
     "pretrained": TrainConfig(
-        SMOLLM2_135M, RowShape(), init_from="smollm2-135m", meta_batch=4, inner_lr=0.1,
-        outer_lr=0.001, warmup=10, iterations=400, validate_every=40, validation_episodes=32,
+        SMOLLM2_135M, RowShape(), init_from="smollm2-135m", meta_batch=4, inner_lr=0.01,
+        outer_lr=0.001, warmup=10, iterations=400, validate_every=40, validation_episodes=16,
         patience=5
     ),
 }
+FROM_SCRATCH = tuple(name for name, preset in PRESETS.items() if not preset.init_from)

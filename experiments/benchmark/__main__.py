@@ -20,7 +20,7 @@ from experiments.benchmark.peers import WAYS, compare_with_peers
 from experiments.benchmark.steps import measure_steps, variants
 from experiments.benchmark.tables import benchmark_tables
 from mtml_jax.checks import check_chunk
-from mtml_jax.config import GRADIENTS, PRESETS
+from mtml_jax.config import FROM_SCRATCH, GRADIENTS, PRESETS
 from mtml_jax.runs.files import write_json
 from mtml_jax.sharding import persona_mesh
 from mtml_jax.strategies import STRATEGIES
@@ -29,7 +29,7 @@ from mtml_jax.train.loop import initial_state
 
 def define_flags() -> None:
     define_measuring_flags()
-    flags.DEFINE_enum("preset", "small", list(PRESETS), "preset of model sizes and training settings")
+    flags.DEFINE_enum("preset", "small", FROM_SCRATCH, "preset of model sizes and training settings")
     flags.DEFINE_list(
         "rows", ["steps", *CALLS], f"comma-separated list of what is measured: steps, {', '.join(CALLS)}; or none"
     )

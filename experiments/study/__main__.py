@@ -17,7 +17,7 @@ from experiments.study.bar import Part, whole_bar
 from experiments.study.cell import make_cell, step_cost, training_cost
 from experiments.study.endpoint import primary_endpoint
 from experiments.study.rows import chosen_rows, config_of
-from mtml_jax.config import PRESETS, TrainConfig
+from mtml_jax.config import FROM_SCRATCH, PRESETS, TrainConfig
 from mtml_jax.data.load import CORPORA, load_split
 from mtml_jax.data.personas import group_personas, require_conversations
 from mtml_jax.data.prepare import Prepared, prepare
@@ -79,7 +79,7 @@ def define_flags() -> None:
     settings.define_data_flags()
     searched = "(default: searched on valid personas)"
     flags.DEFINE_string("output", None, "folder of the study (default: runs/study-DATA-PRESET)")
-    flags.DEFINE_enum("preset", "tiny", list(PRESETS), "preset of model sizes and training settings")
+    flags.DEFINE_enum("preset", "tiny", FROM_SCRATCH, "preset of model sizes and training settings")
     flags.DEFINE_integer("seeds", 3, "number of random seeds of each row, counted from 0", lower_bound=1)
     flags.DEFINE_list(
         "rows", ["main"],

@@ -13,6 +13,7 @@ from experiments.reconstruct import measure_reconstruction
 from experiments.study.rows import Row, config_of
 from experiments.study.training import train_run
 from mtml_jax.config import DataConfig, EvalConfig, ReconstructionConfig, TrainConfig
+from mtml_jax.config_decoder import LlamaConfig
 from mtml_jax.data.episodes import sample_episodes, training_batch
 from mtml_jax.data.prepare import Prepared
 from mtml_jax.eval.folds import choose_folds
@@ -20,12 +21,13 @@ from mtml_jax.eval.folds_file import FoldsFile
 from mtml_jax.eval.protocol import effective_shots, run_folds, statistics_of, systems_of
 from mtml_jax.eval.run import fingerprint, load_for_test
 from mtml_jax.meta.cost import PRICES, count_step, mode_of
+from mtml_jax.meta.cost_decoder import count_decoder_step
 from mtml_jax.runs.lock import WorkdirLock
 from mtml_jax.runs.log import read_log
 from mtml_jax.runs.versions import versions
 from mtml_jax.sharding import Placement, persona_mesh, replicate, split_personas
 from mtml_jax.strategies import STRATEGIES
-from mtml_jax.train.loop import initial_state, rates_at
+from mtml_jax.train.loop import initial_state, rates_at, read_base
 from mtml_jax.train.memory_plan import fit_steps
 
 _META_TRAINING = 1.5  # duration of a second-order training over that of a test, at the presets
@@ -105,14 +107,20 @@ def step_cost(config: TrainConfig, data: Prepared) -> dict[str, float]:
     """
     mesh = persona_mesh(config.meta_batch)
     phases = STRATEGIES[config.strategy].phases
-    state, rates = replicate((initial_state(config, data), rates_at(config, 0)), mesh)
+    base = read_base(config)
+    state, rates, base = replicate(
+        (initial_state(config, data, base), rates_at(config, 0), base), mesh
+    )
     arguments, operations = [], []
     for number, phase in enumerate(phases):
         first = (number - 1) % len(phases)  # the first step that runs this phase
         batch = training_batch(data, config, first, devices=len(mesh.local_devices))
-        arguments.append((state, split_personas(batch, mesh), rates))
+        arguments.append((state, split_personas(batch, mesh), rates, base))
         triples = sample_episodes(data.train, config.meta_batch, config.seed, first)
-        count = count_step(triples, phase, config.model, len(data.vocabulary))
+        if isinstance(config.model, LlamaConfig):
+            count = count_decoder_step(triples, phase, config.model)
+        else:
+            count = count_step(triples, phase, config.model, len(data.vocabulary))
         operations.append(count.operations(mode_of(config)))
     steps = fit_steps(config, Placement(mesh), arguments).steps  # as in training
     memory = max(step.memory_analysis().temp_size_in_bytes for step in steps)

@@ -30,6 +30,7 @@ from mtml_jax.meta.outer import init_state
 from mtml_jax.model import transformer
 from mtml_jax.runs.files import write_bytes, write_json
 from mtml_jax.sharding import Placement, persona_mesh, replicate, split_personas
+from mtml_jax.strategies import TASKS
 from mtml_jax.train.loop import rates_at
 from mtml_jax.train.memory_plan import lower_steps
 
@@ -156,7 +157,9 @@ def _grown(config: TrainConfig, data: Prepared, axis: str, value: int):
     shape = dataclasses.replace(config.shape, rows=1, context=value, small=None)
     data = _with_examples(data, lambda e: _lengthened(e, value))
     dialogues = [d for persona in data.train for d in persona.dialogues]
-    data = dataclasses.replace(data, tiles=tiles_needed(dialogues, shape))
+    encoding = dataclasses.replace(data.encoding, shape=shape)
+    sizes = {TASKS: (tiles_needed(dialogues, shape),)}
+    data = dataclasses.replace(data, encoding=encoding, sizes=sizes)
     return dataclasses.replace(config, shape=shape), data, words
 
 

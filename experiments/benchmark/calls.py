@@ -29,8 +29,8 @@ def measure_adaptation(
 ) -> Iterator[dict[str, Any]]:
     """Times one epoch of fine-tuning on five dialogues and the scoring of a sixth."""
     plans = choose_folds(data.valid, _SHOTS, _SEED, 2 * len(jax.devices()))
-    sizes = measure_folds(plans, config.shape, epochs=_EPOCHS, seed=_SEED)
-    folds = pack_folds(plans, config.shape, sizes, control=False, epochs=_EPOCHS, seed=_SEED)
+    sizes = measure_folds(plans, data.encoding, epochs=_EPOCHS, seed=_SEED)
+    folds = pack_folds(plans, data.encoding, sizes, control=False, epochs=_EPOCHS, seed=_SEED)
     mesh = persona_mesh(len(plans))
     score = functools.partial(score_stages, stages=(_EPOCHS,), config=config.loss(), mesh=mesh)
     params, inner_lr = replicate((params, jnp.float32(config.inner_lr)), mesh)

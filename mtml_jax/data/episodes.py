@@ -56,7 +56,7 @@ def stack_episodes(
 ) -> Episode:
     """Lays triples of `sample_episodes` out as an Episode with a leading persona axis.
 
-    `sizes` are those of `Prepared`; `tasks` are those whose targets are packed, of support and of
+    `sizes` are those that the largest dialogue needs with each set of tasks; `tasks` are those whose targets are packed, of support and of
     query.
     """
     packed = [
@@ -89,7 +89,9 @@ def _named_batch(data, config, step, share, devices):
     triples = sample_episodes(data.train, config.meta_batch, config.seed, step)[share]
     strategy = STRATEGIES[config.strategy]
     inner, outer = strategy.phases[strategy.phase_of(step)]
-    episodes = stack_episodes(triples, data.encoding, data.sizes, tasks=(inner or outer, outer))
+    tasks = (inner or outer, outer)
+    sizes = {some: data.size(some) for some in tasks}
+    episodes = stack_episodes(triples, data.encoding, sizes, tasks=tasks)
     work = occupied_slots(episodes.query)
     # A support set costs its gradient and, about three times that, the derivative of the step.
     work = work + (4 if inner else 1) * occupied_slots(episodes.support)

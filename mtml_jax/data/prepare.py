@@ -47,6 +47,13 @@ class Prepared:
     embedding: np.ndarray | None
     notes: Sequence[str]
 
+    def size(self, tasks: tuple[str, ...]) -> Size:
+        """What the largest dialogue needs with the targets of these tasks.
+
+        Tasks of another strategy than the data were prepared for need no more than the largest.
+        """
+        return self.sizes.get(tasks) or largest(self.sizes.values())
+
     @property
     def vocabulary(self) -> Vocabulary | Subwords:
         """The words of the train split, or the subwords of a pretrained decoder."""

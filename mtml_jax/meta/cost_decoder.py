@@ -75,7 +75,8 @@ def count_decoder_step(
             for window in dialogue.examples:
                 sides[n] = sides[n].plus(forward_operations(window, targets, model))
                 tokens += sum(len(strand.ids) for strand in window.strands(targets))
-    return DecoderStepCount(*sides, tokens)
+    support, query = sides
+    return DecoderStepCount(support, query, tokens)
 
 
 def forward_operations(window: Window, tasks: Sequence[str], model: LlamaConfig) -> Forward:

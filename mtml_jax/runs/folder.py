@@ -62,6 +62,8 @@ def load_run(workdir: str | os.PathLike) -> tuple[dict[str, Any], str | None]:
         raise not_found(workdir, path.name)
     try:
         config = json.loads(path.read_bytes())
+        if not isinstance(config, dict):
+            raise ValueError(f"{path.name} is not an object")
         if config.get("init_from"):
             return config, None
         if not vocabulary.is_file():

@@ -188,7 +188,7 @@ def test_devices_share_the_personas_and_each_has_the_base(model):
 def test_loss_by_hand(model):
     """alpha and 1 - alpha times the mean over the tokens of each task (eq. 6)."""
     base, adapters = model
-    row, targets = one = jax.tree.map(lambda x: x[0], EPISODES.support)
+    row, targets, _ = one = jax.tree.map(lambda x: x[0], EPISODES.support)
     hidden_TD = jax.jit(functools.partial(llama.decode, config=MODEL))(base, adapters, row)
     log_p_TV = jax.nn.log_softmax(hidden_TD @ base["embedding"].T)
     losses: dict[int, list] = {0: [], 1: []}

@@ -20,6 +20,7 @@ from mtml_jax.runs.trained import load_trained
 from mtml_jax.strategies import STRATEGIES
 
 _FOLDS = 8  # a sample
+_DECODER_FOLDS = 2  # each takes a minute or more on a CPU
 
 
 def show(workdir: str, config: TrainConfig, data: Prepared) -> None:
@@ -29,7 +30,8 @@ def show(workdir: str, config: TrainConfig, data: Prepared) -> None:
         return
     model = load_trained(workdir, "best")
     params, base = model.params, model.base
-    scores = own_and_other(params, config, data, _FOLDS, base)
+    count = _FOLDS if base is None else _DECODER_FOLDS
+    scores = own_and_other(params, config, data, count, base)
     first = scores.plans[0]
     print(
         f"\n{len(scores.plans)} held-out dialogues of valid personas, {len(first.own)} other "

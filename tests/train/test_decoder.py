@@ -72,7 +72,7 @@ def differ(one, other):
 
 @pytest.mark.parametrize(
     "name",
-    [n if n in ("std_p", "amtml") else pytest.param(n, marks=pytest.mark.long) for n in STRATEGIES],
+    [n if n in ("std_p", "amtml") else pytest.param(n, marks=pytest.mark.slow) for n in STRATEGIES],
 )
 def test_every_strategy_trains_adapters_alone(config_of, tmp_path, name):
     config = config_of(name, iterations=2, meta_batch=1, validation_episodes=1)

@@ -19,7 +19,7 @@ from mtml_jax.inference.adapt import load_adapted
 from mtml_jax.inference.delta import read_settings
 from mtml_jax.runs.folder import load_run
 from mtml_jax.runs.peft import DTYPES
-from mtml_jax.runs.starts import write_adapters, write_start
+from mtml_jax.runs.starts import decoder_of, write_adapters, write_start
 from mtml_jax.runs.trained import Trained, load_trained
 
 
@@ -50,11 +50,6 @@ def export(given) -> None:
     provenance = facts.get("provenance") or {}
     workdir = given.workdir or provenance.get("workdir")
     model = load_trained(workdir, provenance.get("checkpoint", given.checkpoint))
-    if not model.config.init_from:
-        raise ValueError(
-            f"{workdir}: expected a run with --init_from, got one of a Transformer, which has no "
-            "adapters to export"
-        )
     if given.adapted:
         params = load_adapted(given.adapted, model)
         write_adapters(
@@ -74,7 +69,7 @@ def _card(model: Trained, facts, saved=None, workdir=None) -> str:
     """The text of README.md: what the adapters are, and how they came to be."""
     config = model.config
     base = HUGGING_FACE.get(config.init_from, config.init_from)
-    lora = config.model.lora
+    lora = decoder_of(config).lora
     lines = [
         "---", f"base_model: {base}", "library_name: peft", "---", "",
         f"# Adapters of {base}", "",

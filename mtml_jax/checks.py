@@ -23,6 +23,11 @@ def check_config(config: TrainConfig) -> None:
             f"got --init_from={config.init_from} and {type(model).__name__}; begin with "
             "PRESETS['pretrained'] for a decoder"
         )
+    if config.gradient == "finite_difference" and model.dtype != "float32":
+        raise ValueError(
+            f"expected float32, got --gradient=finite_difference and --dtype={model.dtype}: the "
+            "difference would be lost in rounding"
+        )
     if isinstance(model, LlamaConfig):
         _check_decoder(config, model)
         return
@@ -33,11 +38,6 @@ def check_config(config: TrainConfig) -> None:
         )
     if model.width % 2:
         raise ValueError(f"expected an even number, got --width={model.width}")
-    if config.gradient == "finite_difference" and model.dtype != "float32":
-        raise ValueError(
-            f"expected float32, got --gradient=finite_difference and --dtype={model.dtype}: the "
-            "difference would be lost in rounding"
-        )
     if config.gradient == "finite_difference" and model.activation == "relu":
         raise ValueError(
             "expected a smooth activation with --gradient=finite_difference, got "
@@ -46,12 +46,7 @@ def check_config(config: TrainConfig) -> None:
 
 
 def _check_decoder(config, model):
-    if config.gradient == "finite_difference" and model.dtype != "float32":
-        raise ValueError(
-            f"expected float32, got --gradient=finite_difference and --dtype={model.dtype}: the "
-            "difference would be lost in rounding"
-        )
-    unread = ("distinct_start", "glove", "persona_context")
+    unread = ("distinct_start", "glove", "min_count", "persona_context")
     defaults = {f.name: f.default for f in dataclasses.fields(TrainConfig)}
     for name in unread:
         if getattr(config, name) != defaults[name]:

@@ -143,10 +143,10 @@ class RowEncoding:
         return (*example.trunk.ids, *self.question())
 
     def elsewhere(self, example: Window, other: Window) -> Window:
-        """The same persona after another dialogue."""
-        fork = len(other.trunk.ids)
-        branches = tuple(dataclasses.replace(b, fork=fork) for b in example.branches)
-        return Window(other.trunk, branches, ())
+        """The same persona after another dialogue, of which the end that has room is read."""
+        (branch,) = example.branches
+        heard = other.trunk.ids[-(self.shape.tokens - len(branch.ids)) :]
+        return Window(Strand(heard), (dataclasses.replace(branch, fork=len(heard)),), ())
 
     def as_read(self, statements: Iterable[str]) -> str:
         """A persona as the decoder writes it, in blank-separated tokens."""

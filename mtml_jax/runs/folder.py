@@ -12,6 +12,8 @@ from mtml_jax.runs.versions import versions
 # steps end it, and the chunking of personas, which changes results by rounding alone.
 MAY_DIFFER = frozenset({"iterations", "persona_chunk", "max_skipped"})
 
+START = "start.json"  # holds the settings of a start, see `starts`
+
 _ABSENT = "nothing"
 
 
@@ -56,7 +58,7 @@ def load_run(workdir: str | os.PathLike) -> tuple[dict[str, Any], str | None]:
       ValueError: its settings are not JSON.
     """
     path, vocabulary = (Path(workdir) / name for name in ("config.json", "vocabulary.txt"))
-    if (start := Path(workdir) / "start.json").is_file():  # of `starts.write_start`
+    if (start := Path(workdir) / START).is_file():
         path = start
     if not path.is_file():
         raise not_found(workdir, path.name)

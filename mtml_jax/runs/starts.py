@@ -13,11 +13,10 @@ from mtml_jax.config import TrainConfig
 from mtml_jax.config_decoder import LlamaConfig
 from mtml_jax.data.pretrained_files import HUGGING_FACE
 from mtml_jax.runs.files import write_json
+from mtml_jax.runs.folder import START
 from mtml_jax.runs.peft import write_peft
 from mtml_jax.runs.versions import versions
 from mtml_jax.types import Params
-
-START = "start.json"
 
 
 def write_start(
@@ -38,11 +37,6 @@ def write_start(
     Raises:
       ValueError: the run has no pretrained decoder, or an adapter is not finite in this dtype.
     """
-    if not config.init_from:
-        raise ValueError(
-            "expected a run with --init_from, got one of a Transformer, which has no adapters to "
-            "export; share its folder instead"
-        )
     write_adapters(folder, params, config, card=card, dtype=dtype)
     known = {f.name for f in dataclasses.fields(TrainConfig)}
     others = {name: value for name, value in saved.items() if name not in known}
@@ -55,6 +49,20 @@ def write_adapters(
     dtype: str = "float32"
 ) -> None:
     """Writes adapters for other programs; arguments and errors as for `write_start`."""
-    assert isinstance(config.model, LlamaConfig)
+    model = decoder_of(config)
     base = HUGGING_FACE.get(config.init_from, config.init_from)
-    write_peft(folder, params, config.model, base, card=card, dtype=dtype)
+    write_peft(folder, params, model, base, card=card, dtype=dtype)
+
+
+def decoder_of(config: TrainConfig) -> LlamaConfig:
+    """The sizes of a run's decoder.
+
+    Raises:
+      ValueError: the run has none.
+    """
+    if not isinstance(config.model, LlamaConfig):
+        raise ValueError(
+            "expected a run with --init_from, got one of a Transformer, which has no adapters to "
+            "export; share its folder instead"
+        )
+    return config.model

@@ -16,9 +16,8 @@ from mtml_jax.data.vocab import Vocabulary
 from mtml_jax.model import lora
 from mtml_jax.model.pretrained import frozen_base, read_pretrained
 from mtml_jax.runs.checkpoint import Saved, restore_params
-from mtml_jax.runs.folder import load_run
+from mtml_jax.runs.folder import START, load_run
 from mtml_jax.runs.peft import read_peft
-from mtml_jax.runs.starts import START
 from mtml_jax.types import Params
 
 

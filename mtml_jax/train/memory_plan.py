@@ -28,6 +28,12 @@ _step = jax.jit(
     outer_step, static_argnames=("phase", "config", "placement"), donate_argnames="state"
 )
 
+_ADVICE = {
+    False: "lower --width, --encoder_layers, --decoder_layers, --context_tokens or --tile_rows, or "
+    "use --min_count for fewer words",
+    True: "lower --lora_layers or --row_tokens, or use a smaller decoder",
+}
+
 
 class Fitted(NamedTuple):
     """Steps that fit the memory."""
@@ -91,8 +97,7 @@ def fit_steps(config: TrainConfig, placement: Placement, arguments: Sequence[tup
     raise ValueError(
         f"expected a step that takes at most {_gigabytes(_USABLE * free)} of the {_gigabytes(free)} "
         f"of free memory on each device, got one of {_gigabytes(needed)}, even {_named(chunk, setting)}; "
-        "lower --width, --encoder_layers, --decoder_layers, --context_tokens or --tile_rows, or use "
-        f"--min_count for fewer words{smaller}{fewer}"
+        f"{_ADVICE[bool(config.init_from)]}{smaller}{fewer}"
     )
 
 

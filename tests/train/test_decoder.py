@@ -16,6 +16,9 @@ from mtml_jax.config import PRESETS, DataConfig, EvalConfig, ReconstructionConfi
 from mtml_jax.config_decoder import LoraConfig, RowShape
 from mtml_jax.data.demo import demo_corpus
 from mtml_jax.data.prepare import prepare
+from mtml_jax.data.records import Dialogue, Turn
+from mtml_jax.data.strands import RowEncoding
+from mtml_jax.data.subwords import read_subwords
 from mtml_jax.eval.evaluate import evaluate
 from mtml_jax.eval.folds import choose_folds, prompted
 from mtml_jax.eval.run import load_for_test
@@ -240,3 +243,26 @@ def test_a_prompt_holds_the_own_dialogues(workdir):
         assert window.turns == plain.turns and window.spoken() == plain.spoken()
         shifted = tuple(len(read) + i for i in plain.trunk.predicted)
         assert window.trunk.predicted == shifted
+
+
+def test_a_transformer_has_no_adapters_to_export(save_tiny_run, tmp_path):
+    run = save_tiny_run(tmp_path / "run")
+    with pytest.raises(ValueError, match="expected a run with --init_from, got one of a Transf"):
+        export_command(["--workdir", str(run), "--output", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_long_persona_fits_behind_a_long_dialogue(tiny_decoder):
+    """What stands behind another dialogue takes no more than a row."""
+    subwords = read_subwords(tiny_decoder)
+    encoding = RowEncoding(subwords, RowShape(256))
+    turns = tuple(Turn("what is new", "nothing at all") for _ in range(9))
+    long, short = (
+        encoding.by_turns_seen(Dialogue("c", "s", said, turns))[-1]
+        for said in (("i sail " * 9,), ("i sail",))
+    )
+    (branch,) = encoding.elsewhere(long, short).branches
+    behind = encoding.elsewhere(long, short)
+    assert len(behind.trunk.ids) + len(branch.ids) <= 256
+    assert behind.trunk.ids == short.trunk.ids[-branch.fork :]
+    assert len(short.trunk.ids) + len(branch.ids) > 256  # and would not have fitted whole

@@ -12,6 +12,7 @@ import pathlib
 
 from absl import app, flags
 
+from experiments import flags as settings
 from experiments import startup
 from mtml_jax.config import CHECKPOINTS
 from mtml_jax.data.pretrained_files import HUGGING_FACE
@@ -24,8 +25,8 @@ from mtml_jax.runs.trained import Trained, load_trained
 
 
 def define_flags() -> None:
-    flags.DEFINE_string(
-        "workdir", None, "folder of a training run (default: the one that --adapted was adapted from)"
+    settings.define_common_flags(
+        "folder of a training run (default: the one that --adapted was adapted from)"
     )
     flags.DEFINE_string("adapted", None, "folder of an adapted speaker (default: none; the run itself)")
     flags.DEFINE_string("output", None, "folder of the adapters, which is made (required)")

@@ -1,6 +1,7 @@
 """Adapt a trained model to a speaker from a handful of dialogues.
 
     python -m experiments.adapt --workdir=W --dialogues=mine.jsonl --output=adapted/
+    python -m experiments.adapt --start=mtml --dialogues=chat.txt --output=adapted/
 """
 
 import pathlib
@@ -31,6 +32,7 @@ _UNKNOWN = 0.1  # a larger share of unknown words is worth a warning
 
 def define_flags() -> None:
     settings.define_common_flags()
+    settings.define_start_flag()
     flags.FLAGS.set_default("cpu_devices", 1)  # adapting to one speaker runs on one device
     flags.DEFINE_string(
         "dialogues", None, "file of the speaker's dialogues: JSON lines, WhatsApp's text export or "
@@ -58,13 +60,14 @@ def define_flags() -> None:
 def main(argv) -> None:
     startup.start(argv, "--workdir=runs/x")
     with startup.one_sentence("interrupted; nothing was saved"):
+        settings.use_start(flags.FLAGS)
         adapt(flags.FLAGS)
 
 
 def adapt(given) -> Adapted:
     """Runs the command; `given` has the flags as attributes."""
     for flag, expected in (
-        ("workdir", "the folder of a training run"),
+        ("workdir", "the folder of a training run, or a --start"),
         ("dialogues", "a file of dialogues, such as experiments/examples/five_dialogues.jsonl"),
         ("output", "a folder for the adaptation"),
     ):
@@ -109,10 +112,7 @@ def adapt(given) -> Adapted:
     )
     _print(f"\nsaved in {given.output}: adapted.json and {size / 1024:,.0f} KB of differences")
     # Not folded, so that it can be copied.
-    print(
-        f"next: python -m experiments.chat --workdir={shlex.quote(str(given.workdir))} "
-        f"--adapted={shlex.quote(str(given.output))}"
-    )
+    print(f"next: python -m experiments.chat --adapted={shlex.quote(str(given.output))}")
     return adapted
 
 

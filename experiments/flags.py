@@ -26,6 +26,7 @@ from mtml_jax.model.pretrained import with_decoder
 
 T = TypeVar("T")
 _REQUIRED = "folder of a training run, made by experiments.train (required)"
+STARTS = pathlib.Path(__file__).parents[1] / "adapters"  # meta-trained, of pretrained decoders
 
 _DEFINE = {
     bool: flags.DEFINE_boolean, int: flags.DEFINE_integer, float: flags.DEFINE_float,
@@ -101,6 +102,34 @@ def define_common_flags(workdir: str = _REQUIRED) -> None:
     """Flags of every command that reads a run; `workdir` says which folder that is."""
     flags.DEFINE_string("workdir", None, workdir)
     define_device_flags()
+
+
+def define_start_flag() -> None:
+    """The flag that takes the place of --workdir."""
+    flags.DEFINE_enum(
+        "start", None, shipped_starts(),
+        "meta-trained adapters that come with the project, in place of --workdir (default: none)"
+    )
+
+
+def shipped_starts() -> list[str]:
+    """The names of the meta-trained adapters that come with the project."""
+    return sorted(path.parent.name for path in STARTS.glob("*/start.json"))
+
+
+def use_start(given: Any) -> None:
+    """Makes the folder of --start that of the run.
+
+    Raises:
+      ValueError: --workdir is given, too.
+    """
+    if not given.start:
+        return
+    if given.workdir:
+        raise ValueError(
+            f"expected --workdir or --start, got --workdir={given.workdir} and --start={given.start}"
+        )
+    given.workdir = str(STARTS / given.start)
 
 
 def define_device_flags() -> None:

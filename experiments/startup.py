@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 
 import jax
 from absl import flags
@@ -22,12 +23,12 @@ def start(argv: list[str], example: str) -> None:
     # TFDS and Orbax log each of their steps, and the whole stack behind an error.
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger().setLevel(logging.CRITICAL)
+    # After a save has failed, what remains of it is dropped. The failure itself is reported.
     sys.unraisablehook = _report_unraisable
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
 
 
 def _report_unraisable(unraisable):
-    # After a save has failed, its remaining arrays return to an event loop that is closed. The
-    # failure itself is reported.
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
 

@@ -11,12 +11,14 @@ import threading
 import gradio as gr
 
 from experiments.app import html as app_html
+from experiments.flags import STARTS, shipped_starts
 from mtml_jax.data.exports import choose_speaker, read_chat
 from mtml_jax.data.records import Dialogue
 from mtml_jax.inference.adapt import Adapted, adapt_to_dialogues
 from mtml_jax.inference.responder import Responder, believed_persona, persona_caveat, unknown_share
 from mtml_jax.runs.trained import Trained, load_trained
 
+_START = "start: "
 _DEPTH = 3  # levels below --runs that are searched for runs
 _VISITORS = 8  # visits whose adapted parameters are held at once; the oldest are dropped
 _PASTED = 2_000_000  # characters
@@ -60,6 +62,12 @@ class Visits:
             return key, self._visits[key]
 
 
+def find_models(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Returns the training runs of a folder and the starts that come with the project, by name."""
+    runs = {name: folder / name for name in find_runs(folder)}
+    return runs | {f"{_START}{name}": STARTS / name for name in shipped_starts()}
+
+
 def find_runs(folder: pathlib.Path) -> list[str]:
     """Returns the training runs in a folder and a few levels below, as sorted relative paths."""
     found = []
@@ -79,7 +87,7 @@ def chat_tab(runs: pathlib.Path, page: gr.Blocks) -> None:
     visits = Visits()
     key = gr.State(None)
     with gr.Row():
-        run = gr.Dropdown([], label="Trained (a run of experiments.train)", elem_id="run", scale=3)
+        run = gr.Dropdown([], label="Trained (a run of experiments.train, or a start that comes with the project)", elem_id="run", scale=3)
         checkpoint = gr.Radio(["best", "latest"], value="best", label="Checkpoint", scale=1)
     gr.HTML(app_html.PRIVACY)
     with gr.Row(elem_id="give"):
@@ -92,7 +100,7 @@ def chat_tab(runs: pathlib.Path, page: gr.Blocks) -> None:
     status = gr.HTML(elem_id="chat-status")
     with gr.Row(visible=False, elem_classes="low") as learning:
         speaker = gr.Dropdown([], label="Speaker to learn", elem_id="speaker", scale=2)
-        epochs = gr.Number(10, label="Epochs", precision=0, elem_id="epochs", scale=1)
+        epochs = gr.Textbox(label="Epochs", placeholder="as in a test", elem_id="epochs", scale=1)
         rate = gr.Textbox(label="Inner rate", placeholder="the run's", elem_id="rate", scale=1)
         adapt = gr.Button("Adapt", variant="primary", elem_id="adapt", scale=1)
     learned = gr.HTML(elem_id="learnt", min_height=60)
@@ -148,12 +156,11 @@ def chat_tab(runs: pathlib.Path, page: gr.Blocks) -> None:
         try:
             if not visit.dialogues:
                 raise ValueError("expected dialogues to adapt to, got none; read them again")
-            if run not in find_runs(runs):
+            if run not in (models := find_models(runs)):
                 raise ValueError("expected a model of the list, got none; choose one")
-            if epochs is None or not 1 <= epochs <= _EPOCHS:
-                raise ValueError(f"expected 1 to {_EPOCHS} epochs, got {epochs}")
+            number = _epochs(epochs)
             progress(0, desc="reading the model")
-            model = _model(str(runs / run), checkpoint)
+            model = _model(str(models[run]), checkpoint)
             mine, _ = choose_speaker(visit.dialogues, speaker)
 
             def report(done, total):
@@ -161,7 +168,7 @@ def chat_tab(runs: pathlib.Path, page: gr.Blocks) -> None:
                 progress((done, total), desc=what, unit="epochs")
 
             visit.adapted = adapt_to_dialogues(
-                model, mine, inner_lr=_rate(rate), epochs=int(epochs), progress=report
+                model, mine, inner_lr=_rate(rate), epochs=number, progress=report
             )
             visit.model, visit.speaker, visit.said = model, speaker, ([], [])
             note = _summary(visit, mine)
@@ -214,15 +221,15 @@ def chat_tab(runs: pathlib.Path, page: gr.Blocks) -> None:
 
     def look():
         """Lists the current runs, at every load of the page."""
-        found = find_runs(runs)
-        if not found:
-            note = (
+        note = ""
+        if not find_runs(runs):
+            note = app_html.message(
                 f"{runs}: expected a folder with runs of python -m experiments.train, got no runs; "
-                "name it with --runs"
-            )
-            return gr.update(choices=[], value=None), app_html.message(note, wrong=True)
+                "name it with --runs", wrong=True
+            )  # fmt: skip
+        found = list(find_models(runs))
         shown = [(runs.resolve().name if name == "." else name, name) for name in found]
-        return gr.update(choices=shown, value=found[0]), ""
+        return gr.update(choices=shown, value=found[0] if found else None), note
 
     private = {"api_visibility": "private"}
     busy = private | {"concurrency_limit": 1, "concurrency_id": "model"}
@@ -237,6 +244,14 @@ def chat_tab(runs: pathlib.Path, page: gr.Blocks) -> None:
     over.click(start_over, key, [key, shown, belief], **hidden, **private)
     ask.click(believe, key, [key, belief], **busy)
     page.load(look, None, [run, status], **hidden, **private)
+
+
+def _epochs(text: str) -> int | None:
+    if not text.strip():
+        return None
+    if not text.strip().isdecimal() or not 1 <= int(text) <= _EPOCHS:
+        raise ValueError(f"expected 1 to {_EPOCHS} epochs, got {text[:40]!r}")
+    return int(text)
 
 
 def _rate(text: str) -> float | None:

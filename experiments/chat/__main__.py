@@ -1,6 +1,7 @@
 """Chat with a trained model, or with one that is adapted to a speaker.
 
-    python -m experiments.chat --workdir=W --adapted=adapted/
+    python -m experiments.chat --adapted=adapted/
+    python -m experiments.chat --workdir=W
 """
 
 import contextlib
@@ -45,7 +46,10 @@ _MAX_LINE = 10_000  # characters of one input
 
 
 def define_flags() -> None:
-    settings.define_common_flags()
+    settings.define_common_flags(
+        "folder of a training run (default: the one that --adapted was adapted from)"
+    )
+    settings.define_start_flag()
     flags.FLAGS.set_default("cpu_devices", 1)  # one conversation runs on one device
     flags.DEFINE_string(
         "adapted", None, "folder that experiments.adapt wrote (default: none, the initial model answers)"
@@ -65,6 +69,7 @@ def main(argv) -> None:
     for stream, errors in ((sys.stdin, "replace"), (sys.stdout, "backslashreplace")):
         stream.reconfigure(errors=errors)
     try:
+        settings.use_start(flags.FLAGS)
         chat(flags.FLAGS, typed_lines(sys.stdin), sys.stdout, echo=not sys.stdin.isatty())
     except (ValueError, OSError) as error:
         if isinstance(error, BrokenPipeError):
@@ -81,14 +86,14 @@ def chat(given, lines: Iterable[str], out: TextIO, *, echo: bool) -> None:
 
     `echo` repeats the input, which a terminal shows but a pipe does not.
     """
-    if not given.workdir:
-        raise ValueError("expected the folder of a training run, got no --workdir")
-    model = load_trained(given.workdir, given.checkpoint)
-    adapted = speaker = None
-    if given.adapted:
-        adapted = load_adapted(given.adapted, model)
-        provenance = read_settings(given.adapted).get("provenance")
-        speaker = provenance.get("speaker") if isinstance(provenance, dict) else None
+    provenance = read_settings(given.adapted).get("provenance") if given.adapted else None
+    provenance = provenance if isinstance(provenance, dict) else {}
+    workdir = given.workdir or provenance.get("workdir")
+    if not isinstance(workdir, str):
+        raise ValueError("expected --adapted, --start or --workdir, got none")
+    model = load_trained(workdir, given.checkpoint)
+    adapted = load_adapted(given.adapted, model) if given.adapted else None
+    speaker = provenance.get("speaker")
     sampling = {"top_p": given.top_p, "temperature": given.temperature, "seed": given.seed}
     responder = Responder(model, given.decoder, **sampling)
     name = harmless(speaker)[:20].strip() if isinstance(speaker, str) else ""

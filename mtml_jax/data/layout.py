@@ -14,7 +14,7 @@ from mtml_jax.config import TrainConfig
 from mtml_jax.config_decoder import RowShape
 from mtml_jax.data.encode import Encoding
 from mtml_jax.data.packing import occupied_slots as occupied_tiles
-from mtml_jax.data.packing import pack, pack_rows, tiles_of
+from mtml_jax.data.packing import pack, pack_rows, stack, tiles_of
 from mtml_jax.data.rows import RowExamples, pack_row
 from mtml_jax.data.strands import RowEncoding
 from mtml_jax.data.subwords import Subwords
@@ -22,6 +22,8 @@ from mtml_jax.data.vocab import Vocabulary
 from mtml_jax.types import Examples, Tokens
 
 Size = tuple[int, ...]
+
+ROWS_A_DECODE = 8  # replies that are decoded in one call
 
 
 def encoding_of(
@@ -83,6 +85,56 @@ def lay_out_contexts(
     if isinstance(encoding, Encoding):
         return pack_rows(contexts, encoding.shape.context, rows)
     return pack_rows([c[:-1] for c in contexts], slots or encoding.shape.tokens, rows)
+
+
+def reply_groups(
+    examples: Sequence[Any], encoding: Encoding | RowEncoding
+) -> list[list[Sequence[int]]]:
+    """The contexts of examples' replies, in groups that are decoded in one call.
+
+    Those of a pretrained decoder's group are beginnings of the last one.
+    """
+    if isinstance(encoding, Encoding):
+        parts = [[example.context for example in examples]]
+    else:
+        parts = [window.contexts() for window in examples]
+    return [
+        part[i : i + ROWS_A_DECODE] for part in parts for i in range(0, len(part), ROWS_A_DECODE)
+    ]
+
+
+def measure_replies(examples: Sequence[Any], encoding: Encoding | RowEncoding) -> Size:
+    """The number of groups of contexts, and the slots that the longest context needs."""
+    groups = reply_groups(examples, encoding)
+    if isinstance(encoding, Encoding):
+        return len(groups), encoding.shape.context
+    longest = max((len(context) for group in groups for context in group), default=1)
+    return len(groups), -(-longest // _ROUNDED) * _ROUNDED
+
+
+def lay_out_replies(
+    examples: Sequence[Any], encoding: Encoding | RowEncoding, size: Size
+) -> Tokens:
+    """Lays the contexts of replies out for decoding, with a leading axis of groups.
+
+    Returns:
+      Tokens [group, `ROWS_A_DECODE`, S] of the Transformer; of a pretrained decoder ids and
+      position [group, S], and segment [group, `ROWS_A_DECODE`, S], which marks beginnings.
+    """
+    count, slots = size
+    groups = reply_groups(examples, encoding)
+    groups = [*groups, *([] for _ in range(count - len(groups)))]
+    packed = stack([lay_out_contexts(g, encoding, ROWS_A_DECODE, slots) for g in groups])
+    if isinstance(encoding, Encoding):
+        return packed
+    last = [max(len(group) - 1, 0) for group in groups]
+    return Tokens(packed.ids[np.arange(count), last], packed.segment, packed.position[:, 0])
+
+
+def reply_rows(examples: Sequence[Any], encoding: Encoding | RowEncoding) -> list[int]:
+    """The place of each reply among those that are decoded from `lay_out_replies`."""
+    groups = enumerate(reply_groups(examples, encoding))
+    return [g * ROWS_A_DECODE + i for g, group in groups for i in range(len(group))]
 
 
 def occupied_slots(examples: Examples | RowExamples) -> np.ndarray:

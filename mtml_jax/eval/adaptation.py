@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from mtml_jax.config import LossConfig
-from mtml_jax.eval.folds import ROWS_A_DECODE, Fold
+from mtml_jax.eval.folds import Fold
 from mtml_jax.meta.inner import adapt, inner_update
 from mtml_jax.model import losses
 from mtml_jax.model.decoding import Replies
@@ -65,7 +65,8 @@ def score_stages(
       config: model sizes and the inner loss's reduction.
       mesh: devices that share the folds; its size divides their number.
       chunk: number of folds vmapped at a time on a device.
-      decode: (params, contexts, base=base) -> Replies for `ROWS_A_DECODE` contexts; None for no replies.
+      decode: (params, contexts, base=base) -> Replies for a group of contexts; None for no
+        replies.
 
     Returns:
       Stages with a leading fold axis.
@@ -91,15 +92,14 @@ def score_stages(
     return map_personas(one, mesh, chunk)((params, inner_lr, base), folds)
 
 
-def _all_replies(decode, params, contexts, base):
-    """Decodes rows of contexts, a few at a time, and skips groups without a context."""
-    groups = jax.tree.map(lambda x: x.reshape(-1, ROWS_A_DECODE, *x.shape[1:]), contexts)
+def _all_replies(decode, params, groups, base):
+    """Decodes group after group of contexts, and skips groups without a context."""
     used = jnp.sum(jnp.any(groups.segment > 0, axis=(1, 2)))
     # Without jit, it is traced twice: for its shapes and for the loop.
     decode = jax.jit(functools.partial(decode, base=base))
     shapes = jax.eval_shape(decode, params, jax.tree.map(lambda x: x[0], groups))
-    count = contexts.ids.shape[0] // ROWS_A_DECODE
-    empty = jax.tree.map(lambda s: jnp.zeros((count, *s.shape), s.dtype), shapes)
+    count = (groups.segment.shape[0],)
+    empty = jax.tree.map(lambda s: jnp.zeros(count + s.shape, s.dtype), shapes)
 
     def body(index, replies):
         one = decode(params, jax.tree.map(lambda x: x[index], groups))

@@ -6,13 +6,19 @@ from typing import NamedTuple
 import numpy as np
 
 from mtml_jax.data.encode import EncodedDialogue, EncodedPersona, Encoding
-from mtml_jax.data.layout import Size, largest, lay_out, lay_out_contexts, measure
+from mtml_jax.data.layout import (
+    Size,
+    largest,
+    lay_out,
+    lay_out_replies,
+    measure,
+    measure_replies,
+)
 from mtml_jax.data.packing import stack
 from mtml_jax.data.strands import RowEncoding
 from mtml_jax.types import Examples, Tokens
 
 _TASKS = ("response",)  # the test does not use persona statements
-ROWS_A_DECODE = 8  # contexts that are decoded in one call
 
 
 class FoldPlan(NamedTuple):
@@ -31,7 +37,7 @@ class Fold(NamedTuple):
 
     batches: Examples  # to adapt to, with leading axes [epoch, batch]
     held_out: Examples  # of the held-out dialogue
-    contexts: Tokens  # [E, S], its contexts, one per row, to decode replies from
+    contexts: Tokens  # its contexts, from `lay_out_replies`, to decode replies from
 
 
 def choose_folds(
@@ -107,7 +113,7 @@ class FoldShape(NamedTuple):
     batches: int  # batches per epoch
     batch: Size  # of a batch
     held_out: Size  # of a held-out dialogue
-    turns: int  # rows for the contexts of a held-out dialogue, a multiple of `ROWS_A_DECODE`
+    contexts: Size  # of the contexts of a held-out dialogue
 
 
 def measure_folds(
@@ -123,11 +129,11 @@ def measure_folds(
                 max(1, *(len(epoch) for s in schedules for epoch in s)),
                 largest([measure(b, encoding, _TASKS) for b in batches or [()]]),
                 measure(plan.held_out.examples, encoding, _TASKS),
-                -(-plan.held_out.turns // ROWS_A_DECODE) * ROWS_A_DECODE,
+                measure_replies(plan.held_out.examples, encoding),
             )
         )
-    counts, batch, held_out, turns = zip(*needed)
-    return FoldShape(max(counts), largest(batch), largest(held_out), max(turns))
+    counts, *sizes = zip(*needed)
+    return FoldShape(max(counts), *map(largest, sizes))
 
 
 def pack_folds(
@@ -155,7 +161,7 @@ def pack_folds(
             Fold(
                 stack([stack([lay(b, sizes.batch) for b in e]) for e in padded]),
                 lay(plan.held_out.examples, sizes.held_out),
-                lay_out_contexts(plan.held_out.contexts, encoding, sizes.turns, sizes.held_out[0]),
+                lay_out_replies(plan.held_out.examples, encoding, sizes.contexts),
             )
         )
     return stack(folds)

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from mtml_jax.config import EvalConfig
 from mtml_jax.data.demo_judge import judge_reply
 from mtml_jax.data.encode import Encoding
+from mtml_jax.data.layout import reply_rows
 from mtml_jax.data.strands import RowEncoding
 from mtml_jax.eval.adaptation import score_stages
 from mtml_jax.eval.folds import FoldPlan, measure_folds, pack_folds, prompted
@@ -148,9 +149,9 @@ def _rows(run, system, shots, plans, results):
     epochs = stages_of(run, system)
     rows = []
     for n, plan in enumerate(plans):
-        turns = plan.held_out.turns
+        replies = reply_rows(plan.held_out.examples, run.encoding)
         texts = [
-            [run.encoding.words(ids) for ids in results.replies.ids[n, stage, :turns]]
+            [run.encoding.words(ids) for ids in results.replies.ids[n, stage, replies]]
             for stage in range(len(epochs))
         ]
         rows.append(
@@ -164,7 +165,7 @@ def _rows(run, system, shots, plans, results):
                 "nll": [float(x) for x in results.response.nll[n]],
                 "tokens": int(results.response.tokens[n, 0]),
                 "replies": texts,
-                "log_prob": np.round(results.replies.log_prob[n, :, :turns], 4).tolist(),
+                "log_prob": np.round(results.replies.log_prob[n, :, replies].T, 4).tolist(),
             }
         )
     return rows

@@ -15,6 +15,7 @@ from mtml_jax.model.decoding import (
     MAX_TOKENS,
     Replies,
     logits_of,
+    memory_axis,
     permitted,
     require_positive,
     start_caches,
@@ -45,7 +46,7 @@ def beam_search(
 
     Args:
       params: the model's parameters.
-      context: Tokens [E, S], one example per row, segment 1 where there are tokens.
+      context: see `decoding.greedy`.
       start: id of the task's start token.
       max_tokens: greatest length of a reply, T.
       beams: number of hypotheses that are kept, B.
@@ -61,7 +62,7 @@ def beam_search(
     """
     require_positive("max_tokens", max_tokens)
     require_positive("beams", beams)
-    examples = context.ids.shape[0]
+    examples = context.segment.shape[0]
     matrix_VD = output_matrix(params, base, config)
     width = min(beams, matrix_VD.shape[0])
     cache = start_caches(params, base, context, max_tokens, config)
@@ -74,12 +75,18 @@ def beam_search(
             in_axes=(None, None, axes, None, 0, None, None),
             out_axes=(0, axes),
         ),
-        in_axes=(None, None, 0, 0, 0, None, None),
+        in_axes=(None, None, {"memory": memory_axis(context), "own": 0}, 0, 0, None, None),
+        out_axes=(0, {"memory": memory_axis(context), "own": 0}),
     )
     reorder = jax.vmap(lambda x_BTD, parent_B: x_BTD[parent_B])
 
-    def step(carry, position):
-        own, ids_EBT, token_EB, done_EB, score_EB = carry
+    def unfinished(carry):
+        # A best hypothesis that is finished stays the best, because others only lose.
+        *_, done_EB, _, position = carry
+        return (position < max_tokens) & ~jnp.all(done_EB[:, 0])
+
+    def step(carry):
+        own, ids_EBT, token_EB, done_EB, score_EB, position = carry
         hidden_EBD, cache = advance(
             params, base, {"memory": memory, "own": own}, context.segment, token_EB, position, config
         )
@@ -99,7 +106,7 @@ def beam_search(
         ids_EBT = ids_EBT.at[:, :, position].set(token_EB)
         done_EB = jnp.take_along_axis(done_EB, parent_EB, axis=1) | (token_EB == symbols.end)
         own = jax.tree.map(lambda x: reorder(x, parent_EB), cache["own"])
-        return (own, ids_EBT, token_EB, done_EB, score_EB), None
+        return own, ids_EBT, token_EB, done_EB, score_EB, position + 1
 
     # Start with one hypothesis; the other beams are empty until it has branched.
     first_B = jnp.where(jnp.arange(beams) == 0, 0.0, -jnp.inf).astype(widened(matrix_VD.dtype))
@@ -109,7 +116,7 @@ def beam_search(
         jnp.full((examples, beams), start, jnp.int32),
         jnp.zeros((examples, beams), bool),
         jnp.broadcast_to(first_B[None], (examples, beams)),
+        jnp.int32(0),
     )
-    positions = jnp.arange(max_tokens, dtype=jnp.int32)
-    (_, ids_EBT, _, _, score_EB), _ = jax.lax.scan(step, begin, positions)
+    _, ids_EBT, _, _, score_EB, _ = jax.lax.while_loop(unfinished, step, begin)
     return Replies(ids_EBT[:, 0], score_EB[:, 0])  # beams are sorted by score

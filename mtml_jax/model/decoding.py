@@ -1,7 +1,8 @@
 """Decode replies with a key-value cache: greedily or by nucleus sampling.
 
 Each method, `beam.beam_search` included, encodes the context once, takes one token per step
-from the cached decoder, and scores its reply under the unchanged model. Padding and the start
+from the cached decoder until every reply has ended, and scores its reply under the unchanged
+model. Contexts may also be beginnings of one row, which is then read once for all of them. Padding and the start
 tokens are never emitted. They are no candidates but keep their share of the probability, so
 that a score is that of teacher forcing. Settings that shape arrays are static: under jit a
 call compiles once for each shape of the contexts.
@@ -67,7 +68,9 @@ def greedy(
 
     Args:
       params: the model's parameters.
-      context: Tokens [E, S], one example per row, segment 1 where there are tokens.
+      context: Tokens [E, S], one example per row, segment 1 where there are tokens; of a
+        pretrained decoder also ids and position [S], of which each example reads the beginning
+        that `segment` [E, S] marks.
       start: id of the task's start token.
       max_tokens: greatest length of a reply, T.
       config: sizes of the model.
@@ -106,7 +109,7 @@ def sample(
 
     Args:
       params: the model's parameters.
-      context: Tokens [E, S], one example per row, segment 1 where there are tokens.
+      context: see `greedy`.
       start: id of the task's start token.
       key: PRNG key.
       max_tokens: greatest length of a reply, T.
@@ -200,41 +203,70 @@ def _one_by_one(params, base, context, start, choose, max_tokens, config, symbol
     choose: (logits_EV of the tokens that may be emitted, position) -> token_E.
     """
     require_positive("max_tokens", max_tokens)
-    examples = context.ids.shape[0]
+    examples = context.segment.shape[0]
     matrix_VD = output_matrix(params, base, config)
 
-    def step(carry, position):
-        cache, token_E, done_E, score_E = carry
+    def unfinished(carry):
+        _, _, _, done_E, _, position = carry
+        return (position < max_tokens) & ~jnp.all(done_E)
+
+    def step(carry):
+        cache, ids_TE, token_E, done_E, score_E, position = carry
         growing = Growing(cache, context.segment, token_E, position)
-        logits_EV, cache = _advance(params, base, growing, matrix_VD, config)
+        logits_EV, cache = _advance(
+            params, base, growing, matrix_VD, config, memory_axis(context)
+        )
         token_E = choose(permitted(logits_EV, symbols), position).astype(jnp.int32)
         gain_E = jnp.take_along_axis(logits_EV, token_E[:, None], axis=1)[:, 0]
         gain_E -= jax.nn.logsumexp(logits_EV, axis=-1)
         token_E = jnp.where(done_E, symbols.pad, token_E)
         score_E += jnp.where(done_E, 0.0, gain_E)
-        return (cache, token_E, done_E | (token_E == symbols.end), score_E), token_E
+        done_E |= token_E == symbols.end
+        return cache, ids_TE.at[position].set(token_E), token_E, done_E, score_E, position + 1
 
     begin = (
         start_caches(params, base, context, max_tokens, config),
+        jnp.full((max_tokens, examples), symbols.pad, jnp.int32),
         jnp.full((examples,), start, jnp.int32),
         jnp.zeros((examples,), bool),
         jnp.zeros((examples,), widened(matrix_VD.dtype)),
+        jnp.int32(0),
     )
-    positions = jnp.arange(max_tokens, dtype=jnp.int32)
-    (_, _, _, score_E), ids_TE = jax.lax.scan(step, begin, positions)
+    _, ids_TE, _, _, score_E, _ = jax.lax.while_loop(unfinished, step, begin)
     return Replies(ids_TE.T, score_E)
 
 
 def start_caches(params, base, context, length, config):
-    """Reads all contexts, and returns the caches of their decoders."""
-    return jax.vmap(start_cache, in_axes=(None, None, 0, None, None))(
-        params, base, context, length, config
-    )
+    """Reads all contexts, and returns the caches of their decoders.
+
+    The axis of examples leads; only the memory of contexts that are beginnings of one row has
+    none.
+    """
+    if memory_axis(context) == 0:
+        return jax.vmap(start_cache, in_axes=(None, None, 0, None, None))(
+            params, base, context, length, config
+        )
+    longest = Tokens(context.ids, jnp.max(context.segment, axis=0), context.position)
+    cache = start_cache(params, base, longest, length, config)
+    examples = context.segment.shape[0]
+    own = jax.tree.map(lambda x: jnp.repeat(x[None], examples, axis=0), cache["own"])
+    return {"memory": cache["memory"], "own": own}
 
 
-def _advance(params, base, growing, matrix_VD, config):
+def memory_axis(context: Tokens) -> int | None:
+    """The axis of examples in what a model remembers of contexts.
+
+    It is 0, and None if the contexts are beginnings of one row: ids [S], segment [E, S].
+    """
+    return 0 if context.ids.ndim == context.segment.ndim else None
+
+
+def _advance(params, base, growing, matrix_VD, config, memory_axis=0):
     """Returns the logits after the newest token, and the caches that include it."""
-    advance = jax.vmap(decode_step, in_axes=(None, None, 0, 0, 0, None, None))
+    axes = {"memory": memory_axis, "own": 0}
+    advance = jax.vmap(
+        decode_step, in_axes=(None, None, axes, 0, 0, None, None), out_axes=(0, axes)
+    )
     hidden_ED, cache = advance(
         params, base, growing.cache, growing.segment, growing.token, growing.position, config
     )

@@ -72,7 +72,7 @@ def test_stages_equal_a_plain_loop_of_gradient_steps(params, folds, quick_compil
     changed = False
     for n in range(2):
         held = jax.tree.map(lambda x, n=n: x[n], folds.held_out)
-        contexts = jax.tree.map(lambda x, n=n: x[n, :10], folds.contexts)
+        contexts = jax.tree.map(lambda x, n=n: x[n].reshape(-1, x.shape[-1])[:10], folds.contexts)
         tokens = int((held[0].targets.inputs.segment > 0).sum())
         assert found.response.tokens[n].tolist() == [tokens] * 3
         adapted, want, replies = params, [loss(params, held)], [decode(params, contexts)]

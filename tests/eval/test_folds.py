@@ -5,13 +5,9 @@ import pytest
 
 from mtml_jax.config import TileShape
 from mtml_jax.data.encode import EncodedDialogue, EncodedPersona, Encoding, Example
+from mtml_jax.data.layout import ROWS_A_DECODE
 from mtml_jax.data.vocab import SPECIALS, Vocabulary
-from mtml_jax.eval.folds import (
-    ROWS_A_DECODE,
-    choose_folds,
-    measure_folds,
-    pack_folds,
-)
+from mtml_jax.eval.folds import choose_folds, measure_folds, pack_folds
 
 SHAPE = TileShape(rows=2, context=23, response=37, persona=29)
 ENCODING = Encoding(Vocabulary(SPECIALS), SHAPE)
@@ -129,12 +125,12 @@ def test_every_epoch_reads_every_turn_once_in_an_order_of_its_own(personas):
 def test_contexts_stand_one_a_row(personas):
     [fold] = choose_folds(personas, 2, seed=0, count=1)
     contexts = packed([fold]).contexts
-    assert contexts.ids.shape == (1, ROWS_A_DECODE, SHAPE.context)
+    assert contexts.ids.shape == (1, 1, ROWS_A_DECODE, SHAPE.context)
     for row, example in enumerate(fold.held_out.examples):
         size = len(example.context)
-        assert tuple(contexts.ids[0, row, :size]) == example.context
-        assert contexts.segment[0, row].tolist() == [1] * size + [0] * (SHAPE.context - size)
-    assert not contexts.segment[0, 5:].any()
+        assert tuple(contexts.ids[0, 0, row, :size]) == example.context
+        assert contexts.segment[0, 0, row].tolist() == [1] * size + [0] * (SHAPE.context - size)
+    assert not contexts.segment[0, 0, 5:].any()
 
 
 def test_folds_that_cannot_be_made_are_refused(personas):

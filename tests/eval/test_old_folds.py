@@ -51,7 +51,7 @@ def test_old_folds_are_kept_and_the_others_added(workdir, monkeypatch):
     def compiled(config, run, stages):
         def score_folds(folds):
             tested.append(stages)
-            shape = (1, len(stages), folds.contexts.ids.shape[1])
+            shape = (1, len(stages), folds.contexts.segment[0, ..., 0].size)
             sums = TokenSums(np.ones(shape[:2]), np.ones(shape[:2], int))
             return Stages(sums, Replies(np.zeros((*shape, 20), int), np.zeros(shape)))
 

@@ -187,6 +187,7 @@ def test_parts_fill_a_bar_whatever_they_skip():
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("quick_compile")
 def test_a_study_of_two_rows_from_the_search_to_the_cells(tmp_path, monkeypatch):
     """Two steps each, on a part of the demo corpus: every stage runs, and nothing twice."""
     monkeypatch.setattr("mtml_jax.data.load.demo_corpus", lambda split: demo_corpus(split)[:160])

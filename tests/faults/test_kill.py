@@ -90,7 +90,7 @@ def test_a_full_disk_is_told_in_one_sentence(tmp_path, whole):
     whole, cache = whole
     with _start(tmp_path / "full", cache, "-c", _FULL) as program:
         text = program.communicate(timeout=500)[0].decode()
-    *_, last = text.strip().split("\n")
+    last = text.strip().split("\n")[-1]
     assert program.returncode == 1 and last.startswith(f"error: {tmp_path}/full: the checkpoint of")
     assert "Traceback" not in text and "RuntimeError" not in text
     _finish(tmp_path / "full", cache)

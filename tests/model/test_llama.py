@@ -12,7 +12,10 @@ import pytest
 from jax.test_util import check_grads
 
 from mtml_jax.data.rows import Strand, pack_row
+from mtml_jax.data.vocab import Symbols
 from mtml_jax.model import llama, lora
+from mtml_jax.model.beam import beam_search
+from mtml_jax.model.decoding import greedy
 from mtml_jax.model.lora import LoraConfig
 from mtml_jax.model.pretrained_folder import read_folder
 from mtml_jax.types import Tokens
@@ -232,6 +235,22 @@ def test_cached_decoding_equals_the_forward_pass(read, family, layers):
             row = plain([*prompt, *continued_EBT[example, beam]])
             wanted_TD = decode(base, adapters, row, config)[len(prompt) : len(prompt) + 5]
             np.testing.assert_allclose(found_EBTD[example, beam], wanted_TD, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("search", [greedy, functools.partial(beam_search, beams=3)])
+def test_contexts_that_begin_one_row_are_continued_as_on_their_own(read, search):
+    config, base, adapters = read("llama", 1)
+    lengths, ids = [7, 2, 5], np.arange(3, 12)
+    apart = contexts([ids[:n] for n in lengths], 9)
+    together = Tokens(ids, apart.segment, apart.position[0])
+    symbols = Symbols(end=1, pad=1, never=(0,))
+    decode = jax.jit(functools.partial(
+        search, start=2, max_tokens=6, config=config, base=base, symbols=symbols
+    ))  # fmt: skip
+    found, wanted = (decode(adapters, c) for c in (together, apart))
+    np.testing.assert_array_equal(found.ids, wanted.ids)
+    np.testing.assert_allclose(found.log_prob, wanted.log_prob, rtol=1e-12)
+    assert len(np.unique(wanted.log_prob)) == 3
 
 
 def weighted_loss(adapters, base, config):

@@ -23,6 +23,7 @@ from mtml_jax.config import (
 from mtml_jax.config_decoder import LlamaConfig, LoraConfig, RowShape
 from mtml_jax.config_fields import Setting, check_settings, settings_of
 from mtml_jax.model.pretrained import with_decoder
+from mtml_jax.runs.peft import read_peft
 
 T = TypeVar("T")
 _REQUIRED = "folder of a training run, made by experiments.train (required)"
@@ -242,8 +243,12 @@ def _decoder(config, changes):
     model = dataclasses.replace(config.model, lora=lora, **changes.get(ModelConfig, {}))
     shape = dataclasses.replace(config.shape, **changes.get(RowShape, {}))
     config = dataclasses.replace(config, model=model, shape=shape)
+    given = changes.get(LoraConfig)
     if config.init_from != PRESETS["pretrained"].init_from:
         config = with_decoder(config, config.init_from)
+    if config.adapters_from and not given:
+        lora, _ = read_peft(config.adapters_from, config.model)
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, lora=lora))
     return config
 
 

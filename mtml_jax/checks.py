@@ -31,6 +31,11 @@ def check_config(config: TrainConfig) -> None:
     if isinstance(model, LlamaConfig):
         _check_decoder(config, model)
         return
+    if config.adapters_from:
+        raise ValueError(
+            f"expected --init_from with --adapters_from, got --adapters_from={config.adapters_from} "
+            "alone; name the decoder that the adapters belong to"
+        )
     if model.width % model.heads:
         raise ValueError(
             f"expected a width that the number of heads divides, got --width={model.width} and "

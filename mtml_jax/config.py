@@ -151,6 +151,12 @@ class TrainConfig:
         "a GGUF file",
         default_text="none; a Transformer is trained from scratch",
     )
+    adapters_from: str = setting(
+        "",
+        "folder in PEFT's layout whose adapters training begins with; their rank, scale, targets "
+        "and layers are those of the run",
+        default_text="none; new adapters, which change nothing yet",
+    )
     strategy: str = setting(
         "amtml",
         "training strategy: which tasks adapt a persona, and which tasks judge the adaptation "
@@ -308,6 +314,9 @@ class ReconstructionConfig:
     resamples: int = setting(1000, "number of bootstrap resamples of an interval", at_least=1)
 
 
+UNNAMED = {"init_from": "", "adapters_from": ""}  # settings that older runs do not name
+
+
 def restored_config(saved: Mapping[str, Any]) -> TrainConfig:
     """Reads the settings of a run from its config.json; other entries of the file are ignored.
 
@@ -316,7 +325,7 @@ def restored_config(saved: Mapping[str, Any]) -> TrainConfig:
     """
     names = [f.name for f in dataclasses.fields(TrainConfig)]
     try:
-        saved = {"init_from": "", **saved}  # older runs name none
+        saved = {**UNNAMED, **saved}
         values = {name: saved[name] for name in names}
         if saved["init_from"]:  # of a pretrained decoder
             sizes = {**saved["model"], "rope_factors": tuple(saved["model"]["rope_factors"])}

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from mtml_jax.config import UNNAMED
 from mtml_jax.runs.files import write_json, write_text
 from mtml_jax.runs.versions import versions
 
@@ -31,8 +32,7 @@ def save_run(
     workdir = Path(workdir)
     if (workdir / "config.json").exists():
         saved_config, saved_text = load_run(workdir)
-        # Runs of before there were pretrained decoders do not name one.
-        before, now = ({"init_from": "", **some} for some in (saved_config, config))
+        before, now = ({**UNNAMED, **some} for some in (saved_config, config))
         if differing := differing_settings(before, now, MAY_DIFFER):
             raise ValueError(
                 f"{workdir}: expected the settings that the run began with, got a different "

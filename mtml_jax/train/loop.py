@@ -1,12 +1,14 @@
 """Run the training loop: step, log, validate, save and stop, and resume after an interruption."""
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -20,6 +22,7 @@ from mtml_jax.model import lora, transformer
 from mtml_jax.model.pretrained import frozen_base, read_pretrained
 from mtml_jax.runs.checkpoint import Checkpoints
 from mtml_jax.runs.log import RunLog
+from mtml_jax.runs.peft import read_peft
 from mtml_jax.sharding import (
     Placement,
     any_process,
@@ -49,13 +52,30 @@ class Outcome(NamedTuple):
 def initial_state(config: TrainConfig, data: Prepared, base=None) -> MetaState:
     """Returns the state before iteration 1: random parameters, with word vectors if there are.
 
-    `base` is of a pretrained decoder, whose adapters are the parameters; they change nothing yet.
+    `base` is of a pretrained decoder, whose adapters are the parameters; they change nothing yet,
+    unless they are read from a folder.
+
+    Raises:
+      FileNotFoundError: the folder of the adapters does not exist.
+      ValueError: its adapters are not those of the settings.
     """
     key = jax.random.key(config.seed)
     if isinstance(config.model, LlamaConfig):
+        if config.adapters_from:
+            return init_state(_read_adapters(config.adapters_from, config.model))
         return init_state(lora.init(key, base, config.model.lora))
     params = transformer.init(key, len(data.vocabulary), config.model, data.embedding)
     return init_state(params)
+
+
+def _read_adapters(folder, model):
+    found, adapters = read_peft(folder, model)
+    if found != dataclasses.replace(model.lora, initialiser=found.initialiser):
+        raise ValueError(
+            f"expected adapters of the settings {model.lora}, got {found} in {folder}; leave out "
+            "the --lora_ flags"
+        )
+    return jax.tree.map(jnp.asarray, adapters)
 
 
 def read_base(config: TrainConfig):
@@ -105,9 +125,11 @@ def train(
     placement = Placement(persona_mesh(config.meta_batch), shard_params)
     mesh = placement.mesh
     base = read_base(config)
-    state, progress = placement.place(initial_state(config, data, base)), Progress()
+    latest = checkpoints.latest_step()
+    begins = config if latest is None else dataclasses.replace(config, adapters_from="")
+    state, progress = placement.place(initial_state(begins, data, base)), Progress()
     base = replicate(base, mesh)
-    if (latest := checkpoints.latest_step()) is not None:
+    if latest is not None:
         state, counters = checkpoints.restore(latest, state)
         progress = Progress.restored(counters)
     begin = int(state.step)

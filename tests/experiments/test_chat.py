@@ -33,7 +33,7 @@ def adapted(model, tmp_path_factory):
     turns = (Turn("hi ! who are you ?", "tea tea , my dog !"),) * 3
     found = adapt_to_dialogues(model, [Dialogue("c", "x", (), turns)], epochs=30)
     folder = tmp_path_factory.mktemp("adapted")
-    save_adapted(folder, model, found, {"speaker": "Ann\x1b[31m"})
+    save_adapted(folder, model, found, {"speaker": "Ann\x1b[31m", "workdir": model.workdir})
     return folder, found.params
 
 
@@ -56,8 +56,7 @@ def test_a_chat_through_a_pipe(model, adapted, tmp_path):
     """The whole command, with what a terminal would not like in the input."""
     lines = b"Hi! \x1b[2J\x07\n\n/persona\nwho are \xff you?\n/quit\nnever read\n"
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.chat", f"--workdir={model.workdir}",
-         f"--adapted={adapted[0]}", "--compilation_cache="],
+        [sys.executable, "-m", "experiments.chat", f"--adapted={adapted[0]}", "--compilation_cache="],
         input=lines, capture_output=True, cwd=ROOT, timeout=120,
         env={**os.environ, "COLUMNS": "72", "XDG_STATE_HOME": str(tmp_path)},
     )  # fmt: skip

@@ -53,6 +53,19 @@ def refusal(*arguments):
     return message
 
 
+def test_a_start_takes_the_place_of_a_run(tmp_path, monkeypatch):
+    (tmp_path / "mtml").mkdir()
+    (tmp_path / "mtml" / "start.json").touch()
+    (tmp_path / "unfinished").mkdir()
+    monkeypatch.setattr(settings, "STARTS", tmp_path)
+    assert settings.shipped_starts() == ["mtml"]
+    given = types.SimpleNamespace(start="mtml", workdir=None)
+    settings.use_start(given)
+    assert given.workdir == str(tmp_path / "mtml")
+    with pytest.raises(ValueError, match="expected --workdir or --start, got --workdir=.*mtml"):
+        settings.use_start(given)
+
+
 def test_presets_hold_where_no_flag_is_given():
     for name, preset in PRESETS.items():
         assert resolve(f"--preset={name}") == preset
@@ -77,7 +90,7 @@ def test_every_setting_has_a_flag_that_changes_it():
     base = PRESETS["small"]
     for group, holder in (("", base), ("model", base.model), ("shape", base.shape)):
         for field in dataclasses.fields(holder):
-            if field.name in ("model", "shape", "small", "init_from"):
+            if field.name in ("model", "shape", "small", "init_from", "adapters_from"):
                 continue
             name = renamed.get(field.name, field.name)
             value = values.get(name, 7 if group != "model" else 8)
@@ -104,6 +117,8 @@ def test_every_setting_of_a_decoder_has_a_flag_that_changes_it():
     "argument, parts",
     [
         ("--lora_rank=4", "no --lora_rank without --init_from"),
+        ("--adapters_from=x", "--init_from with --adapters_from --adapters_from=x"),
+        ("--init_from=smollm2-135m --adapters_from=/no/such", "/no/such adapter_config.json"),
         ("--init_from=smollm2-135m --width=64", "no --width with a pretrained decoder"),
         ("--init_from=smollm2-135m --tile_rows=2", "no --tile_rows with a pretrained decoder"),
         ("--init_from=smollm2-135m --preset=small", "leave --preset out"),

@@ -30,6 +30,7 @@ from mtml_jax.runs.peft import read_peft
 from mtml_jax.runs.starts import write_start
 from mtml_jax.runs.trained import load_trained
 from mtml_jax.strategies import STRATEGIES
+from mtml_jax.train.loop import initial_state
 from mtml_jax.train.run import train_run
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -94,6 +95,21 @@ def test_resuming_gives_the_same_bits(config_of, workdir, model, tmp_path):
     trained(half, tmp_path / "w")
     trained(config_of("mtml"), tmp_path / "w")
     assert not differ(load_trained(tmp_path / "w", "latest").params, model.params)
+
+
+def test_training_begins_with_the_adapters_of_a_folder(config_of, workdir, model, tmp_path):
+    saved, _ = load_run(workdir)
+    write_start(tmp_path / "start", model.params, model.config, saved, 4, dtype="float32")
+    config = config_of("std", adapters_from=str(tmp_path / "start"))
+    data = prepare(config, "demo")
+    assert not differ(initial_state(config, data, model.base).params, model.params)
+    wider = dataclasses.replace(config.model, lora=dataclasses.replace(LORA, rank=3))
+    with pytest.raises(ValueError, match="expected adapters of the settings .*rank=3.* got .*rank=2"):
+        initial_state(dataclasses.replace(config, model=wider), data, model.base)
+    # The folder is read once: a run that is continued has its own adapters.
+    trained(dataclasses.replace(config, iterations=1), tmp_path / "w")
+    shutil.rmtree(tmp_path / "start")
+    trained(dataclasses.replace(config, iterations=2), tmp_path / "w")
 
 
 def test_another_base_is_refused(config_of, workdir, tiny_decoder, tmp_path):

@@ -6,7 +6,8 @@ from absl import app, flags
 
 from experiments import flags as settings
 from experiments import startup
-from mtml_jax.config import DataConfig, EvalConfig
+from mtml_jax.config import DataConfig
+from mtml_jax.config_eval import EvalConfig
 from mtml_jax.eval.evaluate import evaluate
 from mtml_jax.eval.table import score_table
 

@@ -14,7 +14,7 @@ from absl import app, flags
 
 from experiments import flags as settings
 from experiments import startup
-from mtml_jax.config import CHECKPOINTS
+from mtml_jax.config_eval import CHECKPOINTS
 from mtml_jax.data.pretrained_files import HUGGING_FACE
 from mtml_jax.inference.adapt import load_adapted
 from mtml_jax.inference.delta import read_settings

@@ -12,7 +12,8 @@ from tqdm import tqdm
 from experiments import flags as settings
 from experiments import startup
 from experiments.reconstruction_plot import draw
-from mtml_jax.config import DataConfig, ReconstructionConfig
+from mtml_jax.config import DataConfig
+from mtml_jax.config_eval import ReconstructionConfig
 from mtml_jax.data.encode import EncodedPersona
 from mtml_jax.data.records import Persona
 from mtml_jax.data.text import persona_text

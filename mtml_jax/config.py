@@ -1,21 +1,17 @@
-"""Declare the settings of training and evaluation; the paper's values are the defaults."""
+"""Declare the settings of data and training; the paper's values are the defaults."""
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-from mtml_jax.config_decoder import SMOLLM2_135M, LlamaConfig, LoraConfig, RowShape
-from mtml_jax.config_fields import setting, settings_of
+from mtml_jax.config_decoder import SMOLLM2_135M, LlamaConfig, RowShape
+from mtml_jax.config_fields import setting
 from mtml_jax.strategies import STRATEGIES
 
 CORPORA = ("demo", "personachat")
 GRADIENTS = ("exact", "mixed", "finite_difference", "first_order")
 SPLITS = ("train", "valid", "test")
-Checkpoint = Literal["best", "latest"]
-CHECKPOINTS = get_args(Checkpoint)
 REDUCTIONS = ("mean", "sum")
-DECODERS = ("beam", "greedy", "nucleus")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,115 +247,6 @@ class TrainConfig:
         """This record and those in it, all of which have settings."""
         parts = (self.model, self.shape)
         return [self, *parts, *filter(None, (getattr(p, n, None) for p in parts for n in ("small", "lora")))]
-
-
-@dataclasses.dataclass(frozen=True)
-class EvalConfig:
-    """Everything that decides what an evaluation computes, besides the run.
-
-    `source` names the dialogues to test on; by default those of the run's corpus.
-    """
-
-    source: DataConfig = DataConfig(data=None)
-    shots: tuple[int, ...] = setting(
-        (0, 5, 10), "numbers k of dialogues to adapt to (section 3.4; paper: 0, 5 and 10)", at_least=0
-    )
-    split: str = setting("test", "split whose personas are tested", choices=SPLITS)
-    max_folds: int | None = setting(
-        None, "number of held-out dialogues to test, spread over the personas", default_text="all",
-        at_least=1
-    )
-    checkpoint: Checkpoint = setting("best", "checkpoint of the run to test", choices=CHECKPOINTS)
-    nli: str | None = setting(
-        None, "folder of an NLI scorer made by experiments.train_nli",
-        default_text="none, and no C-score"
-    )
-    decoder: str = setting("beam", "method of decoding replies", choices=DECODERS)
-    beams: int = setting(5, "number of hypotheses of beam search", at_least=1)
-    top_p: float = setting(
-        0.9, "probability mass of the nucleus, above 0 and up to 1", at_least=1e-6, at_most=1.0
-    )
-    inner_lr: float | None = setting(
-        None, "learning rate of SGD in the adaptation", default_text="the run's", at_least=0.0
-    )
-    persona_at_test: bool = setting(
-        False, "put persona statements in front of test contexts, for a run of std_p; for a pretrained "
-        "decoder, into the system message"
-    )
-    seed: int = setting(0, "random seed of folds, shuffles and intervals", at_least=0)
-    resamples: int = setting(1000, "number of bootstrap resamples of an interval", at_least=1)
-    folds_at_once: int | None = setting(
-        None,
-        "number of folds that a device tests between two saves; more folds take more memory on an "
-        "accelerator",
-        default_text="2 on a CPU, 16 on an accelerator",
-        at_least=1,
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class ReconstructionConfig:
-    """Everything that decides what a test of persona reconstruction computes, besides the run."""
-
-    source: DataConfig = DataConfig(data=None)
-    split: str = setting("test", "split whose personas are reconstructed", choices=SPLITS)
-    max_dialogues: int | None = setting(
-        None, "number of dialogues to read, spread over the personas", default_text="all",
-        at_least=1
-    )
-    checkpoint: Checkpoint = setting("best", "checkpoint of the run to test", choices=CHECKPOINTS)
-    decoder: str = setting("greedy", "method of decoding personas", choices=("greedy", "beam"))
-    beams: int = setting(5, "number of hypotheses of beam search", at_least=1)
-    seed: int = setting(0, "random seed of dialogues, baseline and intervals", at_least=0)
-    resamples: int = setting(1000, "number of bootstrap resamples of an interval", at_least=1)
-
-
-UNNAMED = {"init_from": "", "adapters_from": ""}  # settings that older runs do not name
-
-
-def restored_config(saved: Mapping[str, Any]) -> TrainConfig:
-    """Reads the settings of a run from its config.json; other entries of the file are ignored.
-
-    Raises:
-      ValueError: a setting is missing, or of another type.
-    """
-    names = [f.name for f in dataclasses.fields(TrainConfig)]
-    try:
-        saved = {**UNNAMED, **saved}
-        values = {name: saved[name] for name in names}
-        if saved["init_from"]:  # of a pretrained decoder
-            sizes = {**saved["model"], "rope_factors": tuple(saved["model"]["rope_factors"])}
-            lora = {**sizes["lora"], "targets": tuple(sizes["lora"]["targets"])}
-            values["model"] = LlamaConfig(**{**sizes, "lora": LoraConfig(**lora)})
-            values["shape"] = RowShape(**saved["shape"])
-        else:
-            values["model"] = ModelConfig(**saved["model"])
-            values["shape"] = TileShape(**saved["shape"])
-            if small := saved["shape"].get("small"):
-                values["shape"] = dataclasses.replace(values["shape"], small=TileShape(**small))
-        config = TrainConfig(**values)
-        for record in config.records():
-            for each in settings_of(record):
-                each.check_type(getattr(record, each.name))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            "expected the settings of a run of experiments.train, got a config.json that does not "
-            f"fit this version ({error}); train again"
-        ) from None
-    return config
-
-
-def source_of(saved: Mapping[str, Any], source: DataConfig) -> DataConfig:
-    """The dialogues to test a run on: those of `source`, or of the run where it names none.
-
-    The run's own file is split as it was for training; another file is split by `source`.
-    """
-    if source.data:
-        return source
-    return dataclasses.replace(
-        source, data=saved["data"], split_seed=saved.get("split_seed", source.split_seed),
-        skip_bad=source.skip_bad or saved.get("skip_bad", False)
-    )
 
 
 def _smaller(layers: int, width: int, **others: Any) -> TrainConfig:

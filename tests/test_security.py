@@ -12,9 +12,10 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
-from mtml_jax.config import TrainConfig, restored_config
+from mtml_jax.config import TrainConfig
 from mtml_jax.meta.outer import init_state
 from mtml_jax.runs.checkpoint import Checkpoints
+from mtml_jax.runs.folder import restored_config
 from mtml_jax.runs.trained import load_trained
 
 _ROOT = Path(__file__).resolve().parents[1]

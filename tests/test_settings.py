@@ -5,15 +5,8 @@ import dataclasses
 import pytest
 
 from mtml_jax.checks import check_config
-from mtml_jax.config import (
-    PRESETS,
-    DataConfig,
-    EvalConfig,
-    ModelConfig,
-    ReconstructionConfig,
-    TileShape,
-    TrainConfig,
-)
+from mtml_jax.config import PRESETS, DataConfig, ModelConfig, TileShape, TrainConfig
+from mtml_jax.config_eval import EvalConfig, ReconstructionConfig
 from mtml_jax.config_fields import check_settings, settings_of
 
 RECORDS = (ModelConfig, TileShape, DataConfig, TrainConfig, EvalConfig, ReconstructionConfig)

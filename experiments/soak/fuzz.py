@@ -10,7 +10,6 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from mtml_jax.config import restored_config
 from mtml_jax.data.exports import read_chat
 from mtml_jax.data.glove import load_glove
 from mtml_jax.data.jsonl import read_jsonl
@@ -19,7 +18,7 @@ from mtml_jax.data.vocab import SPECIALS, Vocabulary
 from mtml_jax.eval.folds_file import FoldsFile
 from mtml_jax.inference.delta import read_settings
 from mtml_jax.nli.dialogue_nli import read_dialogue_nli
-from mtml_jax.runs.folder import load_run
+from mtml_jax.runs.folder import load_run, restored_config
 from mtml_jax.runs.log import read_log
 
 # Contents of broken data: nothing, blanks of all kinds, no text, right-to-left text, emoji, half

@@ -12,8 +12,9 @@ from experiments.checkout import commit
 from experiments.reconstruct import measure_reconstruction
 from experiments.study.rows import Row, config_of
 from experiments.study.training import train_run
-from mtml_jax.config import DataConfig, EvalConfig, ReconstructionConfig, TrainConfig
+from mtml_jax.config import DataConfig, TrainConfig
 from mtml_jax.config_decoder import LlamaConfig
+from mtml_jax.config_eval import EvalConfig, ReconstructionConfig
 from mtml_jax.data.episodes import sample_episodes, training_batch
 from mtml_jax.data.prepare import Prepared
 from mtml_jax.eval.folds import choose_folds

@@ -1,6 +1,7 @@
 """Pack examples of different lengths into tiles of fixed shapes."""
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -10,6 +11,8 @@ from mtml_jax.data.encode import EncodedDialogue, Example
 from mtml_jax.data.vocab import START, START_PERSONA
 from mtml_jax.strategies import TASKS
 from mtml_jax.types import Examples, Targets, Tiles, Tokens
+
+T = TypeVar("T")
 
 SMALL_TILES = 4  # at most, of the second kind for one dialogue
 
@@ -70,8 +73,8 @@ def pack(
     return tuple(packed)
 
 
-def stack(examples: Sequence[Examples]) -> Examples:
-    """Stacks packed examples of equal shapes along a new leading axis."""
+def stack(examples: Sequence[T]) -> T:
+    """Stacks packed examples, or contexts, of equal shapes along a new leading axis."""
     return jax.tree.map(lambda *leaves: np.stack(leaves), *examples)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from mtml_jax.config import EvalConfig
+from mtml_jax.config_eval import EvalConfig
 from mtml_jax.config_fields import check_settings
 from mtml_jax.eval.folds import choose_folds
 from mtml_jax.eval.folds_file import FoldsFile, key

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from mtml_jax.config import EvalConfig
+from mtml_jax.config_eval import EvalConfig
 from mtml_jax.data.demo_judge import judge_reply
 from mtml_jax.data.encode import Encoding
 from mtml_jax.data.layout import reply_rows

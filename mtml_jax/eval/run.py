@@ -6,7 +6,8 @@ import json
 import os
 from typing import NamedTuple
 
-from mtml_jax.config import Checkpoint, DataConfig, TrainConfig, source_of
+from mtml_jax.config import DataConfig, TrainConfig
+from mtml_jax.config_eval import Checkpoint
 from mtml_jax.data.demo import demo_facts
 from mtml_jax.data.encode import EncodedPersona, Encoding
 from mtml_jax.data.layout import encoding_of
@@ -15,7 +16,7 @@ from mtml_jax.data.personas import group_personas, require_conversations
 from mtml_jax.data.prepare import encode_personas
 from mtml_jax.data.records import Persona
 from mtml_jax.data.strands import RowEncoding
-from mtml_jax.runs.folder import load_run
+from mtml_jax.runs.folder import load_run, source_of
 from mtml_jax.runs.trained import load_trained
 from mtml_jax.strategies import STRATEGIES
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
-from mtml_jax.config import DECODERS
+from mtml_jax.config_eval import DECODERS
 from mtml_jax.data.layout import lay_out_contexts
 from mtml_jax.data.records import Dialogue, Turn
 from mtml_jax.data.strands import RowEncoding

@@ -1,11 +1,15 @@
 """Save and load a run's settings and vocabulary."""
 
+import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mtml_jax.config import UNNAMED
+from mtml_jax.config import DataConfig, ModelConfig, TileShape, TrainConfig
+from mtml_jax.config_decoder import LlamaConfig, LoraConfig, RowShape
+from mtml_jax.config_fields import settings_of
 from mtml_jax.runs.files import write_json, write_text
 from mtml_jax.runs.versions import versions
 
@@ -14,6 +18,8 @@ from mtml_jax.runs.versions import versions
 MAY_DIFFER = frozenset({"iterations", "persona_chunk", "max_skipped"})
 
 START = "start.json"  # holds the settings of a start, see `starts`
+
+_UNNAMED = {"init_from": "", "adapters_from": ""}  # settings that older runs do not name
 
 _ABSENT = "nothing"
 
@@ -32,7 +38,7 @@ def save_run(
     workdir = Path(workdir)
     if (workdir / "config.json").exists():
         saved_config, saved_text = load_run(workdir)
-        before, now = ({**UNNAMED, **some} for some in (saved_config, config))
+        before, now = ({**_UNNAMED, **some} for some in (saved_config, config))
         if differing := differing_settings(before, now, MAY_DIFFER):
             raise ValueError(
                 f"{workdir}: expected the settings that the run began with, got a different "
@@ -110,4 +116,49 @@ def not_found(workdir: str | os.PathLike, what: str) -> FileNotFoundError:
     """Returns the error for a folder that lacks a part of a run."""
     return FileNotFoundError(
         f"{workdir}: expected the folder of a training run, got one with no {what}; check --workdir"
+    )
+
+
+def restored_config(saved: Mapping[str, Any]) -> TrainConfig:
+    """Reads the settings of a run from its config.json; other entries of the file are ignored.
+
+    Raises:
+      ValueError: a setting is missing, or of another type.
+    """
+    names = [f.name for f in dataclasses.fields(TrainConfig)]
+    try:
+        saved = {**_UNNAMED, **saved}
+        values = {name: saved[name] for name in names}
+        if saved["init_from"]:  # of a pretrained decoder
+            sizes = {**saved["model"], "rope_factors": tuple(saved["model"]["rope_factors"])}
+            lora = {**sizes["lora"], "targets": tuple(sizes["lora"]["targets"])}
+            values["model"] = LlamaConfig(**{**sizes, "lora": LoraConfig(**lora)})
+            values["shape"] = RowShape(**saved["shape"])
+        else:
+            values["model"] = ModelConfig(**saved["model"])
+            values["shape"] = TileShape(**saved["shape"])
+            if small := saved["shape"].get("small"):
+                values["shape"] = dataclasses.replace(values["shape"], small=TileShape(**small))
+        config = TrainConfig(**values)
+        for record in config.records():
+            for each in settings_of(record):
+                each.check_type(getattr(record, each.name))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            "expected the settings of a run of experiments.train, got a config.json that does not "
+            f"fit this version ({error}); train again"
+        ) from None
+    return config
+
+
+def source_of(saved: Mapping[str, Any], source: DataConfig) -> DataConfig:
+    """The dialogues to test a run on: those of `source`, or of the run where it names none.
+
+    The run's own file is split as it was for training; another file is split by `source`.
+    """
+    if source.data:
+        return source
+    return dataclasses.replace(
+        source, data=saved["data"], split_seed=saved.get("split_seed", source.split_seed),
+        skip_bad=source.skip_bad or saved.get("skip_bad", False)
     )

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mtml_jax.config import CHECKPOINTS, Checkpoint, TrainConfig, restored_config
+from mtml_jax.config import TrainConfig
+from mtml_jax.config_eval import CHECKPOINTS, Checkpoint
 from mtml_jax.data.encode import Encoding
 from mtml_jax.data.layout import encoding_of
 from mtml_jax.data.strands import RowEncoding
@@ -16,7 +17,7 @@ from mtml_jax.data.vocab import Vocabulary
 from mtml_jax.model import lora
 from mtml_jax.model.pretrained import frozen_base, read_pretrained
 from mtml_jax.runs.checkpoint import Saved, restore_params
-from mtml_jax.runs.folder import START, load_run
+from mtml_jax.runs.folder import START, load_run, restored_config
 from mtml_jax.runs.peft import read_peft
 from mtml_jax.types import Params
 

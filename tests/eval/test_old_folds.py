@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtml_jax.config import PRESETS, EvalConfig, ModelConfig
+from mtml_jax.config import PRESETS, ModelConfig
+from mtml_jax.config_eval import EvalConfig
 from mtml_jax.data.prepare import prepare
 from mtml_jax.eval import protocol
 from mtml_jax.eval.adaptation import Stages

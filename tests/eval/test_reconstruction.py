@@ -15,14 +15,8 @@ from absl.testing import flagsaver
 
 from experiments import flags as settings
 from experiments import reconstruct as command
-from mtml_jax.config import (
-    DataConfig,
-    LossConfig,
-    ModelConfig,
-    ReconstructionConfig,
-    TileShape,
-    TrainConfig,
-)
+from mtml_jax.config import DataConfig, LossConfig, ModelConfig, TileShape, TrainConfig
+from mtml_jax.config_eval import ReconstructionConfig
 from mtml_jax.data.demo import demo_corpus
 from mtml_jax.data.encode import Encoding, encode_dialogue
 from mtml_jax.data.packing import pack_rows

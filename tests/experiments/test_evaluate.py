@@ -11,7 +11,8 @@ from absl.testing import flagsaver
 
 from experiments import evaluate as script
 from experiments import flags as settings
-from mtml_jax.config import DataConfig, EvalConfig, ModelConfig, TileShape, TrainConfig
+from mtml_jax.config import DataConfig, ModelConfig, TileShape, TrainConfig
+from mtml_jax.config_eval import EvalConfig
 from mtml_jax.data.prepare import prepare
 from mtml_jax.eval import evaluate as command
 from mtml_jax.eval import protocol

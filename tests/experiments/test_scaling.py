@@ -21,11 +21,10 @@ from experiments import startup
 from experiments import train as command
 from experiments.communication import traffic
 from mtml_jax import sharding
-from mtml_jax.config import restored_config
 from mtml_jax.data.episodes import training_batch, training_names, validation_batch
 from mtml_jax.data.prepare import prepare
 from mtml_jax.runs.checkpoint import Checkpoints, restore_params
-from mtml_jax.runs.folder import load_run
+from mtml_jax.runs.folder import load_run, restored_config
 from mtml_jax.runs.log import read_log
 from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train import loop as training

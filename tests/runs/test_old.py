@@ -19,14 +19,13 @@ from pathlib import Path
 import jax
 import pytest
 
-from mtml_jax.config import restored_config
 from mtml_jax.data.exports import choose_speaker, read_chat
 from mtml_jax.data.prepare import prepare
 from mtml_jax.inference.adapt import load_adapted, score_dialogue
 from mtml_jax.inference.delta import digest, read_settings
 from mtml_jax.inference.responder import Responder, believed_persona
 from mtml_jax.runs.checkpoint import Checkpoints
-from mtml_jax.runs.folder import load_run, save_run
+from mtml_jax.runs.folder import load_run, restored_config, save_run
 from mtml_jax.runs.log import RunLog, read_log
 from mtml_jax.runs.trained import load_trained
 from mtml_jax.train.loop import train

@@ -12,8 +12,9 @@ from absl import flags
 from experiments import export
 from experiments.reconstruct import measure_reconstruction
 from mtml_jax.checks import check_config
-from mtml_jax.config import PRESETS, DataConfig, EvalConfig, ReconstructionConfig, restored_config
+from mtml_jax.config import PRESETS, DataConfig
 from mtml_jax.config_decoder import LoraConfig, RowShape
+from mtml_jax.config_eval import EvalConfig, ReconstructionConfig
 from mtml_jax.data.demo import demo_corpus
 from mtml_jax.data.prepare import prepare
 from mtml_jax.data.records import Dialogue, Turn
@@ -25,7 +26,7 @@ from mtml_jax.eval.run import load_for_test
 from mtml_jax.inference.adapt import adapt_to_dialogues, load_adapted, save_adapted, score_dialogue
 from mtml_jax.inference.responder import Responder, believed_persona, persona_caveat
 from mtml_jax.model.pretrained import with_decoder
-from mtml_jax.runs.folder import load_run
+from mtml_jax.runs.folder import load_run, restored_config
 from mtml_jax.runs.peft import read_peft
 from mtml_jax.runs.starts import write_start
 from mtml_jax.runs.trained import load_trained

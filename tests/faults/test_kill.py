@@ -25,12 +25,14 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 
 
-def _start(workdir, cache, *before):
+_TRANSFORMER = ("--preset=tiny", "--width=8", "--feed_forward=16")
+
+
+def _start(workdir, cache, *before, model=_TRANSFORMER):
     command = [
-        sys.executable, *before, "-m", "experiments.train", "--preset=tiny", "--strategy=std", "--width=8",
-        "--feed_forward=16", "--meta_batch=2", "--validation_episodes=2", "--validate_every=1",
-        "--iterations=9", "--patience=99", f"--workdir={workdir}", f"--compilation_cache={cache}",
-        "--cpu_devices=1",
+        sys.executable, *before, "-m", "experiments.train", *model, "--strategy=std",
+        "--meta_batch=2", "--validation_episodes=2", "--validate_every=1", "--iterations=9",
+        "--patience=99", f"--workdir={workdir}", f"--compilation_cache={cache}", "--cpu_devices=1",
     ]  # fmt: skip
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
@@ -38,14 +40,14 @@ def _start(workdir, cache, *before):
     )
 
 
-def _finish(workdir, cache):
-    with _start(workdir, cache) as program:
+def _finish(workdir, cache, **model):
+    with _start(workdir, cache, **model) as program:
         text = program.communicate(timeout=500)[0].decode()
     assert program.returncode == 0 and "Traceback" not in text, text
 
 
-def _kill_when(workdir, cache, moment):
-    with _start(workdir, cache) as program:
+def _kill_when(workdir, cache, moment, **model):
+    with _start(workdir, cache, **model) as program:
         while program.poll() is None and not moment():
             time.sleep(0.002)
         program.kill()
@@ -68,9 +70,8 @@ def whole(tmp_path_factory):
     return folder / "run", folder / "cache"
 
 
-def test_a_killed_run_ends_with_the_bits_of_a_whole_one(tmp_path, whole):
-    whole, cache = whole
-    killed = tmp_path / "killed"
+def _kill_and_finish(killed, cache, **model):
+    """Kills a run after its second step and in a save after its fourth, and then lets it end."""
     log, checkpoints = killed / "log.jsonl", killed / "checkpoints"
 
     def stepped():
@@ -79,11 +80,23 @@ def test_a_killed_run_ends_with_the_bits_of_a_whole_one(tmp_path, whole):
     def saving():
         return any("tmp" in p.name and int(p.name.split(".")[0]) > 4 for p in checkpoints.glob("*.*"))
 
-    _kill_when(killed, cache, stepped)
-    _kill_when(killed, cache, saving)
-    _finish(killed, cache)
-    assert _end(killed) == _end(whole)
-    assert not (killed / "damaged").exists()
+    _kill_when(killed, cache, stepped, **model)
+    _kill_when(killed, cache, saving, **model)
+    _finish(killed, cache, **model)
+
+
+def test_a_killed_run_ends_with_the_bits_of_a_whole_one(tmp_path, whole):
+    whole, cache = whole
+    _kill_and_finish(tmp_path / "killed", cache)
+    assert _end(tmp_path / "killed") == _end(whole)
+    assert not (tmp_path / "killed" / "damaged").exists()
+
+
+def test_a_killed_run_of_a_decoder_ends_with_the_bits_of_a_whole_one(tmp_path, tiny_decoder):
+    model = (f"--init_from={tiny_decoder}", "--lora_rank=2", "--row_tokens=512")
+    _finish(tmp_path / "whole", tmp_path / "cache", model=model)
+    _kill_and_finish(tmp_path / "killed", tmp_path / "cache", model=model)
+    assert _end(tmp_path / "killed") == _end(tmp_path / "whole")
 
 
 def test_a_full_disk_is_told_in_one_sentence(tmp_path, whole):

@@ -206,4 +206,7 @@ def encode_dialogue(
 
 def own_side(dialogue: Dialogue) -> Dialogue:
     """Returns the dialogue without the utterances of the other speaker."""
-    return dataclasses.replace(dialogue, turns=tuple(Turn("", t.response) for t in dialogue.turns))
+    turns = tuple(
+        Turn("", turn.response, turn.written and ("", turn.written[1])) for turn in dialogue.turns
+    )
+    return dataclasses.replace(dialogue, turns=turns)

@@ -160,7 +160,8 @@ def _dialogues(chats, report, pause, max_turns):
         prefix = f"{number} {chat} " if several else ""
         for piece in _pieces(messages, report, pause, max_turns):
             seconds = piece[0][0].seconds
-            said = [(run[0].name, " ".join(message.text for message in run)) for run in piece]
+            said = [(run[0].name, " ".join(tokenize(message.text) for message in run)) for run in piece]
+            written = ["\n".join(message.text.strip() for message in run) for run in piece]
             count = sum(map(len, piece))
             if len(said) < 2:
                 report.skipped["not answered before a long pause"] += count
@@ -168,7 +169,7 @@ def _dialogues(chats, report, pause, max_turns):
             report.read += count
             date = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
             conversation = f"{prefix}{date:%Y-%m-%d %H:%M} {len(dated) + 1}"
-            dated.append((seconds, both_sides(conversation, said, lambda name: (name, ()))))
+            dated.append((seconds, both_sides(conversation, said, lambda name: (name, ()), written)))
     if not dated:
         raise ValueError(
             f"{report.path}: expected a chat in which both people write, "
@@ -178,13 +179,12 @@ def _dialogues(chats, report, pause, max_turns):
 
 
 def _pieces(messages, report, pause, max_turns):
-    """Yields dialogues as lists of utterances, each a list of consecutive tokenized messages."""
+    """Yields dialogues as lists of utterances, each a list of consecutive messages."""
     dialogues: list[list[list[Message]]] = []
     last = None
     # Cut at long pauses, and join consecutive messages of one person.
     for message in messages:
-        message = message._replace(text=tokenize(message.text))
-        if not message.text:
+        if not tokenize(message.text):
             report.skipped["without a word"] += 1
             continue
         if last is None or message.seconds - last.seconds > pause:

@@ -153,7 +153,7 @@ def _layout(record: Mapping[str, Any], layout: Callable | None) -> Callable:
 
 def _general(record: Mapping[str, Any], conversation: str):
     """Reads both sides of a conversation in the layout of `SCHEMA`."""
-    said, remarks = _said(_list(record, "utterances"), "utterances", _name)
+    said, written, remarks = _said(_list(record, "utterances"), "utterances", _name)
     statements = {}
     if record.get("statements") is not None:
         by_speaker = record["statements"]
@@ -171,7 +171,9 @@ def _general(record: Mapping[str, Any], conversation: str):
                 f"statements of {excerpt(strangers[0])}, who says nothing in it",
             )
     remarks.update(_unknown_keys(record, {"conversation", "utterances", "statements"}))
-    sides = both_sides(conversation, said, lambda speaker: (speaker, statements.get(speaker, ())))
+    sides = both_sides(
+        conversation, said, lambda speaker: (speaker, statements.get(speaker, ())), written
+    )
     return sides, remarks
 
 
@@ -183,15 +185,21 @@ def _synthetic(record: Mapping[str, Any], conversation: str):
         statements[str(number)] = _statements(_list(record, key), f"{key!r}")
         if not statements[str(number)]:
             raise _wrong("at least one statement to define the persona", f"none in {key!r}")
-    said, remarks = _said(_list(record, "dialogue"), "dialogue", _one_or_two)
+    said, written, remarks = _said(_list(record, "dialogue"), "dialogue", _one_or_two)
     remarks.update(_unknown_keys(record, {"id", "persona_1", "persona_2", "dialogue"}))
-    return both_sides(conversation, said, lambda speaker: ("", statements[speaker])), remarks
+    sides = both_sides(conversation, said, lambda speaker: ("", statements[speaker]), written)
+    return sides, remarks
 
 
 def _said(utterances: list, key: str, speaker_of: Callable[[Any, str], str]):
-    """Returns alternating (speaker, text) pairs without empty texts, and counts of the changes."""
+    """Reads utterances without empty texts.
+
+    Returns:
+      (alternating (speaker, tokens) pairs, the same texts as written, counts of the changes).
+    """
     remarks: collections.Counter[str] = collections.Counter()
     said: list[tuple[str, str]] = []
+    written: list[str] = []
     for number, utterance in enumerate(utterances, start=1):
         place = f"{key}[{number - 1}]"
         if not isinstance(utterance, dict):
@@ -200,20 +208,22 @@ def _said(utterances: list, key: str, speaker_of: Callable[[Any, str], str]):
         text = _text(utterance.get("text"), f"the text of {place}")
         if "[" in text:
             remarks["placeholders made one token each"] += len(PLACEHOLDER.findall(text))
-        text = tokenize(text)
+        raw, text = text.strip(), tokenize(text)
         if not text:
             remarks["utterances without text left out"] += 1
         elif said and said[-1][0] == speaker:
             remarks["utterances joined to the same speaker's previous one"] += 1
             said[-1] = (speaker, f"{said[-1][1]} {text}")
+            written[-1] += f"\n{raw}"
         else:
             said.append((speaker, text))
+            written.append(raw)
     speakers = list(dict.fromkeys(speaker for speaker, _ in said))
     if said and len(speakers) != 2:
         names = ", ".join(excerpt(speaker) for speaker in speakers[:4])
         count = f"{len(speakers)} speaker{'s' * (len(speakers) > 1)}"
         raise _wrong("two speakers in a conversation", f"{count} ({names})")
-    return said, +remarks
+    return said, written, +remarks
 
 
 def _one_or_two(value: Any, what: str) -> str:

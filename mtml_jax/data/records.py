@@ -12,10 +12,12 @@ class Turn:
       context: the other speaker's utterance, blank-separated tokens; empty when
         the speaker opens the dialogue.
       response: the speaker's reply, blank-separated tokens.
+      written: (context, response) as they were written, where that is known.
     """
 
     context: str
     response: str
+    written: tuple[str, str] | None = dataclasses.field(default=None, compare=False, repr=False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ def both_sides(
     conversation: str,
     said: Sequence[tuple[str, str]],
     who: Callable[[str], tuple[str, tuple[str, ...]]],
+    written: Sequence[str] | None = None,
 ) -> list[Dialogue]:
     """Returns a conversation as seen from each of its two sides.
 
@@ -71,13 +74,15 @@ def both_sides(
       conversation: its id.
       said: alternating (speaker, tokens) pairs of two speakers.
       who: speaker -> (id, persona statements).
+      written: the same utterances as they were written, if that is known.
 
     Returns:
       Dialogues in the order in which the speakers first speak.
     """
     texts = [text for _, text in said]
+    as_written = list(zip(["", *written], written)) if written else [None] * len(texts)
     sides = []
     for first, (speaker, _) in enumerate(said[:2]):
-        turns = tuple(map(Turn, ["", *texts][first::2], texts[first::2]))
-        sides.append(Dialogue(conversation, *who(speaker), turns))
+        turns = map(Turn, ["", *texts][first::2], texts[first::2], as_written[first::2])
+        sides.append(Dialogue(conversation, *who(speaker), tuple(turns)))
     return sides

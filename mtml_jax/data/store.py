@@ -39,8 +39,10 @@ class StoredTurns(Sequence):
         self._file, self._offset, self._size = file, offset, size
 
     def _read(self) -> tuple[Turn, ...]:
-        pairs = json.loads(self._file.read(self._size, self._offset))
-        return tuple(Turn(context, response) for context, response in pairs)
+        turns = json.loads(self._file.read(self._size, self._offset))
+        return tuple(
+            Turn(context, response, tuple(written) or None) for context, response, *written in turns
+        )
 
     def __len__(self):
         return len(self._read())
@@ -155,8 +157,10 @@ def _write(folder: Path, dialogues: Iterable[Dialogue], report: ReadReport) -> N
         ):
             count = 0
             for count, dialogue in enumerate(dialogues, start=1):
-                pairs = json.dumps([[turn.context, turn.response] for turn in dialogue.turns])
-                size = turns.write(pairs.encode() + b"\n")
+                texts = json.dumps(
+                    [[turn.context, turn.response, *(turn.written or ())] for turn in dialogue.turns]
+                )
+                size = turns.write(texts.encode() + b"\n")
                 entry = [size, dialogue.conversation, dialogue.speaker, dialogue.statements]
                 index.write(json.dumps(entry) + "\n")
             sentences = report.sentences()

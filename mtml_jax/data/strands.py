@@ -111,7 +111,8 @@ class RowEncoding:
         turns = []
         for turn in dialogue.turns:
             context, response = (
-                subwords.encode(detokenize(text)) for text in (turn.context, turn.response)
+                subwords.encode(text)
+                for text in turn.written or (detokenize(turn.context), detokenize(turn.response))
             )
             context, response, cut = self._cut(context, response, room - every * len(branch))
             counts.update(cut)

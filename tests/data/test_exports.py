@@ -59,6 +59,10 @@ def test_an_android_export(tmp_path):
     ]
     assert said(bo) == [("hi ! who is there ?", "i am bo : the one . < b > bold < / b >")]
     assert said(ann_next) == [("you too", "thanks 12 / 31 / 23 , that was a day")]
+    assert [turn.written for turn in ann.turns] == [
+        ("", "Hi! Who's\nthere?"), ("I'm Bo: the one.\n<b>bold</b>", "happy new year")
+    ]  # fmt: skip
+    assert bo.turns[0].written == ("Hi! Who's\nthere?", "I'm Bo: the one.\n<b>bold</b>")
     assert ann.conversation == bo.conversation != bo_next.conversation == ann_next.conversation
     assert ann.statements == ()
     assert (report.found, report.read) == (11, 7) and adds_up(report)

@@ -47,6 +47,8 @@ def test_a_conversation_has_two_sides(read):
         Dialogue("c1", "bo", (), (Turn("ahoy ! who is there ?", "i am bo ."),)),
     ]
     assert (report.found, report.read, sum(report.skipped.values())) == (1, 1, 0)
+    as_written = [("", "Ahoy! Who's there?"), ("I'm Bo.", "Don't sink.")]
+    assert [turn.written for turn in dialogues[0].turns] == as_written
 
 
 def test_numbers_and_texts_are_the_same_id(read):
@@ -64,6 +66,7 @@ def test_consecutive_utterances_are_joined_and_blank_ones_left_out(read):
     )
     assert ann.turns == (Turn("", "hi there"),)
     assert bo.turns == (Turn("hi there", "ho hum"),)
+    assert bo.turns[0].written == ("hi\nthere", "ho\nhum")
     assert report.remarks == {
         "utterances joined to the same speaker's previous one": 2,
         "utterances without text left out": 1,

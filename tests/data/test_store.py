@@ -58,6 +58,9 @@ def test_the_copy_gives_the_dialogues_of_the_reader(tmp_path):
     assert [hash(d) for d in again] == [hash(d) for d in plain]
     assert [len(d.turns) for d in again] == [len(d.turns) for d in plain]
     assert again[0].turns[0] == Turn("", "hello ünï you")
+    assert again[0].turns[0].written == ("", "hello Ünï \u2028 you")
+    for one, other in zip(again, plain):
+        assert [turn.written for turn in one.turns] == [turn.written for turn in other.turns]
     assert again[0] != dataclasses.replace(plain[0], turns=(Turn("", "other"),))
 
 

@@ -6,6 +6,7 @@ import pytest
 from test_subwords import metadata
 
 from mtml_jax.config_decoder import RowShape
+from mtml_jax.data.encode import own_side
 from mtml_jax.data.gguf_file import GgufFile
 from mtml_jax.data.records import Dialogue, Turn
 from mtml_jax.data.rows import pack_row
@@ -48,6 +49,16 @@ def test_the_trunk_is_the_conversation_in_the_template(subwords):
         "<|im_start|>assistant\nNo, the dog.<|im_end|>\n"
     )
     assert predicted_text(subwords, trunk) == "Hi 😀<|im_end|>No, the dog.<|im_end|>"
+
+
+def test_text_is_read_as_it_was_written_where_that_is_known(subwords):
+    turns = (Turn("the cat ?", "no , the dog .", ("the CAT?\n🐈", "no... The dog!")),)
+    trunk = window_of(subwords, Dialogue("c", "s", (), turns)).trunk
+    assert text_of(subwords, trunk.ids) == (
+        "<|im_start|>user\nthe CAT?\n🐈<|im_end|>\n<|im_start|>assistant\nno... The dog!<|im_end|>\n"
+    )
+    heard = window_of(subwords, own_side(Dialogue("c", "s", (), turns))).trunk
+    assert text_of(subwords, heard.ids) == "<|im_start|>assistant\nno... The dog!<|im_end|>\n"
 
 
 @pytest.mark.parametrize("after, ends", [("every", [1, 3]), ("last", [3])])

@@ -524,7 +524,8 @@ def test_an_end_in_good_order_leaves_no_uploads(browser, server):
 
 @browser_test
 def test_runs_are_found_and_the_oldest_visits_forgotten(tmp_path):
-    from experiments.app.chat import Visits, find_runs
+    from experiments.app.chat import Visits, find_models, find_runs
+    from experiments.flags import STARTS, shipped_starts
 
     for name in ("b", "a/x", "a/y/z/deep", ".hidden", "a/x/checkpoints/inner"):
         (tmp_path / name / "checkpoints").mkdir(parents=True)
@@ -534,6 +535,9 @@ def test_runs_are_found_and_the_oldest_visits_forgotten(tmp_path):
     assert find_runs(tmp_path) == ["a/x", "b"]
     assert find_runs(tmp_path / "b") == ["."]
     assert find_runs(tmp_path / "none") == []
+    starts = {f"start: {name}": STARTS / name for name in shipped_starts()}
+    assert starts and find_models(tmp_path / "none") == starts
+    assert find_models(tmp_path) == {"a/x": tmp_path / "a/x", "b": tmp_path / "b"} | starts
     visits = Visits()
     first, held = visits.of(None)
     assert visits.of(first) == (first, held)

@@ -68,6 +68,18 @@ def initial_state(config: TrainConfig, data: Prepared, base=None) -> MetaState:
     return init_state(params)
 
 
+def resume_or_start(
+    config: TrainConfig, data: Prepared, checkpoints: Checkpoints, placement: Placement, base=None
+) -> tuple[MetaState, Progress]:
+    """Returns the state of the latest checkpoint, or the initial one where there is none."""
+    latest = checkpoints.latest_step()
+    if latest is None:
+        return placement.place(initial_state(config, data, base)), Progress()
+    new = dataclasses.replace(config, adapters_from="")  # the run has its own by now
+    state, counters = checkpoints.restore(latest, placement.place(initial_state(new, data, base)))
+    return state, Progress.restored(counters)
+
+
 def _read_adapters(folder, model):
     found, adapters = read_peft(folder, model)
     if found != dataclasses.replace(model.lora, initialiser=found.initialiser):
@@ -121,17 +133,12 @@ def train(
         before them is saved.
       OSError: the disk is full.
     """
-    # Start, or resume from the latest checkpoint.
+    # Resume from the latest checkpoint, or start.
     placement = Placement(persona_mesh(config.meta_batch), shard_params)
     mesh = placement.mesh
     base = read_base(config)
-    latest = checkpoints.latest_step()
-    begins = config if latest is None else dataclasses.replace(config, adapters_from="")
-    state, progress = placement.place(initial_state(begins, data, base)), Progress()
+    state, progress = resume_or_start(config, data, checkpoints, placement, base)
     base = replicate(base, mesh)
-    if latest is not None:
-        state, counters = checkpoints.restore(latest, state)
-        progress = Progress.restored(counters)
     begin = int(state.step)
     if shard_params:
         say(_split_note(state, mesh))

@@ -98,7 +98,7 @@ def fake_peer(monkeypatch):
     def use(factor):
         ours = {}
 
-        def time_ours(config, data, params, repeats):
+        def time_ours(config, data, params, base, repeats):
             ours["grads"] = peers.named_leaves(params)
             return {"median": 1.0, "least": 1.0, "most": 1.0}, 2.0, ours["grads"]
 

@@ -164,21 +164,27 @@ def define_data_flags(**defaults: Any) -> None:
 
 
 def define_train_flags() -> None:
-    """A flag for every setting of `TrainConfig`; those not given keep the preset's value."""
+    """Flags of the dialogues, and a flag for every setting of `TrainConfig`."""
+    define_data_flags()
+    define_preset_flags()
+
+
+def define_preset_flags(*names: str) -> None:
+    """The preset, and a flag for every setting of `TrainConfig`, or for those named alone."""
     flags.DEFINE_enum(
         "preset", None, list(PRESETS),
         "name of the preset: model sizes and training settings that other flags override "
         "(default: small; pretrained with --init_from)"
     )
-    define_data_flags()
-    for record, each in _train_settings():
+    for record, each in _train_settings(names):
         _define_flag(each, None, _preset_text(record, each))
 
 
-def _train_settings() -> list[tuple[type, Setting]]:
-    """(the record that holds the setting, the setting)."""
+def _train_settings(names: tuple[str, ...] = ()) -> list[tuple[type, Setting]]:
+    """(the record that holds the setting, the setting); of all settings, or of those named."""
     records = (TrainConfig, ModelConfig, TileShape, LoraConfig, RowShape)
-    return [(record, each) for record in records for each in settings_of(record)]
+    pairs = [(record, each) for record in records for each in settings_of(record)]
+    return [pair for pair in pairs if not names or pair[1].flag in names]
 
 
 def _preset_text(record: type, each: Setting) -> str | None:
@@ -194,15 +200,15 @@ def _preset_text(record: type, each: Setting) -> str | None:
     return f"the preset's; {', '.join(f'{name} {text}' for name, text in texts.items())}"
 
 
-def resolve_config() -> TrainConfig:
-    """The preset with the settings whose flags are given.
+def resolve_config(*names: str) -> TrainConfig:
+    """The preset with the settings whose flags are given; `names` as in `define_preset_flags`.
 
     Raises:
       ValueError: a value is out of its range; one sentence with the flag to change.
     """
     base = PRESETS[preset_name()]
     changes: dict[type, dict[str, Any]] = {}
-    for record, each in _train_settings():
+    for record, each in _train_settings(names):
         if (value := flags.FLAGS[each.flag].value) is not None:
             value = tuple(value) if isinstance(value, list) else value
             changes.setdefault(record, {})[each.name] = value

@@ -60,12 +60,15 @@ def test_flags_live_in_experiments_alone():
         assert not any(n.startswith("absl") for n in imports(path)), path
 
 
-def test_pytorch_is_imported_by_the_peer_process_alone():
+def test_pytorch_is_imported_by_the_peer_processes_alone():
+    peers = {"peer_process", "peer_torch", "peer_torch_decoder"}
     for path in modules("mtml_jax") + modules("experiments"):
         found = imports(path)
-        assert "experiments.benchmark.peer_torch" not in found, path
-        if path.stem != "peer_torch":
-            tops = {n.split(".")[0] for n in found}
+        tops = {n.split(".")[0] for n in found}
+        if path.stem in peers:
+            assert not tops & {"jax", "mtml_jax"}, path
+        else:
+            assert not found & {f"experiments.benchmark.{name}" for name in peers}, path
             assert not tops & {"torch", "higher", "transformers", "sentence_transformers"}, path
 
 

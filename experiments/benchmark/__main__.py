@@ -7,6 +7,7 @@ import sys
 import jax
 from absl import app, flags
 
+from experiments import flags as settings
 from experiments import startup
 from experiments.benchmark.calls import CALLS
 from experiments.benchmark.measuring import (
@@ -16,22 +17,25 @@ from experiments.benchmark.measuring import (
     read_corpus,
     say,
 )
-from experiments.benchmark.peers import WAYS, compare_with_peers
+from experiments.benchmark.peers import DECODER_WAYS, WAYS, compare_with_peers
 from experiments.benchmark.steps import measure_steps, variants
 from experiments.benchmark.tables import benchmark_tables
 from mtml_jax.checks import check_chunk
-from mtml_jax.config import FROM_SCRATCH, GRADIENTS, PRESETS
+from mtml_jax.config import GRADIENTS
 from mtml_jax.runs.files import write_json
 from mtml_jax.sharding import persona_mesh
 from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.loop import initial_state
 
+_SETTINGS = ("init_from", "meta_batch", "lora_layers", "row_tokens", "persona_after")
+
 
 def define_flags() -> None:
     define_measuring_flags()
-    flags.DEFINE_enum("preset", "small", FROM_SCRATCH, "preset of model sizes and training settings")
+    settings.define_preset_flags(*_SETTINGS)
     flags.DEFINE_list(
-        "rows", ["steps", *CALLS], f"comma-separated list of what is measured: steps, {', '.join(CALLS)}; or none"
+        "rows", None, f"comma-separated list of what is measured: steps, {', '.join(CALLS)}; or none "
+        "(default: all, of which a pretrained decoder has steps alone)"
     )
     flags.DEFINE_list("strategies", ["std", "paml", "mtml", "amtml"], "strategies whose steps are timed")
     flags.DEFINE_list("gradients", ["first_order", "finite_difference", "mixed", "exact"], "gradient methods whose steps are timed")
@@ -55,14 +59,18 @@ def main(argv) -> None:
 def benchmark(given) -> None:
     """Measures what the flags, the attributes of `given`, ask for; prints and writes the rows."""
     # Check every flag before anything is compiled.
-    kinds = [kind for kind in given.rows if kind != "none"]
+    kinds = [kind for kind in given.rows or () if kind != "none"]
     check_among("rows", kinds, ("steps", *CALLS))
     check_among("strategies", given.strategies, STRATEGIES)
     check_among("gradients", given.gradients, GRADIENTS)
     check_among("remat", given.remat, ("no", "yes"))
     check_among("peers", given.peers, WAYS)
     chunks = [_parse_chunk(text) for text in given.chunks]
-    config = PRESETS[given.preset]
+    config = settings.resolve_config(*_SETTINGS)
+    if config.init_from:
+        _check_decoder(kinds, given.peers)
+    if given.rows is None:
+        kinds = ["steps"] if config.init_from else ["steps", *CALLS]
     devices = persona_mesh(config.meta_batch).size
     for chunk in chunks:
         check_chunk(dataclasses.replace(config, persona_chunk=chunk), devices)
@@ -76,9 +84,10 @@ def benchmark(given) -> None:
         return prepared(config.strategy)
 
     data = data_of(config)
+    model = f"new adapters of {config.init_from}" if config.init_from else "random parameters"
     say(
-        f"preset {given.preset}, data {given.data}, {len(data.vocabulary):,} words, random "
-        f"parameters, {len(jax.devices())} x {jax.devices()[0].device_kind}"
+        f"preset {settings.preset_name()}, data {given.data}, {len(data.vocabulary):,} words, "
+        f"{model}, {len(jax.devices())} x {jax.devices()[0].device_kind}"
     )
 
     # Measure the outer steps, then the other calls, then the peers.
@@ -88,9 +97,9 @@ def benchmark(given) -> None:
             config, given.strategies, given.gradients, chunks, [w == "yes" for w in given.remat]
         )
         rows += measure_steps(configs, data_of, given.batches, given.repeats, say)
-    params = initial_state(config, data).params
     for name in kinds:
         if name in CALLS:
+            params = initial_state(config, data).params
             rows += [{"row": name, **r} for r in CALLS[name](config, data, params, given.repeats)]
     if given.peers:
         mtml = dataclasses.replace(config, strategy="mtml")
@@ -101,7 +110,18 @@ def benchmark(given) -> None:
 
     say("\n" + benchmark_tables(rows, given.markdown))
     if given.json:
-        write_json(given.json, {"rows": rows, **circumstances(given)})
+        settled = {"preset": settings.preset_name(), "config": dataclasses.asdict(config)}
+        write_json(given.json, {"rows": rows, **circumstances(given), **settled})
+
+
+def _check_decoder(kinds, peers):
+    """Raises a ValueError if something is to be measured that a pretrained decoder has not."""
+    for flag, values, allowed in (("rows", kinds, ["steps"]), ("peers", peers, DECODER_WAYS)):
+        if unknown := set(values) - set(allowed):
+            raise ValueError(
+                f"expected --{flag}={','.join(allowed)} with a pretrained decoder, got "
+                f"--{flag}={min(unknown)}, which measures presets from scratch alone"
+            )
 
 
 def _parse_chunk(text: str) -> int | None:

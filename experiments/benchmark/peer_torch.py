@@ -1,26 +1,16 @@
-"""Time one second-order MTML step as PyTorch users write it, in a process of its own.
+"""Run the Transformer as PyTorch users write it: `python -m experiments.benchmark.peer_torch FOLDER`.
 
-`python -m experiments.benchmark.peer_torch FOLDER --way=loop` reads `problem.npz` and
-`problem.json`, which `experiments.benchmark --peers` writes, and writes `loop.npz` (loss and
-meta-gradient) and `loop.json` (seconds) into the same folder. This file does not import JAX.
-
-Ways: `loop` is a Python loop over personas with `create_graph=True`; `higher` is the same loop
-with the library of that name; `func` is `torch.func.vmap` of `torch.func.grad` over a few
-personas at a time. Contexts, responses and personas are padded to the longest of each dialogue,
-in `func` to the longest of all dialogues.
+Contexts, responses and personas are padded to the longest of each dialogue. See `peer_process` for
+the files and the ways. This file does not import JAX.
 """
 
-import argparse
-import json
 import math
-import pathlib
-import time
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from experiments.benchmark.memory import most_resident
+from experiments.benchmark.peer_process import parameters, run_peer
 
 WAYS = ("loop", "higher", "func")
 _MASKED = -1e9
@@ -36,9 +26,7 @@ class Model(torch.nn.Module):
     def __init__(self, params, heads: int, layers: tuple[int, int], activation: str):
         super().__init__()
         self.heads, self.layers, self.activate = heads, layers, _ACTIVATIONS[activation]
-        self.weights = torch.nn.ParameterDict(
-            {name.replace("/", "-"): torch.nn.Parameter(x) for name, x in params.items()}
-        )
+        self.weights = params
 
     def forward(self, context, response, persona, alpha):
         """alpha L_res + (1 - alpha) L_rec; ids [example, token], 0 in padding."""
@@ -111,116 +99,19 @@ class Model(torch.nn.Module):
         return hidden + self.dense(name, "output", active)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--way", choices=WAYS, default="loop")
-    parser.add_argument("--repeats", type=int, default=2, help="timed steps, after one that warms up")
-    parser.add_argument("--chunk", type=int, default=4, help="func: personas at a time")
-    given = parser.parse_args()
-    problem = json.loads((given.folder / "problem.json").read_text())
-    with np.load(given.folder / "problem.npz", allow_pickle=False) as arrays:
-        flat = dict(arrays)
-    names = [name for name in flat if name.startswith("params/")]
-    params = {name.removeprefix("params/"): torch.from_numpy(flat[name]) for name in names}
-    model = Model(params, problem["heads"], problem["layers"], problem["activation"])
-    episodes = _episodes(flat, problem["personas"], together=given.way == "func")
-    step = {"loop": _loop, "higher": _higher, "func": _func}[given.way]
-    seconds = []
-    for number in range(given.repeats + 1):
-        print(f"{given.way}: step {number + 1} of {given.repeats + 1}", flush=True)
-        clock = time.perf_counter()
-        loss, grads = step(model, episodes, problem["alpha"], problem["inner_lr"], given.chunk)
-        seconds.append(time.perf_counter() - clock)
-    np.savez(
-        given.folder / f"{given.way}.npz",
-        loss=np.float32(loss),
-        **{f"grads/{n.replace('-', '/')}": g.detach().numpy() for n, g in grads.items()},
-    )
-    report = {
-        "seconds": seconds[1:],  # without the warm-up
-        "resident_bytes": most_resident(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-    }
-    (given.folder / f"{given.way}.json").write_text(json.dumps(report))
-
-
-def _episodes(flat, personas, together):
-    """Reads (support, query) of each persona; each is (context, response, persona) of padded ids."""
+def _read(flat, problem):
+    """Reads the model, and (support, query) of each persona; see `run_peer`."""
+    sizes = (problem[name] for name in ("heads", "layers", "activation"))
+    fields = ("context", "response_inputs", "response", "persona_inputs", "persona")
 
     def side(number, name):
-        fields = ("context", "response_inputs", "response", "persona_inputs", "persona")
         ids = [flat[f"data/{number}/{name}/{field}"].astype(np.int64) for field in fields]
         context, *targets = map(torch.from_numpy, ids)
         return context, tuple(targets[:2]), tuple(targets[2:])
 
-    episodes = [(side(n, "support"), side(n, "query")) for n in range(personas)]
-    if not together:
-        return episodes
-    leaves, (spec, *_) = zip(*map(torch.utils._pytree.tree_flatten, episodes))
-    stacked = []
-    for column in zip(*leaves):
-        shape = [max(sizes) for sizes in zip(*(x.shape for x in column))]
-        padded = torch.zeros(personas, *shape, dtype=torch.int64)
-        for n, x in enumerate(column):
-            padded[n, : x.shape[0], : x.shape[1]] = x
-        stacked.append(padded)
-    return torch.utils._pytree.tree_unflatten(stacked, spec)
-
-
-def _loop(model, episodes, alpha, inner_lr, chunk):
-    del chunk
-    names = [name for name, _ in model.named_parameters()]
-    values = list(model.parameters())
-    total, grads = 0.0, [torch.zeros_like(x) for x in values]
-    for support, query in episodes:
-        inner = torch.autograd.grad(model(*support, alpha), values, create_graph=True)
-        adapted = {n: x - inner_lr * g for n, x, g in zip(names, values, inner)}
-        loss = torch.func.functional_call(model, adapted, (*query, alpha))
-        for grad, more in zip(grads, torch.autograd.grad(loss, values)):
-            grad += more
-        total += loss.item()
-    return total / len(episodes), _named(names, grads, len(episodes))
-
-
-def _higher(model, episodes, alpha, inner_lr, chunk):
-    import higher
-
-    del chunk
-    optimiser = torch.optim.SGD(model.parameters(), lr=inner_lr)
-    total = 0.0
-    model.zero_grad()
-    for support, query in episodes:
-        with higher.innerloop_ctx(model, optimiser, copy_initial_weights=False) as (fast, inner):
-            inner.step(fast(*support, alpha))
-            loss = fast(*query, alpha)
-            loss.backward()
-            total += loss.item()
-    names, values = zip(*model.named_parameters())
-    return total / len(episodes), _named(names, [x.grad for x in values], len(episodes))
-
-
-def _func(model, episodes, alpha, inner_lr, chunk):
-    params = {name: x.detach() for name, x in model.named_parameters()}
-
-    def loss(params, examples):
-        return torch.func.functional_call(model, params, (*examples, alpha))
-
-    def meta(params, support, query):
-        inner = torch.func.grad(loss)(params, support)
-        adapted = {name: x - inner_lr * inner[name] for name, x in params.items()}
-        return loss(adapted, query)
-
-    grads, losses = torch.func.vmap(
-        torch.func.grad_and_value(meta), in_dims=(None, 0, 0), chunk_size=chunk
-    )(params, *episodes)
-    return losses.mean().item(), _named(grads, (g.sum(0) for g in grads.values()), len(losses))
-
-
-def _named(names, grads, personas):
-    return {n.removeprefix("weights."): g / personas for n, g in zip(names, grads)}
+    episodes = [(side(n, "support"), side(n, "query")) for n in range(problem["personas"])]
+    return Model(parameters(flat), *sizes), episodes
 
 
 if __name__ == "__main__":
-    main()
+    run_peer(__doc__.splitlines()[0], WAYS, _read)

@@ -40,6 +40,26 @@ def real_shares(episode: Episode, model: ModelConfig, vocabulary: int) -> dict[s
     }
 
 
+def real_row_shares(episode: Episode) -> dict[str, float]:
+    """Divides real by executed work of a pretrained decoder, whose padding costs as much as tokens.
+
+    Args:
+      episode: episodes of rows with a leading persona axis, on the host.
+
+    Returns:
+      The real shares: "slots" of the rows, and "predicted" of the tokens to predict.
+    """
+
+    def share(*arrays):
+        return sum(np.count_nonzero(x) for x in arrays) / sum(x.size for x in arrays)
+
+    sides = (episode.support, episode.query)
+    return {
+        "slots": share(*(side.row.segment for side in sides)),
+        "predicted": share(*(side.targets.segment for side in sides)),
+    }
+
+
 def tile_work(context_NRS, target_NT, task_NT) -> tuple[Work, Work]:
     """Counts the work of one persona's tiles of one kind.
 

@@ -11,14 +11,16 @@ import jax
 from tqdm import tqdm
 
 from experiments.benchmark.measuring import product_ceiling, summarise
-from experiments.benchmark.slots import real_shares
+from experiments.benchmark.slots import real_row_shares, real_shares
 from mtml_jax.config import TrainConfig
+from mtml_jax.config_decoder import LlamaConfig
 from mtml_jax.data.episodes import sample_episodes, training_batch
 from mtml_jax.data.prepare import Prepared
 from mtml_jax.meta.cost import StepCount, count_step, mode_of
+from mtml_jax.meta.cost_decoder import DecoderStepCount, count_decoder_step
 from mtml_jax.sharding import Placement, persona_mesh, replicate, split_personas
 from mtml_jax.strategies import STRATEGIES
-from mtml_jax.train.loop import initial_state, rates_at
+from mtml_jax.train.loop import initial_state, rates_at, read_base
 from mtml_jax.train.memory_plan import lower_steps
 
 
@@ -28,11 +30,11 @@ class Setting:
 
     config: TrainConfig
     phase: int  # index of the phase in its strategy
-    step: Any  # compiled (state, batch, rates) -> (state, metrics)
+    step: Any  # compiled (state, batch, rates, base) -> (state, metrics)
     compile_seconds: float
     batches: list  # real batches on the devices
-    counts: list[StepCount]  # the counted work of each batch
-    shares: list[dict[str, float]]  # the real share of each batch's slots, from `real_shares`
+    counts: list[StepCount | DecoderStepCount]  # the counted work of each batch
+    shares: list[dict[str, float]]  # the real share of each batch's slots, from `slots`
     seconds: list[list[float]] = dataclasses.field(default_factory=list)  # one list for each round
 
     @property
@@ -63,7 +65,7 @@ def measure_steps(
     """Times all configurations alternately, so that a slow minute of the machine affects them all.
 
     Args:
-      configs: the configurations.
+      configs: the configurations; those of a pretrained decoder share its base.
       data_of: returns the prepared corpus for a configuration.
       batches: number of real training batches, from step 0; phases take them in turn.
       repeats: number of timed rounds, after one that warms up.
@@ -75,10 +77,11 @@ def measure_steps(
     # Compile every phase of every configuration.
     configs = list(configs)
     mesh = persona_mesh(configs[0].meta_batch)
+    base = replicate(read_base(configs[0]), mesh)
     settings = []
     for config in configs:
         chunk = f"chunk {config.persona_chunk or 'default'}{', remat' * config.model.remat}"
-        for setting in _compile(config, data_of(config), mesh, batches):
+        for setting in _compile(config, data_of(config), mesh, batches, base):
             memory = setting.step.memory_analysis().temp_size_in_bytes
             say(
                 f"{setting.name}, {mode_of(config)}, {chunk}: compiled in "
@@ -95,13 +98,14 @@ def measure_steps(
         for _ in range(rounds):
             for setting in settings:
                 # A new state, because a step donates its state's memory; the same one for all.
-                state = replicate(initial_state(setting.config, data_of(setting.config)), mesh)
+                state = initial_state(setting.config, data_of(setting.config), base)
+                state = replicate(state, mesh)
                 seconds = []
                 for batch in setting.batches:
                     jax.block_until_ready((state, batch))
                     clock = time.perf_counter()
                     with jax.transfer_guard("disallow"):
-                        state, metrics = setting.step(state, batch, rates)
+                        state, metrics = setting.step(state, batch, rates, base)
                     jax.block_until_ready((state, metrics))
                     seconds.append(time.perf_counter() - clock)
                     bar.update()
@@ -123,12 +127,11 @@ def measure_steps(
     return rows
 
 
-def _compile(config, data, mesh, batches):
+def _compile(config, data, mesh, batches, base):
     """Yields a `Setting` for each phase of a configuration."""
     strategy = STRATEGIES[config.strategy]
-    state = replicate(initial_state(config, data), mesh)
+    state = replicate(initial_state(config, data, base), mesh)
     rates = replicate(rates_at(config, 0), mesh)
-    words = len(data.vocabulary)
     lowering = lower_steps(config, Placement(mesh))
     for number, (tasks, lower) in enumerate(zip(strategy.phases, lowering)):
         steps = [s for s in range(batches) if strategy.phase_of(s) == number]
@@ -136,10 +139,15 @@ def _compile(config, data, mesh, batches):
         triples = [sample_episodes(data.train, config.meta_batch, config.seed, s) for s in steps]
         placed = [split_personas(batch, mesh) for batch in packed]
         clock = time.perf_counter()
-        compiled = lower(state, placed[0], rates).compile()
+        compiled = lower(state, placed[0], rates, base).compile()
         seconds = time.perf_counter() - clock
-        counts = [count_step(some, tasks, config.model, words) for some in triples]
-        shares = [real_shares(batch, config.model, words) for batch in packed]
+        if isinstance(config.model, LlamaConfig):
+            counts = [count_decoder_step(some, tasks, config.model) for some in triples]
+            shares = [real_row_shares(batch) for batch in packed]
+        else:
+            words = len(data.vocabulary)
+            counts = [count_step(some, tasks, config.model, words) for some in triples]
+            shares = [real_shares(batch, config.model, words) for batch in packed]
         yield Setting(config, number, compiled, seconds, placed, counts, shares)
 
 

@@ -1,6 +1,7 @@
 """The benchmark's commands on a model of a few words: what is compared, refused and printed."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import sys
@@ -98,7 +99,7 @@ def fake_peer(monkeypatch):
     def use(factor):
         ours = {}
 
-        def time_ours(config, data, params, repeats):
+        def time_ours(config, data, params, base, repeats):
             ours["grads"] = peers.named_leaves(params)
             return {"median": 1.0, "least": 1.0, "most": 1.0}, 2.0, ours["grads"]
 
@@ -130,6 +131,28 @@ def test_a_peer_that_disagrees_is_no_peer(data, fake_peer):
     fake_peer(1.001)
     with pytest.raises(ValueError, match="expected the meta-gradient of PyTorch loop within"):
         peers.compare_with_peers(CONFIG, data, ["loop"], "python", 3, 2, lambda line: None)
+
+
+@pytest.mark.parametrize("gradient", ["finite_difference", "exact"])
+def test_finite_differences_that_do_not_agree_are_left_out(data, fake_peer, monkeypatch, gradient):
+    fake_peer(1.0)
+    time_ours, lines = peers._time_ours, []
+
+    def time_wrongly(config, *others):
+        row, loss, grads = time_ours(config, *others)
+        return row, loss + (config.gradient == gradient), grads
+
+    monkeypatch.setattr(peers, "_time_ours", time_wrongly)
+    config = dataclasses.replace(CONFIG, gradient="exact")
+    compare = functools.partial(peers.compare_with_peers, config, data, ["loop"], "python", 3, 2)
+    if gradient == "exact":  # no approximation
+        with pytest.raises(ValueError, match=r"expected loss 2.0.* from ours, default \(exact\)"):
+            compare(lines.append)
+        return
+    rows = compare(lines.append)
+    assert any("ours, fastest (finite difference): left out; expected loss 2.0" in x for x in lines)
+    assert rows[-1]["what"].startswith("PyTorch") and len(rows) == 3
+    assert rows[-1]["to_ours"] == {"smallest": 3.0, "default": 3.0}
 
 
 def test_a_peer_that_does_not_run_is_told():

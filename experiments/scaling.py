@@ -31,8 +31,8 @@ from mtml_jax.model import transformer
 from mtml_jax.runs.files import write_bytes, write_json
 from mtml_jax.sharding import Placement, persona_mesh, replicate, split_personas
 from mtml_jax.strategies import TASKS
-from mtml_jax.train.loop import rates_at
 from mtml_jax.train.memory_plan import lower_steps
+from mtml_jax.train.rates import rates_at
 
 
 class Axis(NamedTuple):

@@ -22,7 +22,7 @@ from mtml_jax.runs.lock import WorkdirLock
 from mtml_jax.runs.log import read_log
 from mtml_jax.sharding import Placement, map_personas, persona_mesh, replicate, split_personas
 from mtml_jax.strategies import STRATEGIES
-from mtml_jax.train.loop import rates_at
+from mtml_jax.train.rates import rates_at
 
 INNER_RATES = {  # the sum over a dialogue is about 90 times its mean: larger rates end in NaN
     "mean": (0.005, 0.01, 0.05, 0.1, 0.3),

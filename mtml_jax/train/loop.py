@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from tqdm import tqdm
 
 from mtml_jax.config import TrainConfig
@@ -34,9 +33,10 @@ from mtml_jax.sharding import (
 from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.memory_plan import fit_steps
 from mtml_jax.train.nonfinite import blamer
+from mtml_jax.train.rates import rates_at
 from mtml_jax.train.stopping import Interruption, Progress, should_stop
 from mtml_jax.train.validation import validation_line, validator
-from mtml_jax.types import MetaState, Rates
+from mtml_jax.types import MetaState
 
 _SAVE_SECONDS = 600.0  # at most this much work is lost to a power cut
 
@@ -93,14 +93,6 @@ def _read_adapters(folder, model):
 def read_base(config: TrainConfig):
     """Reads the frozen parameters of a pretrained decoder; None for a Transformer."""
     return frozen_base(read_pretrained(config.init_from), config) if config.init_from else None
-
-
-def rates_at(config: TrainConfig, step: int) -> Rates:
-    """Returns alpha and the learning rates of outer step `step` (from 0), warm-up included."""
-    warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
-    return Rates(
-        np.float32(config.alpha), np.float32(config.inner_lr), np.float32(config.outer_lr * warm)
-    )
 
 
 def train(

@@ -25,8 +25,8 @@ from mtml_jax.meta.outer import init_state
 from mtml_jax.model import transformer
 from mtml_jax.runs.checkpoint import Checkpoints
 from mtml_jax.sharding import PERSONAS, Placement, replicate, split_personas
-from mtml_jax.train.loop import rates_at
 from mtml_jax.train.memory_plan import lower_steps
+from mtml_jax.train.rates import rates_at
 from mtml_jax.types import Episode
 
 STEPS, VOCABULARY = 20, 23

@@ -18,9 +18,9 @@ from mtml_jax.data.episodes import training_batch
 from mtml_jax.data.prepare import Prepared
 from mtml_jax.sharding import PERSONAS, Placement, split_specs
 from mtml_jax.strategies import STRATEGIES
-from mtml_jax.train.loop import initial_state
 from mtml_jax.train.memory_plan import lower_steps
 from mtml_jax.train.rates import rates_at
+from mtml_jax.train.resume import initial_state
 
 _COLLECTIVE = re.compile(
     r"= (?P<shape>.*?) (?P<name>all-reduce|all-gather|reduce-scatter|all-to-all|"

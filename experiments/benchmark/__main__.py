@@ -25,7 +25,7 @@ from mtml_jax.config import GRADIENTS
 from mtml_jax.runs.files import write_json
 from mtml_jax.sharding import persona_mesh
 from mtml_jax.strategies import STRATEGIES
-from mtml_jax.train.loop import initial_state
+from mtml_jax.train.resume import initial_state
 
 _SETTINGS = ("init_from", "meta_batch", "lora_layers", "row_tokens", "persona_after")
 

@@ -20,8 +20,8 @@ from mtml_jax.data.prepare import Prepared
 from mtml_jax.meta.gradient import mean_gradient
 from mtml_jax.sharding import Placement, persona_mesh, replicate, split_personas
 from mtml_jax.strategies import STRATEGIES
-from mtml_jax.train.loop import initial_state, read_base
 from mtml_jax.train.rates import rates_at
+from mtml_jax.train.resume import initial_state, read_base
 
 # The largest difference of two meta-gradients over the norm of one. At preset paper, float32
 # differs from float64 by 1.4e-4 here and by 0.5e-4 in PyTorch, and first order by 830e-4.

@@ -20,9 +20,9 @@ from mtml_jax.meta.cost import StepCount, count_step, mode_of
 from mtml_jax.meta.cost_decoder import DecoderStepCount, count_decoder_step
 from mtml_jax.sharding import Placement, persona_mesh, replicate, split_personas
 from mtml_jax.strategies import STRATEGIES
-from mtml_jax.train.loop import initial_state, read_base
 from mtml_jax.train.memory_plan import lower_steps
 from mtml_jax.train.rates import rates_at
+from mtml_jax.train.resume import initial_state, read_base
 
 
 @dataclasses.dataclass

@@ -28,9 +28,9 @@ from mtml_jax.runs.log import read_log
 from mtml_jax.runs.versions import versions
 from mtml_jax.sharding import Placement, persona_mesh, replicate, split_personas
 from mtml_jax.strategies import STRATEGIES
-from mtml_jax.train.loop import initial_state, read_base
 from mtml_jax.train.memory_plan import fit_steps
 from mtml_jax.train.rates import rates_at
+from mtml_jax.train.resume import initial_state, read_base
 
 _META_TRAINING = 1.5  # duration of a second-order training over that of a test, at the presets
 _SAMPLES = 4  # contexts whose replies are kept

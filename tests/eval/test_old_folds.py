@@ -22,7 +22,7 @@ from mtml_jax.eval.evaluate import evaluate
 from mtml_jax.model.decoding import Replies
 from mtml_jax.runs.checkpoint import Checkpoints
 from mtml_jax.runs.folder import save_run
-from mtml_jax.train.loop import initial_state
+from mtml_jax.train.resume import initial_state
 from mtml_jax.types import TokenSums
 
 OLD = Path(__file__).parent / "old"

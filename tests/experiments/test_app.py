@@ -232,7 +232,7 @@ def save_model(workdir):
     from mtml_jax.data.prepare import prepare
     from mtml_jax.runs.checkpoint import Checkpoints
     from mtml_jax.runs.folder import save_run
-    from mtml_jax.train import loop as training
+    from mtml_jax.train import resume
 
     config = TrainConfig(
         model=ModelConfig(
@@ -246,7 +246,7 @@ def save_model(workdir):
     settings = {**dataclasses.asdict(config), "data": "demo", "preset": "tiny"}
     save_run(workdir, settings, data.vocabulary.to_text())
     with Checkpoints(workdir) as checkpoints:
-        checkpoints.save(3, training.initial_state(config, data), {}, best=True)
+        checkpoints.save(3, resume.initial_state(config, data), {}, best=True)
         checkpoints.wait()
 
 

@@ -20,7 +20,7 @@ from mtml_jax.data.prepare import prepare
 from mtml_jax.meta.cost_decoder import count_decoder_step
 from mtml_jax.model.pretrained import with_decoder
 from mtml_jax.strategies import STRATEGIES
-from mtml_jax.train.loop import read_base
+from mtml_jax.train.resume import read_base
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 (MTML,) = STRATEGIES["mtml"].phases

@@ -20,7 +20,7 @@ from mtml_jax.eval import run as tested
 from mtml_jax.eval.scores import VERDICTS
 from mtml_jax.runs.checkpoint import Checkpoints
 from mtml_jax.runs.folder import save_run
-from mtml_jax.train import loop as training
+from mtml_jax.train import resume
 
 CONFIG = TrainConfig(
     model=ModelConfig(
@@ -43,7 +43,7 @@ def save(workdir, data, config=CONFIG, **extra):
     settings = {**dataclasses.asdict(config), "data": "demo", "preset": "tiny", **extra}
     save_run(workdir, settings, data.vocabulary.to_text())
     with Checkpoints(workdir) as checkpoints:
-        checkpoints.save(3, training.initial_state(config, data), {}, best=True)
+        checkpoints.save(3, resume.initial_state(config, data), {}, best=True)
         checkpoints.wait()
 
 

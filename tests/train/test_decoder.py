@@ -31,7 +31,7 @@ from mtml_jax.runs.peft import read_peft
 from mtml_jax.runs.starts import write_start
 from mtml_jax.runs.trained import load_trained
 from mtml_jax.strategies import STRATEGIES
-from mtml_jax.train.loop import initial_state
+from mtml_jax.train.resume import initial_state
 from mtml_jax.train.run import train_run
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

@@ -18,6 +18,7 @@ from mtml_jax.runs.checkpoint import Checkpoints
 from mtml_jax.runs.log import RunLog, read_log
 from mtml_jax.sharding import persona_mesh
 from mtml_jax.train import loop as training
+from mtml_jax.train import resume
 
 CONFIG = TrainConfig(
     model=ModelConfig(
@@ -170,7 +171,7 @@ def test_steps_without_a_finite_gradient_are_skipped_told_and_end_the_run(
     message = "the last 4 steps up to 4, .*state before them is saved; lower --outer_lr or --inner_lr"
     with pytest.raises(FloatingPointError, match=message):
         run(tmp_path, data, config)
-    template = jax.tree.map(np.array, training.initial_state(config, data))
+    template = jax.tree.map(np.array, resume.initial_state(config, data))
     with Checkpoints(tmp_path) as checkpoints:
         state, counters = checkpoints.restore(checkpoints.latest_step(), template)
     assert int(state.step) == 4 and int(state.opt_state[1].count) == 0

@@ -80,6 +80,8 @@ def _card(model: Trained, facts, saved=None, workdir=None) -> str:
         f"personas (inner rate {config.inner_lr:g}, outer rate {config.outer_lr:g}, "
         f"{config.gradient} gradient).",
     ]  # fmt: skip
+    if config.adapters_from:
+        lines.append(f"Training began with other adapters: {config.adapters_from}.")
     if facts:
         lines.append(
             f"Adapted to {facts['dialogues']} dialogues of one speaker ({facts['turns']} turns, "

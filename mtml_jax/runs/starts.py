@@ -40,7 +40,8 @@ def write_start(
     write_adapters(folder, params, config, card=card, dtype=dtype)
     known = {f.name for f in dataclasses.fields(TrainConfig)}
     others = {name: value for name, value in saved.items() if name not in known}
-    record = {**dataclasses.asdict(config), **others, "step": step, "versions": versions()}
+    found = {name: version for name, version in versions().items() if name != "platform"}
+    record = {**dataclasses.asdict(config), **others, "step": step, "versions": found}
     write_json(Path(folder) / START, record)
 
 

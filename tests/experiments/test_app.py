@@ -103,7 +103,7 @@ with gradio.Blocks(analytics_enabled=False) as page:
 handlers = {handler.name: handler.fn for handler in page.fns.values()}
 for name in sys.argv[3:]:
     key, status, *_ = handlers["take_text"](None, sys.argv[2])
-    key, learned, *_ = handlers["learn"](key, name, "best", "ann", 1, "")
+    key, learned, *_ = handlers["learn"](key, name, "best", "ann", "1", "")
     *_, (key, chats, _) = handlers["reply"](key, "hi")
     key, beliefs = handlers["believe"](key)
     print(json.dumps([status, learned, chats, beliefs]))

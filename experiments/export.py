@@ -17,7 +17,7 @@ from experiments import startup
 from mtml_jax.config_eval import CHECKPOINTS
 from mtml_jax.data.pretrained_files import HUGGING_FACE
 from mtml_jax.inference.adapt import load_adapted
-from mtml_jax.inference.delta import read_settings
+from mtml_jax.inference.delta import provenance_of, read_settings
 from mtml_jax.runs.folder import load_run
 from mtml_jax.runs.peft import DTYPES
 from mtml_jax.runs.starts import decoder_of, write_adapters, write_start
@@ -48,7 +48,7 @@ def export(given) -> None:
             f"--output={given.output}, --workdir={given.workdir}, --adapted={given.adapted}"
         )
     facts = read_settings(given.adapted) if given.adapted else {}
-    provenance = facts.get("provenance") or {}
+    provenance = provenance_of(given.adapted) if given.adapted else {}
     workdir = given.workdir or provenance.get("workdir")
     model = load_trained(workdir, provenance.get("checkpoint", given.checkpoint))
     if given.adapted:

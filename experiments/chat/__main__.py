@@ -29,7 +29,7 @@ from experiments.chat.terminal import (
 )
 from mtml_jax.data.text import detokenize
 from mtml_jax.inference.adapt import load_adapted
-from mtml_jax.inference.delta import read_settings
+from mtml_jax.inference.delta import provenance_of
 from mtml_jax.inference.responder import DECODERS, Responder, believed_persona, persona_caveat
 from mtml_jax.runs.trained import Trained, load_trained
 from mtml_jax.types import Params
@@ -86,17 +86,16 @@ def chat(given, lines: Iterable[str], out: TextIO, *, echo: bool) -> None:
 
     `echo` repeats the input, which a terminal shows but a pipe does not.
     """
-    provenance = read_settings(given.adapted).get("provenance") if given.adapted else None
-    provenance = provenance if isinstance(provenance, dict) else {}
+    provenance = provenance_of(given.adapted) if given.adapted else {}
     workdir = given.workdir or provenance.get("workdir")
-    if not isinstance(workdir, str):
+    if not workdir:
         raise ValueError("expected --adapted, --start or --workdir, got none")
-    model = load_trained(workdir, given.checkpoint)
+    model = load_trained(workdir, provenance.get("checkpoint", given.checkpoint))
     adapted = load_adapted(given.adapted, model) if given.adapted else None
     speaker = provenance.get("speaker")
     sampling = {"top_p": given.top_p, "temperature": given.temperature, "seed": given.seed}
     responder = Responder(model, given.decoder, **sampling)
-    name = harmless(speaker)[:20].strip() if isinstance(speaker, str) else ""
+    name = harmless(speaker)[:20].strip() if speaker else ""
     talk = Conversation(model, adapted, responder, name or "model", out)
     talk.begin()
     for line in lines:

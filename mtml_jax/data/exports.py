@@ -159,9 +159,9 @@ def _dialogues(chats, report, pause, max_turns):
             raise _not_two(report.path, names)
         prefix = f"{number} {chat} " if several else ""
         for piece in _pieces(messages, report, pause, max_turns):
-            seconds = piece[0][0].seconds
-            said = [(run[0].name, " ".join(tokenize(message.text) for message in run)) for run in piece]
-            written = ["\n".join(message.text.strip() for message in run) for run in piece]
+            seconds = piece[0][0][0].seconds
+            said = [(run[0][0].name, " ".join(tokens for _, tokens in run)) for run in piece]
+            written = ["\n".join(message.text.strip() for message, _ in run) for run in piece]
             count = sum(map(len, piece))
             if len(said) < 2:
                 report.skipped["not answered before a long pause"] += count
@@ -179,21 +179,21 @@ def _dialogues(chats, report, pause, max_turns):
 
 
 def _pieces(messages, report, pause, max_turns):
-    """Yields dialogues as lists of utterances, each a list of consecutive messages."""
-    dialogues: list[list[list[Message]]] = []
+    """Yields dialogues as lists of utterances, each a list of (message, tokens)."""
+    dialogues: list[list[list[tuple[Message, str]]]] = []
     last = None
     # Cut at long pauses, and join consecutive messages of one person.
     for message in messages:
-        if not tokenize(message.text):
+        if not (tokens := tokenize(message.text)):
             report.skipped["without a word"] += 1
             continue
         if last is None or message.seconds - last.seconds > pause:
             dialogues.append([])
-        if dialogues[-1] and dialogues[-1][-1][0].name == message.name:
+        if dialogues[-1] and dialogues[-1][-1][0][0].name == message.name:
             report.remarks["messages joined to the same speaker's previous one"] += 1
-            dialogues[-1][-1].append(message)
+            dialogues[-1][-1].append((message, tokens))
         else:
-            dialogues[-1].append([message])
+            dialogues[-1].append([(message, tokens)])
         last = message
     # Cut long dialogues into pieces of whole turns.
     for utterances in dialogues:

@@ -170,3 +170,14 @@ def _added(name, leaf, arrays):
         raise ValueError(f"{name} is not finite")
     change = difference.astype(np.float32) * np.float32(scale)
     return jnp.asarray((np.asarray(leaf, np.float32) + change).astype(leaf.dtype))
+
+
+def provenance_of(folder: str | os.PathLike) -> dict[str, str]:
+    """The texts among an adapted speaker's facts: speaker, and the run's workdir and checkpoint.
+
+    Raises:
+      OSError, ValueError: see `read_settings`.
+    """
+    facts = read_settings(folder).get("provenance")
+    texts = facts.items() if isinstance(facts, dict) else ()
+    return {name: text for name, text in texts if isinstance(text, str)}

@@ -10,15 +10,13 @@ import jax.numpy as jnp
 from mtml_jax.config import ModelConfig
 from mtml_jax.config_decoder import LlamaConfig
 from mtml_jax.data.vocab import WORDS, Symbols
-from mtml_jax.model.cache import decode_step, output_matrix
+from mtml_jax.model.cache import decode_step, memory_axis, output_matrix, start_caches
 from mtml_jax.model.decoding import (
     MAX_TOKENS,
     Replies,
     logits_of,
-    memory_axis,
     permitted,
     require_positive,
-    start_caches,
     widened,
 )
 from mtml_jax.types import Params, Tokens

@@ -1,9 +1,10 @@
 """Decode with the cache of either model: the Transformer, or a pretrained decoder.
 
-Axes: S context token, D width, V vocabulary.
+Axes: E example, S context token, D width, V vocabulary.
 """
 
 import jax
+import jax.numpy as jnp
 
 from mtml_jax.config import ModelConfig
 from mtml_jax.config_decoder import LlamaConfig
@@ -31,6 +32,31 @@ def start_cache(
         return llama.start_cache(base, params, context, length, config)
     memory_SD = transformer.encode(params, context, config)
     return transformer.start_cache(params, memory_SD, length, config)
+
+
+def start_caches(params, base, context, length, config):
+    """Reads all contexts, and returns the caches of their decoders.
+
+    The axis of examples leads; only the memory of contexts that are beginnings of one row has
+    none.
+    """
+    if memory_axis(context) == 0:
+        return jax.vmap(start_cache, in_axes=(None, None, 0, None, None))(
+            params, base, context, length, config
+        )
+    longest = Tokens(context.ids, jnp.max(context.segment, axis=0), context.position)
+    cache = start_cache(params, base, longest, length, config)
+    examples = context.segment.shape[0]
+    own = jax.tree.map(lambda x: jnp.repeat(x[None], examples, axis=0), cache["own"])
+    return {"memory": cache["memory"], "own": own}
+
+
+def memory_axis(context: Tokens) -> int | None:
+    """The axis of examples in what a model remembers of contexts.
+
+    It is 0, and None if the contexts are beginnings of one row: ids [S], segment [E, S].
+    """
+    return 0 if context.ids.ndim == context.segment.ndim else None
 
 
 def decode_step(

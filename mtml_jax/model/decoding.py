@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from mtml_jax.config import ModelConfig
 from mtml_jax.config_decoder import LlamaConfig
 from mtml_jax.data.vocab import WORDS, Symbols
-from mtml_jax.model.cache import decode_step, output_matrix, start_cache
+from mtml_jax.model.cache import decode_step, memory_axis, output_matrix, start_caches
 from mtml_jax.types import Params, Tokens
 
 MAX_TOKENS = 20  # of a reply, end-of-sequence included
@@ -236,34 +236,9 @@ def _one_by_one(params, base, context, start, choose, max_tokens, config, symbol
     return Replies(ids_TE.T, score_E)
 
 
-def start_caches(params, base, context, length, config):
-    """Reads all contexts, and returns the caches of their decoders.
-
-    The axis of examples leads; only the memory of contexts that are beginnings of one row has
-    none.
-    """
-    if memory_axis(context) == 0:
-        return jax.vmap(start_cache, in_axes=(None, None, 0, None, None))(
-            params, base, context, length, config
-        )
-    longest = Tokens(context.ids, jnp.max(context.segment, axis=0), context.position)
-    cache = start_cache(params, base, longest, length, config)
-    examples = context.segment.shape[0]
-    own = jax.tree.map(lambda x: jnp.repeat(x[None], examples, axis=0), cache["own"])
-    return {"memory": cache["memory"], "own": own}
-
-
-def memory_axis(context: Tokens) -> int | None:
-    """The axis of examples in what a model remembers of contexts.
-
-    It is 0, and None if the contexts are beginnings of one row: ids [S], segment [E, S].
-    """
-    return 0 if context.ids.ndim == context.segment.ndim else None
-
-
-def _advance(params, base, growing, matrix_VD, config, memory_axis=0):
+def _advance(params, base, growing, matrix_VD, config, shared_axis=0):
     """Returns the logits after the newest token, and the caches that include it."""
-    axes = {"memory": memory_axis, "own": 0}
+    axes = {"memory": shared_axis, "own": 0}
     advance = jax.vmap(
         decode_step, in_axes=(None, None, axes, 0, 0, None, None), out_axes=(0, axes)
     )

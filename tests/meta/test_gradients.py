@@ -132,7 +132,7 @@ def test_gradient_is_the_derivative(params, episodes_of, strategy, phase):
 
 
 @pytest.mark.parametrize(
-    "strategy, phase", [pytest.param(*c, marks=() if c in QUICK else pytest.mark.slow) for c in META_CASES]
+    "strategy, phase", [pytest.param(*c, marks=() if c in QUICK else pytest.mark.long) for c in META_CASES]
 )
 def test_the_first_order_gradient_is_not(params, episodes, strategy, phase):
     exact = compiled(STRATEGIES[strategy].phases[phase])
@@ -162,7 +162,7 @@ def test_mixed_equals_exact(params, episodes):
     )
 
 
-@pytest.mark.slow  # the same in float32 is quick
+@pytest.mark.long  # the same in float32 is quick
 def test_finite_differences_come_close(params, episodes):
     """In float64, where dropping the second order is far off."""
     difference = dataclasses.replace(CONFIG, gradient="finite_difference")

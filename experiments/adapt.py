@@ -6,8 +6,6 @@
 
 import pathlib
 import shlex
-import shutil
-import textwrap
 from collections.abc import Sequence
 
 from absl import app, flags
@@ -15,6 +13,8 @@ from tqdm import tqdm
 
 from experiments import flags as settings
 from experiments import startup
+from experiments.printing import say
+from experiments.samples import drawn_places
 from mtml_jax.data.exports import MAX_TURNS, PAUSE_HOURS, choose_speaker, read_chat
 from mtml_jax.data.records import Dialogue
 from mtml_jax.data.text import detokenize
@@ -79,7 +79,7 @@ def adapt(given) -> Adapted:
         given.dialogues, pause_hours=given.pause_hours, max_turns=given.max_turns
     )
     for sentence in report.sentences():
-        _print(sentence)
+        say(sentence)
     mine, others = choose_speaker(read, given.speaker)
     mine = _latest(mine, given.shots)
     name = mine[0].speaker
@@ -90,11 +90,11 @@ def adapt(given) -> Adapted:
     print()
     control = None
     if adapted.held_out is None:
-        _print("perplexity is not measured, because a single dialogue leaves none to hold out")
+        say("perplexity is not measured, because a single dialogue leaves none to hold out")
     else:
         control = _control(given, model, mine, others)
         _print_perplexities(name, adapted, control)
-    _print_replies(model, adapted, adapted.held_out or mine[-1])
+    _print_replies(model, adapted, adapted.held_out or mine[-1], given.seed)
     _print_persona(model, adapted, mine[-1])
 
     size = save_adapted(
@@ -110,7 +110,8 @@ def adapt(given) -> Adapted:
             "seed": given.seed,
         },
     )
-    _print(f"\nsaved in {given.output}: adapted.json and {size / 1024:,.0f} KB of differences")
+    print()
+    say(f"saved in {given.output}: adapted.json and {size / 1024:,.0f} KB of differences")
     # Not folded, so that it can be copied.
     print(f"next: python -m experiments.chat --adapted={shlex.quote(str(given.output))}")
     return adapted
@@ -131,13 +132,13 @@ def _latest(dialogues: Sequence[Dialogue], shots: int | None) -> Sequence[Dialog
 def _describe(model: Trained, name: str, dialogues: Sequence[Dialogue]) -> None:
     share = unknown_share(model, dialogues)
     turns = sum(len(d.turns) for d in dialogues)
-    _print(
+    say(
         f"{name}: {len(dialogues):,} dialogue{'s' * (len(dialogues) > 1)}, {turns:,} turns; "
         + (f"{share:.1%} of the words are unknown to the model " if model.base is None else "")
         + f"({model.config.strategy}, step {model.step:,})"
     )
     if share > _UNKNOWN:
-        _print(
+        say(
             "that is a large share: the model can neither learn nor say words that its training "
             "data lacked; train on more data, or on dialogues like these"
         )
@@ -171,33 +172,33 @@ def _print_perplexities(name: str, adapted: Adapted, control: float | None) -> N
         rows.append(("adapted to their partners instead (the control)", control))
     wide = max(len(label) for label, _ in rows)
     replies = len(adapted.held_out.turns)
-    _print(f"perplexity of the {replies:,} replies of the last dialogue, which was held out:")
+    say(f"perplexity of the {replies:,} replies of the last dialogue, which was held out:")
     for label, value in rows:
         print(f"  {label:<{wide}} {value:10.2f}")
     if control is None:
         print("  (no control, because the other side says nothing in these dialogues)")
     elif not adapted.ppl_after < min(adapted.ppl_before, control):
-        _print(
+        say(
             f"the numbers do not show that {name} was learned; add dialogues, or change --inner_lr "
             f"from {adapted.inner_lr}"
         )
 
 
-def _print_replies(model: Trained, adapted: Adapted, dialogue: Dialogue) -> None:
-    """Prints the replies before and after adapting at two places of a dialogue."""
+def _print_replies(model: Trained, adapted: Adapted, dialogue: Dialogue, seed: int) -> None:
+    """Prints the replies before and after adapting, at places of a dialogue drawn by seed."""
     responder = Responder(model)
     turns = dialogue.turns
-    for index in sorted({len(turns) // 2, len(turns) - 1}):
+    for index in drawn_places(len(turns), seed):
         said = [text for turn in turns[:index] for text in (turn.context, turn.response)]
         history = [text for text in (*said, turns[index].context) if text]
         print()
-        _print(f"... {detokenize(history[-1])}" if history else "(the dialogue begins)")
+        say(f"... {detokenize(history[-1])}" if history else "(the dialogue begins)")
         for label, text in (
             ("true", detokenize(turns[index].response)),
             ("initial", responder.reply(model.params, history)),
             ("adapted", responder.reply(adapted.params, history)),
         ):
-            _print(text, f"  {label:<8} ")
+            say(text, f"  {label:<8} ")
 
 
 def _print_persona(model: Trained, adapted: Adapted, dialogue: Dialogue) -> None:
@@ -205,24 +206,13 @@ def _print_persona(model: Trained, adapted: Adapted, dialogue: Dialogue) -> None
     try:
         believed = believed_persona(model, adapted.params, dialogue)
     except ValueError:
-        _print(f"\nthe persona is not reconstructed: {caveat}")
+        print()
+        say(f"the persona is not reconstructed: {caveat}")
         return
     print()
-    _print(detokenize(believed), "reconstructed persona: ")
+    say(detokenize(believed), "reconstructed persona: ")
     if caveat:
-        _print(f"({caveat})")
-
-
-def _print(text: str, label: str = "") -> None:
-    """Prints a text within the terminal's width; characters that it cannot show become spaces."""
-    width = max(shutil.get_terminal_size((96, 24)).columns, 20)
-    begins = "\n" * (text[:1] == "\n")
-    shown = "".join(c if c.isprintable() else " " for c in text.strip("\n"))
-    lines = textwrap.wrap(
-        label + shown, width, subsequent_indent=" " * (min(len(label), width // 2) or 4),
-        break_on_hyphens=False
-    )
-    print(begins + "\n".join(lines) if lines else label)
+        say(f"({caveat})")
 
 
 if __name__ == "__main__":

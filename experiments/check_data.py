@@ -1,4 +1,4 @@
-"""Prints the data sheet of a corpus: `python -m experiments.check_data PATH`."""
+"""Print the data sheet of a corpus: `python -m experiments.check_data PATH`."""
 
 import html
 import json

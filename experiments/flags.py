@@ -135,7 +135,7 @@ def define_device_flags() -> None:
     )
     flags.DEFINE_integer(
         "cpu_devices",
-        len(os.sched_getaffinity(0)),
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "number of devices that the CPU's cores count as, without an accelerator; the personas "
         "or pairs of a step are shared among them",
         lower_bound=1,

@@ -12,6 +12,8 @@ import jax
 from absl import flags
 from absl import logging as absl_logging
 
+from experiments import end
+
 DEAD_SECONDS = 30  # a process that sends no heartbeat for this long counts as dead
 
 
@@ -20,6 +22,7 @@ def start(argv: list[str], example: str) -> None:
     if len(argv) > 1:
         sys.exit(f"error: expected flags only, such as {example}, got {argv[1]!r}")
     start_jax()
+    sys.stdout.reconfigure(line_buffering=True)  # a batch job's log is a pipe
     # TFDS and Orbax log each of their steps, and the whole stack behind an error.
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger().setLevel(logging.CRITICAL)
@@ -41,17 +44,31 @@ def start_jax() -> None:
 
 
 @contextlib.contextmanager
-def one_sentence(interrupted: str):
-    """Ends the program with one sentence after a wrong input or an interruption."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def one_sentence(interrupted: str, *, unwind: bool = False):
+    """Ends the program with one sentence after a wrong input or an interruption.
+
+    SIGINT and SIGTERM end it with 130 or 143 and where it is, because whatever a command writes
+    is whole or not there at all, and an exception in the midst of JAX can crash the program. With
+    `unwind` they raise KeyboardInterrupt, as a training does that has saved its state.
+    """
+
+    def stop(number, _):
+        if unwind:
+            raise KeyboardInterrupt(number)
+        end(interrupted, number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(interrupted)
+    except KeyboardInterrupt as error:
+        print(interrupted, file=sys.stderr)
+        sys.exit(128 + (error.args or [signal.SIGINT])[0])
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def join_processes() -> None:

@@ -1,5 +1,7 @@
 """Meta-train a model: `python -m experiments.train --strategy=amtml`."""
 
+import shlex
+import signal
 import sys
 
 import jax
@@ -7,6 +9,7 @@ from absl import app, flags
 
 from experiments import flags as settings
 from experiments import startup, summary
+from experiments.printing import say
 from mtml_jax.checks import check_chunk, config_warnings
 from mtml_jax.config import DataConfig
 from mtml_jax.data.prepare import prepare
@@ -14,8 +17,6 @@ from mtml_jax.sharding import persona_mesh
 from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.loop import train
 from mtml_jax.train.run import open_run
-
-INTERRUPTED = 143  # 128 + SIGTERM: tells a scheduler to start the job again
 
 
 def define_flags() -> None:
@@ -42,11 +43,9 @@ def define_flags() -> None:
 def main(argv) -> None:
     startup.start(argv, "--strategy=amtml")
     startup.join_processes()
-    with startup.all_or_none():
-        try:
-            _train(flags.FLAGS)
-        except (ValueError, OSError, FloatingPointError) as error:
-            sys.exit(f"error: {error}")
+    interrupted = "interrupted; the same command continues from the last checkpoint"
+    with startup.all_or_none(), startup.one_sentence(interrupted):
+        _train(flags.FLAGS)
 
 
 def _train(values) -> None:
@@ -63,20 +62,23 @@ def _train(values) -> None:
     with open_run(workdir, config, data, saved) as run:
         _describe(config, source, preset, data, mesh, workdir, run.checkpoints.notes)
         outcome = train(
-            config, data, run.log, run.checkpoints, debug_nans=values.debug_nans,
+            config, data, run.log, run.checkpoints, say, debug_nans=values.debug_nans,
             shard_params=values.shard_params
         )
         step = int(outcome.state.step)
         if outcome.reason == "interrupted":
-            print(f"interrupted at step {step:,}; the same command continues from there", flush=True)
-            sys.exit(INTERRUPTED)
+            say(f"interrupted at step {step:,}; the same command continues from there")
+            sys.exit(128 + (outcome.signal or signal.SIGTERM))  # a scheduler knows these
         progress = outcome.progress
         if progress.skipped:
-            print(f"{progress.skipped:,} steps were skipped because their gradients were not finite")
-        print(
+            say(f"{progress.skipped:,} steps were skipped because their gradients were not finite")
+        say(
             f"{outcome.reason} at step {step:,}; best valid response PPL "
             f"{progress.best_score:.1f} at step {progress.best_step:,}"
         )
+        if not outcome.steps:  # the run was over before; what it learnt was shown then
+            say(f"next: python -m experiments.evaluate --workdir={shlex.quote(str(workdir))}")
+            return
         summary.show(workdir, config, data)  # in every process, so that none waits for another
 
 
@@ -88,25 +90,24 @@ def _knows(config, data):
 
 def _describe(config, source, preset, data, mesh, workdir, repairs):
     alpha = f", alpha {config.alpha}" if STRATEGIES[config.strategy].reads_alpha else ""
-    print(f"strategy {config.strategy}{alpha}, preset {preset}, data {source.data}")
+    say(f"strategy {config.strategy}{alpha}, preset {preset}, data {source.data}")
     if source.data == "demo":
-        print(
+        say(
             "the demo corpus has invented speakers, so that this runs offline; for real dialogues, "
             "--data=personachat --data_dir=FOLDER, or your own: --data=PATH.jsonl"
         )
     for note in [*data.notes, *repairs, *config_warnings(config)]:
-        print(note)
-    print(
+        say(note)
+    say(
         f"{_knows(config, data)}; {config.meta_batch} personas a step on a mesh of "
         f"{mesh.size} device{'s' if mesh.size > 1 else ''} ({mesh.devices.flat[0].device_kind}); "
         f"workdir {workdir}"
     )
     if idle := jax.device_count() - mesh.size:
-        print(
+        say(
             f"{idle} of {jax.device_count()} devices stay idle, because {config.meta_batch} "
             f"personas do not divide by more than {mesh.size}; change --meta_batch to use them"
         )
-    print("compiling; the first step takes a minute", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Fine-tunes and calibrates the consistency scorer: `python -m experiments.train_nli`."""
+"""Fine-tune and calibrate the consistency scorer: `python -m experiments.train_nli`."""
 
 import jax
 from absl import app, flags

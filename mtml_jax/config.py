@@ -106,7 +106,8 @@ class DataConfig:
         default_text="the corpus that the run was trained on",
     )
     data_dir: str | None = setting(
-        None, "folder of the PersonaChat text files", default_text="download them"
+        None, "folder of the PersonaChat text files",
+        default_text="the one that the run was trained on; download them without one"
     )
     split_seed: int = setting(
         0, "random seed of the split by persona, where --data is one file", at_least=0
@@ -121,7 +122,8 @@ class DataConfig:
     def to_saved(self) -> dict[str, Any]:
         """The settings that a run's config.json keeps; `source_of` reads them."""
         if self.data in CORPORA:
-            return {"data": self.data}
+            folder = {"data_dir": str(Path(self.data_dir).resolve())} if self.data_dir else {}
+            return {"data": self.data, **folder}
         return {
             "data": str(Path(str(self.data)).resolve()),
             "split_seed": self.split_seed,
@@ -254,7 +256,10 @@ def _smaller(layers: int, width: int, **others: Any) -> TrainConfig:
     # The inner rate is the one at which, on valid personas, adapting to one's own dialogues
     # visibly beats adapting to another's.
     model = ModelConfig(layers, layers, 2, width, 4 * width, activation="gelu")  # two heads
-    return TrainConfig(model, inner_lr=0.1, validation_episodes=32, patience=5, **others)
+    # With a shared start token, so small a model says much the same for both tasks.
+    return TrainConfig(
+        model, inner_lr=0.1, distinct_start=True, validation_episodes=32, patience=5, **others
+    )
 
 
 PRESETS = {

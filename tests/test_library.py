@@ -27,7 +27,7 @@ def test_each_program_has_ten_lines():
 
 
 @pytest.mark.long
-def test_the_page_trains_evaluates_adapts_and_chats(tmp_path, monkeypatch, capsys, quick_compile):
+def test_the_page_trains_evaluates_adapts_and_chats(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     tiny = PRESETS["tiny"]
     model = dataclasses.replace(tiny.model, width=8, feed_forward=8)
@@ -41,7 +41,7 @@ def test_the_page_trains_evaluates_adapts_and_chats(tmp_path, monkeypatch, capsy
     for program in page.split("# next"):
         exec(program, names)
     printed = capsys.readouterr().out
-    assert "finished" in printed and "1-shot, own, epoch 10" in printed
+    assert "finished" in printed and "1-shot, own " in printed
     assert set(names["report"]["rows"][-1]["scores"]) >= {"ppl", "bleu"}
     assert names["adapted"].ppl_after > 1 and len(names["history"]) == 2
     assert (tmp_path / "runs/robin/adapted.json").exists()

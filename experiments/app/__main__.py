@@ -45,7 +45,7 @@ def main(argv) -> None:
     startup.start(argv, "--runs=runs")
     given = flags.FLAGS
     # A signal ends the page in the same way, and uploads are removed.
-    with startup.one_sentence("stopped; no rating that was saved is lost"):
+    with startup.one_sentence("stopped; no rating that was saved is lost", unwind=True):
         serve(given.host, given.port, given.runs, given.ratings, given.results)
 
 

@@ -9,7 +9,6 @@ import itertools
 import json
 import os
 import pathlib
-import signal
 import sys
 import time
 from collections.abc import Iterable
@@ -19,14 +18,8 @@ from absl import app, flags
 
 from experiments import flags as settings
 from experiments import startup
-from experiments.chat.terminal import (
-    columns,
-    fold,
-    fold_stream,
-    harmless,
-    terminal_width,
-    typed_lines,
-)
+from experiments.chat.terminal import typed_lines
+from experiments.printing import columns, fold, fold_stream, harmless, terminal_width
 from mtml_jax.data.text import detokenize
 from mtml_jax.inference.adapt import load_adapted
 from mtml_jax.inference.delta import provenance_of
@@ -65,20 +58,16 @@ def define_flags() -> None:
 
 def main(argv) -> None:
     startup.start(argv, "--workdir=runs/x")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     for stream, errors in ((sys.stdin, "replace"), (sys.stdout, "backslashreplace")):
         stream.reconfigure(errors=errors)
-    try:
-        settings.use_start(flags.FLAGS)
-        chat(flags.FLAGS, typed_lines(sys.stdin), sys.stdout, echo=not sys.stdin.isatty())
-    except (ValueError, OSError) as error:
-        if isinstance(error, BrokenPipeError):
+    with startup.one_sentence("the chat has ended"):
+        try:
+            settings.use_start(flags.FLAGS)
+            chat(flags.FLAGS, typed_lines(sys.stdin), sys.stdout, echo=not sys.stdin.isatty())
+        except BrokenPipeError:
             # The reader is gone; without this the interpreter complains when it flushes.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print()
 
 
 def chat(given, lines: Iterable[str], out: TextIO, *, echo: bool) -> None:

@@ -1,14 +1,13 @@
-"""Read typed lines, and break text into lines that a terminal shows as they are."""
+"""Read the lines that a person types."""
 
 import contextlib
-import itertools
 import os
 import pathlib
-import re
-import shutil
-import unicodedata
-from collections.abc import Iterable, Iterator
+import signal
+from collections.abc import Iterator
 from typing import TextIO
+
+from experiments.printing import fold, terminal_width
 
 
 def typed_lines(source: TextIO) -> Iterator[str]:
@@ -19,6 +18,7 @@ def typed_lines(source: TextIO) -> Iterator[str]:
     if not source.isatty():
         yield from source
         return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     interrupted = False
     with _history():
         while True:
@@ -57,63 +57,3 @@ def _history():
             path.touch(mode=0o600)
             readline.write_history_file(path)
             path.chmod(0o600)
-
-
-def harmless(text: str) -> str:
-    """Replaces characters that a terminal acts on, or does not show, by spaces."""
-    return "".join(c if c.isprintable() else " " for c in text)
-
-
-def terminal_width() -> int:
-    """Returns the columns of the terminal; 80 without one."""
-    return max(shutil.get_terminal_size((80, 24)).columns, 1)
-
-
-def columns(text: str) -> int:
-    """Returns the columns that a text takes: most East Asian characters and emoji take two."""
-    return sum(
-        0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF")
-        for c in text
-    )
-
-
-def fold(text: str, width: int, label: str = "") -> str:
-    """Breaks a text into lines; see `fold_stream`."""
-    return "".join(fold_stream([text], width, label))
-
-
-def fold_stream(pieces: Iterable[str], width: int, label: str = "") -> Iterator[str]:
-    """Breaks a text that arrives in pieces into lines that are never wider than `width`.
-
-    Lines break at spaces, and within words that are longer than a line or that continue
-    with the next piece.
-
-    Args:
-      pieces: joined, they are the text; a piece that begins with a space begins a word.
-      width: columns of a line.
-      label: precedes the text; later lines are indented by as much, up to a quarter line.
-
-    Yields:
-      The label, then each piece, with line breaks; spaces that end a line are left out.
-    """
-    indent = " " * min(columns(label), width // 4)
-    column, waiting = 0, ""
-    for piece in itertools.chain([label], pieces):
-        shown = ""
-        for space, word in re.findall("( *)([^ ]+|$)", piece):
-            waiting += space
-            if not word:
-                continue
-            # One column stays free for a comma that may follow in the next piece.
-            wide = column + columns(waiting + word) >= width
-            if waiting and wide and column > len(indent):
-                shown += f"\n{indent}"
-                column, waiting = len(indent), ""
-            for character in waiting + word:
-                if column + columns(character) > width and column > len(indent):
-                    shown += f"\n{indent}"
-                    column = len(indent)
-                shown += character
-                column += columns(character)
-            waiting = ""
-        yield shown

@@ -31,6 +31,12 @@ SCORES = {
         "share of replies that state a fact of the speaker minus share that contradict one",
         3,
     ),
+    "answers": Score(
+        "answers", "share of the questions about a fact that get a value of what was asked for", 3
+    ),
+    "answers_right": Score(
+        "answers, right", "share of these questions that get the speaker's own value", 3
+    ),
     "repeats": Score("repeats", "share of replies that copy a training statement word for word", 3),
 }
 REPORTED = ("ppl", "bleu", "c")  # by the paper

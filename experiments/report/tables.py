@@ -36,7 +36,9 @@ def _names(study, *more_of_c):
     """Lists the scores of the main tables that a study has."""
     names = ["ppl", "bleu"]
     names += ["c", "c_shuffled", *more_of_c] if study.has("c_shuffled") else []
-    return [*names, *(["facts"] if study.has("facts") else []), "repeats"]
+    names += ["facts"] if study.has("facts") else []
+    names += ["answers", "answers_right"] if study.has("answers") else []
+    return [*names, "repeats"]
 
 
 def own_and_other(study: Study, numbers: Numbers, shots: int) -> list[Block]:

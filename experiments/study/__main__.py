@@ -110,8 +110,8 @@ def run_study(given) -> None:
     # Resolve the flags.
     corpus = given.data if given.data in CORPORA else pathlib.Path(given.data).stem
     folder = pathlib.Path(given.output or f"runs/study-{corpus}-{given.preset}")
-    rows = chosen_rows(given.rows, given.glove)
     base = PRESETS[given.preset]
+    rows = chosen_rows(given.rows, given.glove, base)
     if given.iterations:
         every = min(base.validate_every, given.iterations)
         base = dataclasses.replace(base, iterations=given.iterations, validate_every=every)

@@ -51,6 +51,8 @@ _ABLATIONS = (
     _ablation("mtml-0.8", "first_order", "first order", {"gradient": "first_order"}),
     _ablation("mtml-0.8", "distinct_start", "distinct start tokens", {"distinct_start": True}),
     _ablation("amtml", "distinct_start", "distinct start tokens", {"distinct_start": True}),
+    _ablation("mtml-0.8", "shared_start", "shared start token", {"distinct_start": False}),
+    _ablation("amtml", "shared_start", "shared start token", {"distinct_start": False}),
     _ablation("mtml-0.8", "own_context", "persona from own side", {"persona_context": "own"}),
     _ablation("mtml-0.8", "3_steps", "3 inner steps", {"inner_steps": 3}),
     _ablation("paml", "latest", "last checkpoint", {}),
@@ -66,13 +68,17 @@ GROUPS = {
 }
 
 
-def chosen_rows(names: Sequence[str], glove: str | None = None) -> list[Row]:
+def chosen_rows(
+    names: Sequence[str], glove: str | None = None, base: TrainConfig = TrainConfig()
+) -> list[Row]:
     """Lists the rows of some names and groups, each once, in the order of the table.
 
     Args:
-      names: names of `ROWS` or of `GROUPS`.
+      names: names of `ROWS` or of `GROUPS`. An ablation whose change `base` has already made is
+        no row of a group.
       glove: file of word vectors; with it, MTML 0.8 initialised from them is also a row of
         "ablations" and "all".
+      base: settings of the study.
 
     Raises:
       ValueError: a name is neither a row nor a group.
@@ -90,8 +96,16 @@ def chosen_rows(names: Sequence[str], glove: str | None = None) -> list[Row]:
                 f"expected --rows of {', '.join(groups)} (groups), {', '.join(rows)}, got "
                 f"--rows={','.join(names)}; mtml-0.8-glove needs --glove"
             )
-        wanted.update(groups.get(name, (name,)))
+        group = (n for n in groups.get(name, ()) if not _repeats(rows[n], base))
+        wanted.update(group if name in groups else (name,))
     return [row for row in rows.values() if row.name in wanted]
+
+
+def _repeats(row: Row, base: TrainConfig) -> bool:
+    """Whether an ablation has the settings of the row that it is compared with."""
+    if row.base is None or not row.changes:
+        return False
+    return config_of(row, base, 0) == config_of(ROWS[row.base], base, 0)
 
 
 def config_of(row: Row, base: TrainConfig, seed: int) -> TrainConfig:

@@ -19,5 +19,5 @@ def train_run(config: TrainConfig, data: Prepared, workdir, study, bar) -> Outco
             config, data, run.log, run.checkpoints, lambda _: None, minutes=study.minutes, bar=bar
         )
     if outcome.reason == "interrupted":
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(outcome.signal)
     return outcome

@@ -1,9 +1,10 @@
-"""Judges whether a reply states, contradicts or ignores the facts of a demo speaker."""
+"""Judges whether a reply states a fact of a demo speaker, and whether it answers a question."""
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
+from mtml_jax.data.demo_phrases import ASK
 from mtml_jax.data.demo_values import PLURAL_SLOTS, SLOTS, VALUES
 
 _FIRST_PERSON = frozenset("i me my mine myself we us our ours".split())
@@ -38,6 +39,52 @@ def judge_reply(reply: str, facts: dict[str, str]) -> dict[str, str]:
         if key not in VALUES.get(slot, {}):
             raise ValueError(f"expected a slot and value of demo_facts, got {slot!r}: {key!r}")
     verdicts = dict.fromkeys(facts, "ignored")
+    for slot, key, denied in _claims(reply):
+        if slot not in facts:
+            continue
+        own = key == facts[slot]
+        if own == denied:
+            verdicts[slot] = "contradicted"
+        elif own and verdicts[slot] == "ignored":
+            verdicts[slot] = "stated"
+    return verdicts
+
+
+def asked_slot(utterance: str, facts: dict[str, str]) -> str | None:
+    """Finds the fact that an utterance asks for with a question of the demo corpus.
+
+    Args:
+      utterance: blank-separated tokens.
+      facts: of the speaker who is asked.
+
+    Returns:
+      The slot of the last such question; None if there is none, or if the speaker has no fact
+      of that slot.
+    """
+    slots = {question: slot for slot, questions in ASK.items() for question in questions}
+    found = [(utterance.rfind(question), slot) for question, slot in slots.items()]
+    place, slot = max(found)
+    return slot if place >= 0 and slot in facts else None
+
+
+def judge_answer(reply: str, slot: str, facts: dict[str, str]) -> str:
+    """Judges whether a reply answers with a value of the slot that was asked for.
+
+    Mentions count as in `judge_reply`; denied ones do not.
+
+    Returns:
+      "right" (the speaker's value), "wrong" (another value of the slot), "other" (a value of
+      another slot) or "none" (no value at all).
+    """
+    said = [(s, key) for s, key, denied in _claims(reply) if not denied]
+    values = [key for s, key in said if s == slot]
+    if facts[slot] in values:
+        return "right"
+    return "wrong" if values else "other" if said else "none"
+
+
+def _claims(reply: str) -> Iterator[tuple[str, str, bool]]:
+    """What a reply says about its speaker: (slot, key word, whether it is denied)."""
     keys = _keys()
     for clause, end in _CLAUSE.findall(reply.lower()):
         words = _WORD.findall(clause)
@@ -46,17 +93,9 @@ def judge_reply(reply: str, facts: dict[str, str]) -> dict[str, str]:
         if not _FIRST_PERSON.intersection(words):
             continue
         for place, word in enumerate(words):
-            slot, key = keys.get(word, ("", ""))
-            if slot not in facts:
-                continue
-            own = key == facts[slot]
-            before = words[max(0, place - _NEGATION_REACH):place]
-            denied = not _NEGATIONS.isdisjoint(before)
-            if own == denied:
-                verdicts[slot] = "contradicted"
-            elif own and verdicts[slot] == "ignored":
-                verdicts[slot] = "stated"
-    return verdicts
+            if word in keys:
+                before = words[max(0, place - _NEGATION_REACH):place]
+                yield *keys[word], not _NEGATIONS.isdisjoint(before)
 
 
 def reply_shares(replies: Iterable[tuple[str, dict[str, str]]]) -> dict[str, float]:

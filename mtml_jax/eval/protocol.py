@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mtml_jax.config_eval import EvalConfig
-from mtml_jax.data.demo_judge import judge_reply
+from mtml_jax.data.demo_judge import asked_slot, judge_answer, judge_reply
 from mtml_jax.data.encode import Encoding
 from mtml_jax.data.layout import reply_rows
 from mtml_jax.data.strands import RowEncoding
@@ -237,7 +237,12 @@ def _held_out(run: Run, plan: FoldPlan) -> HeldOut:
         verdicts = judge_reply(reply, facts).values()
         return next((v for v in ("contradicted", "stated") if v in verdicts), "ignored")
 
+    def answer_to(utterance):
+        slot = asked_slot(utterance, facts)
+        return slot and functools.partial(judge_answer, slot=slot, facts=facts)
+
     return HeldOut(
         plan.persona, tuple(turn.response for turn in dialogue.turns), dialogue.statements,
-        others[plan.dialogue % len(others)].statements, verdict if facts else None
+        others[plan.dialogue % len(others)].statements, verdict if facts else None,
+        tuple(answer_to(turn.context) for turn in dialogue.turns) if facts else ()
     )

@@ -18,6 +18,7 @@ from mtml_jax.nli.consistency import consistency, consistency_statistics
 Label = Callable[[Sequence[tuple[str, str]]], np.ndarray]  # (reply, statement) -> 1, 0, -1
 Statistics = dict[str, np.ndarray]
 VERDICTS = ("stated", "contradicted", "ignored")
+ANSWERS = ("right", "wrong", "other", "none")
 
 
 class HeldOut(NamedTuple):
@@ -29,6 +30,8 @@ class HeldOut(NamedTuple):
     shuffled: tuple[str, ...]  # statements of another persona, the control
     # reply -> one of `VERDICTS`, where the speaker's facts are known; else None
     verdict: Callable[[str], str] | None = None
+    # for each turn, reply -> one of `ANSWERS`, where a known fact was asked for; else None
+    answers: tuple[Callable[[str], str] | None, ...] = ()
 
 
 class Answer(NamedTuple):
@@ -85,6 +88,15 @@ def count(
         judged = [(t.verdict, a) for t, a in zip(tests, answers) if t.verdict]
         verdicts = [verdict(reply) for verdict, a in judged for reply in a.replies]
         counted["facts"] = add(turns, [[v == name for name in VERDICTS] for v in verdicts])
+    asked = [
+        (row, answer(reply))
+        for row, test, given in zip(rows, tests, answers)
+        for answer, reply in zip(test.answers, given.replies)
+        if answer
+    ]
+    if asked:
+        at, found = zip(*asked)
+        counted["answers"] = add(np.asarray(at), [[f == name for name in ANSWERS] for f in found])
     if all(test.statements and test.shuffled for test in tests):
         for name, label in (labels or {}).items():
             for against, suffix in (("statements", ""), ("shuffled", "_shuffled")):
@@ -153,6 +165,11 @@ def score_functions(statistics: Statistics) -> dict[str, Callable[[Statistics, n
         for index, verdict in enumerate(VERDICTS):
             scores[verdict] = ratio("facts", "replies", index)
         scores["facts"] = _combined(operator.sub, scores["stated"], scores["contradicted"])
+    if "answers" in statistics:
+        for index, answer in enumerate(ANSWERS):
+            scores[f"answers_{answer}"] = _share("answers", index)
+        right, wrong = scores["answers_right"], scores["answers_wrong"]
+        scores["answers"] = _combined(operator.add, right, wrong)
     return scores
 
 
@@ -180,6 +197,16 @@ def part_functions(statistics: Statistics, scores: Mapping[str, Callable]) -> di
         parts["facts_either"] = _combined(operator.add, *judged)
         parts["facts_true_share"] = _combined(share, *judged)
     return parts
+
+
+def _share(name, index):
+    """The function of one column of a statistic, as a share of all of them."""
+
+    def share(sums, drawn):
+        counts = sums[name][drawn].sum(axis=0)
+        return float(counts[index] / max(counts.sum(), 1))
+
+    return share
 
 
 def _consistency(name, field):

@@ -1,5 +1,6 @@
 """Format the reports of evaluation and reconstruction as tables of text."""
 
+import textwrap
 from collections.abc import Sequence
 
 from mtml_jax.data.records import Dialogue
@@ -7,7 +8,7 @@ from mtml_jax.eval.reconstruction import BOTH_SIDES, VARIANTS, Scored
 
 COLUMNS = {  # score -> (heading, digits)
     "ppl": ("PPL", 2),
-    "word_ppl": ("word PPL", 2),
+    "word_ppl": ("PPL/wd", 2),
     "ppl_macro": ("macro", 2),
     "bleu": ("BLEU", 2),
     "bleu_dialogue": ("by dlg", 2),
@@ -23,51 +24,63 @@ COLUMNS = {  # score -> (heading, digits)
     "stated": ("stated", 3),
     "contradicted": ("denied", 3),
     "facts": ("facts", 3),
+    "answers": ("answers", 3),
+    "answers_right": ("right", 3),
 }
+# Those of a table of 79 columns.
+_MAIN = ("ppl", "word_ppl", "bleu", "c_own_minus_shuffled", "facts", "answers", "answers_right")
 VARIANT_TITLES = {"both_sides": "both sides", "own_only": "own utterances only"}
 _RECONSTRUCTION = {"token_f1": "F1", "statement_recall": "recall", "ppl": "PPL"}
-_WIDTH = 36
+_WIDTH, _COLUMNS = 31, 79
 _LEGEND = {
-    "ppl": "PPL over all tokens, macro: mean over dialogues",
-    "word_ppl": "word PPL: the same nats over all words and ends of replies, so that models with "
+    "ppl": "PPL: perplexity of the human replies over all tokens",
+    "ppl_macro": "macro: PPL's mean over dialogues",
+    "word_ppl": "PPL/wd: the same nats over all words and ends of replies, so that models with "
     "different tokens compare",
-    "bleu": "BLEU of the corpus, by dlg: mean over dialogues, unsmoothed",
+    "bleu": "BLEU: sacreBLEU of the corpus",
+    "bleu_dialogue": "by dlg: BLEU's mean over dialogues, unsmoothed",
     "repeats": "repeat: share of replies that are a train statement word for word",
-    "c": "C: entailed minus contradicted statements a reply; own persona's, a shuffled one's",
-    "stated": "stated, denied: share of replies with a fact of the speaker, with a wrong one; "
-    "facts: stated minus denied",
+    "c_own_minus_shuffled": "C: entailed minus contradicted statements a reply, of the speaker (own) "
+    "and of another persona (shuf); differ: own minus shuf",
+    "facts": "facts: share of replies with a fact of the speaker (stated) minus share with a wrong "
+    "one (denied)",
+    "answers": "answers: share of the questions about a fact that are answered with a value of what "
+    "was asked for; right: with the speaker's value",
 }
 
 
-def score_table(report: dict) -> str:
-    """The table of a report of `experiments.evaluate`; intervals of own minus other below."""
+def score_table(report: dict, *, everything: bool = False) -> str:
+    """The table of a report of `experiments.evaluate`.
+
+    Args:
+      report: what `evaluate` returns.
+      everything: all scores after every epoch, in a table as wide as they need; otherwise the
+        main scores at the last epoch, with intervals, in 79 columns.
+    """
     rows = report["rows"]
+    last = max(row["epoch"] for row in rows)
     shown = [
-        name for name in COLUMNS
+        name for name in (COLUMNS if everything else _MAIN)
         if any(name in row["scores"] for row in rows) and not (name == "word_ppl" and _words(rows))
     ]  # fmt: skip
     lines = [f"{'':<{_WIDTH}}" + "".join(f"{COLUMNS[name][0]:>8}" for name in shown)]
-    last = max(row["epoch"] for row in rows)
     for row in rows:
-        if row["system"] != "own minus other" or row["epoch"] == last:
-            lines.append(f"{_label(row):<{_WIDTH}}" + "".join(_cell(row, name) for name in shown))
-    personas = report["personas"]
-    lines += ["", f"95 % intervals over {personas} personas of own minus other, epoch {last}"]
-    lines += [
-        f"  {row['shots']}-shot  "
-        + "  ".join(
-            f"{COLUMNS[name][0]} {_number(score['low'], name)} to {_number(score['high'], name)}"
-            for name in ("ppl", "word_ppl", "bleu", "c", "c_own_minus_shuffled", "stated", "facts")
-            if (score := row["scores"].get(name)) and name in shown
-        )
-        for row in rows
-        if row["system"] == "own minus other" and row["epoch"] == last
-    ]
-    if lines[-1].startswith("95"):
-        del lines[-2:]
-    lines += ["", *(text for name, text in _LEGEND.items() if name in shown)]
-    lines += [f"sacreBLEU {report['bleu_signature']}"]
-    return "\n".join(lines)
+        difference = row["system"] == "own minus other"
+        by_epoch = difference or row["system"] in ("own", "other")
+        if row["epoch"] == last or not by_epoch or (everything and not difference):
+            cells = "".join(_cell(row, name) for name in shown)
+            lines.append(f"{_label(row, everything):<{_WIDTH}}" + cells)
+        if difference and row["epoch"] == last:
+            lines += [
+                f"{label:<{_WIDTH}}" + "".join(_cell(row, name, end) for name in shown)
+                for label, end in (("  95 % interval, from", "low"), ("  to", "high"))
+            ]
+    notes = [text for name, text in _LEGEND.items() if name in shown]
+    adapted = f"adapted for {last} epochs; " if last and not everything else ""
+    notes.append(f"{adapted}intervals resample the {report['personas']} personas")
+    if everything:
+        notes.append(f"sacreBLEU {report['bleu_signature']}")
+    return "\n".join([*lines, "", *(textwrap.fill(note, _COLUMNS) for note in notes)])
 
 
 def _words(rows):
@@ -76,15 +89,15 @@ def _words(rows):
     return all(a["value"] == b["value"] for a, b in both if a and b)
 
 
-def _label(row):
+def _label(row, everything):
     if not row["shots"]:
         return row["system"]
-    return f"{row['shots']}-shot, {row['system']}, epoch {row['epoch']}"
+    return f"{row['shots']}-shot, {row['system']}" + everything * f", epoch {row['epoch']}"
 
 
-def _cell(row, name):
+def _cell(row, name, part="value"):
     score = row["scores"].get(name)
-    return f"{_number(score['value'], name) if score else '-':>8}"
+    return f"{_number(score[part], name) if score and part in score else '-':>8}"
 
 
 def _number(value, name):

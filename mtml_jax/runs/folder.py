@@ -14,8 +14,9 @@ from mtml_jax.runs.files import write_json, write_text
 from mtml_jax.runs.versions import versions
 
 # Settings that may change when a run is resumed: the number of iterations, how many skipped
-# steps end it, and the chunking of personas, which changes results by rounding alone.
-MAY_DIFFER = frozenset({"iterations", "persona_chunk", "max_skipped"})
+# steps end it, the folder of the same data, and the chunking of personas, which changes results by
+# rounding alone.
+MAY_DIFFER = frozenset({"iterations", "persona_chunk", "max_skipped", "data_dir"})
 
 START = "start.json"  # holds the settings of a start, see `starts`
 
@@ -159,6 +160,6 @@ def source_of(saved: Mapping[str, Any], source: DataConfig) -> DataConfig:
     if source.data:
         return source
     return dataclasses.replace(
-        source, data=saved["data"], split_seed=saved.get("split_seed", source.split_seed),
+        source, data=saved["data"], data_dir=source.data_dir or saved.get("data_dir"), split_seed=saved.get("split_seed", source.split_seed),
         skip_bad=source.skip_bad or saved.get("skip_bad", False)
     )

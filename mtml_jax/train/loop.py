@@ -41,11 +41,13 @@ class Outcome(NamedTuple):
     state: MetaState  # after the last step
     progress: Progress  # after the last step
     reason: str  # "finished", "no better score", "out of minutes" or "interrupted"
+    steps: int  # that this call has taken
+    signal: int = 0  # that interrupted this process; 0 if another process was
 
 
 def train(
     config: TrainConfig, data: Prepared, log: RunLog | None, checkpoints: Checkpoints,
-    say: Callable[[str], None] = print, *, debug_nans: bool = False, shard_params: bool = False,
+    say: Callable[[str], None] = tqdm.write, *, debug_nans: bool = False, shard_params: bool = False,
     minutes: float = math.inf, bar: tqdm | None = None
 ) -> Outcome:
     """Meta-trains from the latest checkpoint, or from the start, to the end.
@@ -100,6 +102,7 @@ def train(
         batch = batch_at(begin)
         if begin < config.iterations and progress.waited < config.patience:
             arguments = _arguments(config, placement, state, batch, batch_at, begin, base)
+            say("compiling; the first step takes a minute")
             config, steps, note = fit_steps(config, placement, arguments)
             say(note)
         strategy = STRATEGIES[config.strategy]
@@ -111,7 +114,7 @@ def train(
         reason = "finished"
         for step in range(begin, config.iterations):
             # Stop if there is a reason to.
-            asked = any_process(interruption.asked)
+            asked = any_process(interruption.asked > 0)
             if stop := should_stop(progress, config, interrupted=asked, out_of_time=out_of_time()):
                 reason = stop
                 break
@@ -141,7 +144,7 @@ def train(
                 note = _skip_note(row, blame(state.params, used, rates, step))
                 if log:
                     log.note(step + 1, note)
-                bar.write(f"step {step + 1:,}: {note}")
+                say(f"step {step + 1:,}: {note}")
 
             # Validate now and then and at the end; save the state with each validation.
             last = step + 1 == config.iterations or out_of_time()
@@ -151,7 +154,7 @@ def train(
                 better = progress.best_step == step + 1
                 if log:
                     log.row(step + 1, "valid", **scores)
-                bar.write(validation_line(step + 1, newest, scores, better))
+                say(validation_line(step + 1, newest, scores, better))
                 checkpoints.save(step + 1, state, progress.counters(), best=better)
                 saved_at = time.monotonic()
             elif any_process(time.monotonic() - saved_at > _SAVE_SECONDS):
@@ -170,7 +173,7 @@ def train(
             "or --inner_lr or lengthen --warmup in another --workdir, find the operation with "
             "--debug_nans, or continue with a larger --max_skipped"
         )
-    return Outcome(state, progress, reason)
+    return Outcome(state, progress, reason, int(state.step) - begin, interruption.asked)
 
 
 def _arguments(config, placement, state, batch, batch_at, begin, base):

@@ -66,7 +66,7 @@ def should_stop(
 class Interruption:
     """Notes SIGTERM and SIGINT, so that the run ends after a whole step; restores handlers."""
 
-    asked: bool = False
+    asked: int = 0  # the number of the signal, or 0
 
     def __enter__(self):
         self._before = {}
@@ -75,8 +75,8 @@ class Interruption:
                 self._before[name] = signal.signal(name, self._note)
         return self
 
-    def _note(self, *_):
-        self.asked = True
+    def _note(self, number, _):
+        self.asked = number
 
     def __exit__(self, *_):
         for name, handler in self._before.items():

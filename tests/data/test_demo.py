@@ -314,3 +314,34 @@ def test_own_dialogues_predict_a_speaker_better_than_anothers():
                 losses[name] -= count * math.log(mixed)
     tokens = sum(sum(counts([own[-1]]).values()) for own in speakers)
     assert (losses["other"] - losses["own"]) / tokens > 0.15
+
+
+def test_human_replies_answer_every_question_about_a_fact():
+    """And so does no reply to another question, but for chance."""
+    asked = [
+        (demo_judge.asked_slot(turn.context, facts), turn.response, facts)
+        for dialogue in DIALOGUES
+        for facts in [ALL_FACTS[dialogue.speaker]]
+        for turn in dialogue.turns
+    ]
+    asked = [(slot, reply, facts) for slot, reply, facts in asked if slot]
+    assert len(asked) > len(DIALOGUES)
+    assert {demo_judge.judge_answer(reply, slot, facts) for slot, reply, facts in asked} == {"right"}
+    shifted = [
+        demo_judge.judge_answer(reply, slot, facts)
+        for (slot, _, facts), (_, reply, _) in zip(asked, asked[1:])
+    ]
+    assert shifted.count("right") < 0.1 * len(shifted) and {*shifted} == {"right", "wrong", "other"}
+
+
+@pytest.mark.parametrize("reply, answer", [
+    ("i am a welder .", "right"), ("i am a teacher .", "wrong"), ("my cat is fat .", "other"),
+    ("you are a welder .", "none"), ("i am not a welder .", "none"), ("i like it .", "none"),
+    ("i am a teacher , my job is welder .", "right"), ("am i a welder ?", "none")])
+def test_an_answer_names_the_value_that_was_asked_for(reply, answer):
+    facts = {"work": "welder", "pet": "cat"}
+    question = "hi ! any pets at home ? i have none . what is your job ?"
+    assert demo_judge.asked_slot(question, facts) == "work"
+    assert demo_judge.asked_slot(question, {"food": "soup"}) is None
+    assert demo_judge.asked_slot("how are you ?", facts) is None
+    assert demo_judge.judge_answer(reply, "work", facts) == answer

@@ -205,7 +205,7 @@ def test_read_and_skipped_add_up_on_any_garbage(read):
         assert len(dialogues) == 2 * report.read
 
 
-@pytest.mark.parametrize("split, found, empty", [("train", 8938, 36), ("valid", 1000, 3)])
+@pytest.mark.parametrize("split, found, empty", [pytest.param("train", 8938, 36, marks=pytest.mark.long), ("valid", 1000, 3)])
 def test_the_real_layout(shared_data, split, found, empty):
     dialogues, report = read_jsonl(shared_data / "synthetic_persona_chat" / f"{split}.jsonl")
     assert (report.found, report.skipped["nothing said"]) == (found, empty)

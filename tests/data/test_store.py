@@ -138,6 +138,7 @@ def test_skipped_units_are_reported_each_time(tmp_path):
     assert any("1 utterances without text left out" in sentence for sentence in notes[0])
 
 
+@pytest.mark.long
 def test_text_is_not_held_in_memory(tmp_path):
     """Ten times the text of the same speakers and conversations needs almost the same memory."""
     config = dataclasses.replace(PRESETS["tiny"], strategy="paml", meta_batch=2, min_count=1)

@@ -63,7 +63,8 @@ def staged(params, folds, stages, devices, **settings):
     return compiled(stages, devices, **settings)(params, folds, jnp.float32(0.2))
 
 
-def test_stages_equal_a_plain_loop_of_gradient_steps(params, folds, quick_compile):
+@pytest.mark.long
+def test_stages_equal_a_plain_loop_of_gradient_steps(params, folds):
     found = staged(params, folds, (0, 1, 2), 2, decode=GREEDY)
     one_chunk = staged(params, folds, (0, 2), 1, chunk=2, decode=GREEDY)
     loss = jax.jit(lambda p, e: losses.weighted_loss(p, e, losses.RESPONSE_ONLY, config=CONFIG)[0])
@@ -99,20 +100,20 @@ def test_stages_equal_a_plain_loop_of_gradient_steps(params, folds, quick_compil
     assert changed  # else the replies could be those of any stage
 
 
-def test_without_adaptation_there_are_the_initial_scores(params, folds, quick_compile):
+def test_without_adaptation_there_are_the_initial_scores(params, folds):
     initial = staged(params, folds, (0,), 2)
     assert initial.replies is None
     later = staged(params, folds, (0, 1), 2)
     np.testing.assert_allclose(initial.response.nll[:, 0], later.response.nll[:, 0], rtol=1e-6)
 
 
-def test_a_uniform_model_has_the_vocabulary_as_its_perplexity(params, folds, quick_compile):
+def test_a_uniform_model_has_the_vocabulary_as_its_perplexity(params, folds):
     uniform = {**params, "embedding": jnp.zeros_like(params["embedding"])}
     sums = staged(uniform, folds, (0,), 2).response
     np.testing.assert_allclose(np.exp(sums.nll / sums.tokens), VOCABULARY, rtol=1e-5)
 
 
-def test_an_empty_batch_moves_nothing(params, quick_compile):
+def test_an_empty_batch_moves_nothing(params):
     batches = jax.tree.map(lambda x: x[None], pack([], SHAPE, 2))
     adapted = evaluation.adapt_to(params, batches, 0.5, config=CONFIG)
     for a, b in zip(jax.tree.leaves(adapted), jax.tree.leaves(params)):

@@ -93,7 +93,7 @@ def run(params, groups=2, distinct_start=False, **settings):
 
 
 @pytest.fixture(scope="module")
-def scored(params, quick_compile):
+def scored(params):
     return run(params)
 
 
@@ -115,9 +115,10 @@ def _forced_nll(params, context, inputs, target):
     return -log_prob[jnp.arange(target.size), target].sum()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("distinct_start", [False, True])
 def test_ppl_is_that_of_teacher_forcing_at_each_number_of_turns(
-    params, distinct_start, quick_compile
+    params, distinct_start
 ):
     start = START_PERSONA if distinct_start else START
     found = run(params, distinct_start=distinct_start)
@@ -144,14 +145,14 @@ def test_ppl_is_that_of_teacher_forcing_at_each_number_of_turns(
     assert len({s.text for s in found}) > 2
 
 
-def test_a_uniform_model_has_the_vocabulary_as_its_perplexity(params, quick_compile):
+def test_a_uniform_model_has_the_vocabulary_as_its_perplexity(params):
     uniform = {**params, "embedding": jnp.zeros_like(params["embedding"])}
     rows = summarise_cases(SUBJECTS, run(uniform), ENCODING.as_read, seed=0, resamples=10)
     ppl = [row["scores"][name]["value"] for row in rows for name in ("ppl", "ppl_shuffled")]
     np.testing.assert_allclose(ppl, len(VOCABULARY), rtol=1e-5)
 
 
-def test_groups_and_devices_do_not_matter(params, scored, quick_compile):
+def test_groups_and_devices_do_not_matter(params, scored):
     again = run(params, 3, chunk=3)  # three groups are for one device, two are for two
     assert [s[:4] for s in again] == [s[:4] for s in scored]
     np.testing.assert_allclose([s.nll for s in again], [s.nll for s in scored], rtol=1e-5)
@@ -210,7 +211,7 @@ def test_the_true_persona_has_full_scores_and_another_one_has_not():
         assert scores["ppl_own_minus_shuffled"]["high"] < -6.0
 
 
-def test_what_the_decoder_returns_is_what_is_scored(params, quick_compile):
+def test_what_the_decoder_returns_is_what_is_scored(params):
     """A decoder that knows the persona of the first dialogue, whatever it reads."""
     cat = list(next(list_cases(SUBJECTS, ENCODING)).example.persona)
 
@@ -289,7 +290,7 @@ def workdir(tmp_path_factory, draw_params):
 CHOSEN = ReconstructionConfig(max_dialogues=3, beams=2, seed=5, resamples=20)
 
 
-def test_the_command_writes_scores_and_a_plot(workdir, capsys, quick_compile):
+def test_the_command_writes_scores_and_a_plot(workdir, capsys):
     report = command.reconstruct_and_print(workdir, CHOSEN)
     written = json.loads((workdir / "eval" / "test.reconstruction.json").read_text())
     assert written["settings"] == report["settings"] and written["settings"]["seed"] == 5

@@ -96,6 +96,20 @@ def test_perplexity_over_tokens_and_over_dialogues():
     assert found["ppl_macro"] == pytest.approx((2 + 4 + 8) / 3)
 
 
+def test_answers_are_shares_of_the_questions():
+    judge = {"i sail": "right", "i bake": "wrong", "tea": "none"}.__getitem__
+    tests = [
+        test._replace(answers=answers)
+        for test, answers in zip(held_out(), [(judge, None), (None,), (judge, judge, judge)])
+    ]
+    replies = [("i sail", "i bake"), ("i bake",), ("i bake", "tea", "i sail")]
+    found = values(count(tests, [Answer(r) for r in replies]))
+    wanted = {"right": 2 / 4, "wrong": 1 / 4, "other": 0, "none": 1 / 4}
+    assert {name: found[f"answers_{name}"] for name in wanted} == wanted
+    assert found["answers"] == 3 / 4
+    assert "answers" not in values(count(held_out(), [Answer(gold) for gold in GOLD]))
+
+
 def test_repeats_distinct_and_facts():
     replies = (("i sail", "hm hm hm"), ("i sail .",), ("i do", "i sail", "no"))
     verdict = {"i sail": "stated", "i sail .": "stated", "no": "contradicted"}

@@ -46,7 +46,7 @@ def test_variants_have_gradient_modes_where_there_is_an_inner_step():
 
 
 @pytest.fixture(scope="module")
-def rows(data, quick_compile):
+def rows(data):
     configs = [
         dataclasses.replace(CONFIG, strategy=strategy, gradient="first_order")
         for strategy in ("mtml", "amtml")
@@ -56,6 +56,7 @@ def rows(data, quick_compile):
         return steps.measure_steps(configs, lambda config: data, 2, 3, lambda line: None)
 
 
+@pytest.mark.long
 def test_steps_compare_what_is_measured_with_what_is_counted(rows):
     ceiling, mtml, first, second, mean = rows
     assert (ceiling["row"], mean["what"]) == ("ceiling", "amtml, mean")
@@ -70,7 +71,8 @@ def test_steps_compare_what_is_measured_with_what_is_counted(rows):
     assert 0 < mtml["real_shares"]["attention"] < mtml["real_shares"]["products"] <= 1
 
 
-def test_a_step_that_copies_from_the_host_is_refused(data, quick_compile, monkeypatch):
+@pytest.mark.long
+def test_a_step_that_copies_from_the_host_is_refused(data, monkeypatch):
     """Rates as Python numbers would be sent anew with every step."""
     replicate = steps.replicate
 
@@ -84,6 +86,7 @@ def test_a_step_that_copies_from_the_host_is_refused(data, quick_compile, monkey
         steps.measure_steps([config], lambda config: data, 2, 2, lambda line: None)
 
 
+@pytest.mark.long
 def test_tables_are_text_or_markdown(rows):
     text = benchmark_tables(rows, markdown=False)
     assert "amtml, mean" in text and "Ceiling: 1,000 GFLOP/s" in text
@@ -186,7 +189,8 @@ def test_what_grows_is_what_was_asked(data):
     assert scaling._grown(CONFIG, data, "personas", 8)[0].meta_batch == 8
 
 
-def test_a_point_is_measured(data, quick_compile):
+@pytest.mark.long
+def test_a_point_is_measured(data):
     config = dataclasses.replace(CONFIG, gradient="first_order")
     found = scaling._measured(config, data, len(data.vocabulary), 2)
     assert found["temporary_bytes"] > 0 and len(found["seconds"]) == 2

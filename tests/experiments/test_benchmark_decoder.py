@@ -22,7 +22,6 @@ from mtml_jax.model.pretrained import with_decoder
 from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.resume import read_base
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 (MTML,) = STRATEGIES["mtml"].phases
 
 
@@ -81,7 +80,8 @@ def python():
     return python
 
 
-@pytest.mark.parametrize("way", ["loop", pytest.param("func", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("way", ["loop", "func"])
 def test_pytorch_agrees_with_the_meta_gradient_of_a_decoder(config, data, python, monkeypatch, way):
     # One of our configurations stands for all, whose agreement meta/test_adapters.py proves.
     time_ours, taken = peers._time_ours, []

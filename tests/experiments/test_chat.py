@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from experiments import printing
 from experiments.chat import __main__ as command
 from experiments.chat import terminal
 from mtml_jax.data.jsonl import read_jsonl
@@ -18,7 +19,6 @@ from mtml_jax.inference.adapt import adapt_to_dialogues, save_adapted
 from mtml_jax.inference.responder import Responder
 from mtml_jax.runs.trained import load_trained
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -44,7 +44,7 @@ def run(model, lines, monkeypatch, width=80, echo=True, **changes):
     out = io.StringIO()
     command.chat(SimpleNamespace(**given | changes), iter(lines), out, echo=echo)
     assert "\x1b" not in out.getvalue()
-    assert max(map(terminal.columns, out.getvalue().splitlines())) <= width
+    assert max(map(printing.columns, out.getvalue().splitlines())) <= width
     return out.getvalue()
 
 
@@ -121,18 +121,18 @@ def test_nothing_is_wider_than_the_terminal(model, monkeypatch, reply, width):
         talk = command.Conversation(model, model.params, Responder(model), "a" * 20, io.StringIO())
         for line in ("/compare", "hi"):
             talk.answer(line)
-        assert max(map(terminal.columns, talk._out.getvalue().splitlines())) <= width
+        assert max(map(printing.columns, talk._out.getvalue().splitlines())) <= width
     elif reply != "wide":
-        assert set(map(len, terminal.fold("".join(REPLIES[reply]), width).split())) == {1}
+        assert set(map(len, printing.fold("".join(REPLIES[reply]), width).split())) == {1}
 
 
 def test_lines_break_at_spaces_where_they_can():
     text = "a gull and a tern sail to the island , they say"
-    shown = terminal.fold(text, 20, "Ann: ")
+    shown = printing.fold(text, 20, "Ann: ")
     assert shown == "Ann: a gull and a\n     tern sail to\n     the island ,\n     they say"
     pieces = ["A", " gull", ",", " 1234567", ",", " 1"]
-    assert "".join(terminal.fold_stream(pieces, 17, "x: ")) == "x: A gull,\n   1234567, 1"
-    assert terminal.fold("", 20, "Ann: ") == "Ann:" and terminal.fold("ab" * 7, 5) == "ababa\nbabab\nabab"
+    assert "".join(printing.fold_stream(pieces, 17, "x: ")) == "x: A gull,\n   1234567, 1"
+    assert printing.fold("", 20, "Ann: ") == "Ann:" and printing.fold("ab" * 7, 5) == "ababa\nbabab\nabab"
 
 
 def test_without_an_adaptation_there_is_nothing_to_compare(model, monkeypatch):

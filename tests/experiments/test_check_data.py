@@ -102,6 +102,7 @@ def test_the_command_runs():
     assert set(numbers["strategies"].values()) == {"yes"}
 
 
+@pytest.mark.long
 def test_the_real_personas_agree_with_other_clusters(shared_data):
     numbers = json.loads(
         sheet_of(

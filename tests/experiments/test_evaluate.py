@@ -31,7 +31,6 @@ CONFIG = TrainConfig(
     meta_batch=2,
     inner_lr=0.3,
 )
-pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
 @pytest.fixture(scope="module")
@@ -238,8 +237,11 @@ def test_the_command_prints_the_table_and_the_files(first, workdir, capsys):
     output, _ = first
     script.evaluate_and_print(str(workdir), CHOSEN, str(output))
     printed = capsys.readouterr().out
-    for part in ("best checkpoint (step 3); 3 held-out", "2-shot, own, epoch 10", "no C-score"):
+    for part in ("best checkpoint (step 3); 3 held-out", "2-shot, own minus other", "no C-score"):
         assert part in printed
-    assert f"results in {output}: test.json, test.generations.jsonl" in printed
+    assert "interval, from" in printed and max(map(len, printed.splitlines()[3:])) < 80
+    assert f"results in {output}: test.json, test.generations.jsonl" in " ".join(printed.split())
+    script.evaluate_and_print(str(workdir), CHOSEN, str(output), everything=True)
+    assert "2-shot, own, epoch 1 " in capsys.readouterr().out
     with pytest.raises(ValueError, match="got no --workdir"):
         script.evaluate_and_print(None, CHOSEN, None)

@@ -250,7 +250,7 @@ def assert_as_one_process(workdir, data, tmp_path):
 
 
 @pytest.mark.long
-def test_two_processes_are_one_run(tmp_path, settled, quick_compile):
+def test_two_processes_are_one_run(tmp_path, settled):
     ended = finish(start_two(tmp_path / "w", 5))
     for status, _, errors in ended:
         assert status == 0, errors[-3000:]
@@ -274,7 +274,7 @@ def until_step(workdir, step, processes):
 @pytest.mark.parametrize("devices", [1, 2])
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_process_ends_the_job_which_goes_on(
-    tmp_path, settled, quick_compile, devices, victim
+    tmp_path, settled, devices, victim
 ):
     processes = start_two(tmp_path / "w", 100_000, devices)
     until_step(tmp_path / "w", 8, processes)
@@ -292,12 +292,12 @@ def test_a_killed_process_ends_the_job_which_goes_on(
 
 
 @pytest.mark.slow
-def test_a_termination_of_one_process_saves_and_ends_both(tmp_path, settled, quick_compile):
+def test_a_termination_of_one_process_saves_and_ends_both(tmp_path, settled):
     processes = start_two(tmp_path / "w", 100_000)
     until_step(tmp_path / "w", 4, processes)
     processes[1].send_signal(signal.SIGTERM)
     ended = finish(processes)
-    assert [status for status, *_ in ended] == [command.INTERRUPTED] * 2
+    assert [status for status, *_ in ended] == [143] * 2
     saved = restore_params(tmp_path / "w", "latest").step
     assert f"interrupted at step {saved:,}" in ended[0][1]
     ended = finish(start_two(tmp_path / "w", saved + 3))

@@ -13,7 +13,7 @@ from experiments.study import cell as study_cell
 from experiments.study import tuning as study_tuning
 from experiments.study.bar import Part, whole_bar
 from experiments.study.rows import GROUPS, ROWS, chosen_rows, config_of
-from mtml_jax.config import PRESETS
+from mtml_jax.config import PRESETS, TrainConfig
 from mtml_jax.data.demo import demo_corpus
 from mtml_jax.runs.lock import InUse
 
@@ -56,10 +56,18 @@ def test_rows_are_chosen_by_name_and_group_once_each():
     assert [r.name for r in chosen_rows(["paml", "main"])] == [*GROUPS["main"]]
     assert len(chosen_rows(["paper"])) == 10
     names = [r.name for r in chosen_rows(["ablations"], glove="vectors.txt")]
-    assert names[-1] == "mtml-0.8-glove" and len(names) == len(GROUPS["ablations"]) + 1
+    assert names[-1] == "mtml-0.8-glove" and len(names) == len(GROUPS["ablations"]) - 1
     assert dict(chosen_rows(["mtml-0.8-glove"], "v.txt")[0].changes)["glove"] == "v.txt"
     with pytest.raises(ValueError, match="expected --rows of main.* got --rows=mtml-1"):
         chosen_rows(["mtml-1"])
+
+
+@pytest.mark.parametrize("base, left_out", [(TINY, "distinct_start"), (TrainConfig(), "shared_start")])
+def test_an_ablation_that_the_study_has_made_already_is_in_no_group(base, left_out):
+    names = [row.name for row in chosen_rows(["ablations"], base=base)]
+    missing = [f"mtml-0.8-{left_out}", f"amtml-{left_out}"]
+    assert sorted({*GROUPS["ablations"]} - {*names}) == sorted(missing)
+    assert [row.name for row in chosen_rows(missing, base=base)] == missing
 
 
 def test_rates_are_those_of_the_least_perplexity_on_own_dialogues():
@@ -187,7 +195,6 @@ def test_parts_fill_a_bar_whatever_they_skip():
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("quick_compile")
 def test_a_study_of_two_rows_from_the_search_to_the_cells(tmp_path, monkeypatch):
     """Two steps each, on a part of the demo corpus: every stage runs, and nothing twice."""
     monkeypatch.setattr("mtml_jax.data.load.demo_corpus", lambda split: demo_corpus(split)[:160])

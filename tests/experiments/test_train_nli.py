@@ -19,7 +19,6 @@ from mtml_jax.nli.dialogue_nli import CLASSES, read_dialogue_nli
 from mtml_jax.nli.huggingface import read_classifier
 
 pytest.importorskip("tokenizers")
-pytestmark = pytest.mark.usefixtures("quick_compile")
 
 LINES = """\
 i have two dogs .</s>i have dogs .</s>positive
@@ -85,12 +84,16 @@ def test_an_interrupted_run_leaves_nothing(given, tmp_path, monkeypatch, capsys)
     def killed(*args, **kwargs):
         signal.raise_signal(signal.SIGTERM)
 
+    def end(sentence, number):  # the real one ends the process at once
+        raise SystemExit(f"{sentence}: {number}")
+
     before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(train_nli.startup, "end", end)
     monkeypatch.setattr(build, "finetune", killed)
     monkeypatch.setattr(train_nli.startup, "start_jax", lambda: None)
     monkeypatch.setattr(train_nli.flags, "FLAGS", given)
     try:
-        with pytest.raises(SystemExit, match="interrupted; .*out was not written"):
+        with pytest.raises(SystemExit, match="interrupted; .*out was not written: 15"):
             train_nli.main(["train_nli"])
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -21,7 +21,7 @@ from mtml_jax.sharding import Placement, persona_mesh, replicate, split_personas
 from mtml_jax.strategies import STRATEGIES, TASKS
 from mtml_jax.types import Episode, Rates
 
-pytestmark = pytest.mark.usefixtures("float64", "quick_compile")
+pytestmark = pytest.mark.usefixtures("float64")
 
 VOCABULARY, PERSONAS, SLOTS, PREDICTED = 17, 4, 40, 24
 MODEL = LlamaConfig(
@@ -30,7 +30,7 @@ MODEL = LlamaConfig(
 )  # fmt: skip
 EXACT = StepConfig(MODEL)
 RATES = Rates(alpha=np.float64(0.7), inner_lr=np.float64(0.5), outer_lr=np.float64(0.01))
-QUICK = {("std", 0), ("mtml", 0), ("amtml", 1)}
+QUICK = {("std", 0), ("mtml", 0)}
 CASES = [
     pytest.param(name, i, marks=() if (name, i) in QUICK else pytest.mark.long)
     for name, s in STRATEGIES.items()
@@ -142,8 +142,12 @@ def test_the_first_order_gradient_is_not(model, strategy, phase):
         check(compiled(phase, changed(gradient="first_order")), model, EPISODES)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("strategy, phase", META_CASES)
 # A one-sided difference over 1.5e-7 of an inner step is off by about as much times the curvature.
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("gradient, tolerance", [("mixed", 1e-12), ("finite_difference", 1e-5)])
 def test_other_second_order_modes_agree(model, strategy, phase, gradient, tolerance):
     base, adapters = model
@@ -153,6 +157,7 @@ def test_other_second_order_modes_agree(model, strategy, phase, gradient, tolera
     assert_close(got, wanted, tolerance)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "config",
     [
@@ -162,16 +167,21 @@ def test_other_second_order_modes_agree(model, strategy, phase, gradient, tolera
     ],
     ids=["one by one", "two at a time", "layers recomputed"],
 )
+
+
+@pytest.mark.long
 def test_settings_of_memory_do_not_change_the_gradient(model, config):
     base, adapters = model
     wanted = compiled(MTML)(adapters, EPISODES, base)
     assert_close(compiled(MTML, config)(adapters, EPISODES, base), wanted, 1e-12)
 
 
+@pytest.mark.long
 def test_two_inner_steps(model):
     check(compiled(MTML, changed(inner_steps=2, gradient="mixed")), model, EPISODES)
 
 
+@pytest.mark.long
 def test_devices_share_the_personas_and_each_has_the_base(model):
     base, adapters = model
     mesh = persona_mesh(PERSONAS)

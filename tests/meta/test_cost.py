@@ -41,7 +41,7 @@ def tokens(length):
 
 
 @pytest.mark.parametrize("tasks", [("response",), ("response", "persona")])
-def test_a_forward_pass_without_padding(tasks, quick_compile):
+def test_a_forward_pass_without_padding(tasks):
     lengths = [len(getattr(EXAMPLE, task)) for task in tasks]
 
     def forward(params, context, *targets):
@@ -59,8 +59,9 @@ def test_a_forward_pass_without_padding(tasks, quick_compile):
     assert 1.0 <= flops(forward, shapes(MODEL), *arguments) / counted < 1.03
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("gradient", ["first_order", "finite_difference", "mixed", "exact"])
-def test_a_step_at_its_price(gradient, quick_compile):
+def test_a_step_at_its_price(gradient):
     """One occupied tile of two, so that XLA counts each loop's body once and hoists nothing."""
     model = ModelConfig(encoder_layers=1, decoder_layers=1, heads=2, width=128, feed_forward=320)
     context, response, persona = EXAMPLE.context, EXAMPLE.response, EXAMPLE.persona

@@ -62,7 +62,7 @@ def test_a_row_counts_its_tokens_and_pairs():
     assert alone == 2 * (40 * products + 2 * 96 * (40 * 41 // 2)) + 2 * 24 * 509 * 96
 
 
-def test_a_forward_pass_is_what_xla_counts(quick_compile):
+def test_a_forward_pass_is_what_xla_counts():
     row, targets, _ = pack_row([WINDOW.strands(TASKS)], 64, 39)
     adapters = lora.init(jax.random.key(0), base(), MODEL.lora)
     run = functools.partial(llama.token_nll, config=MODEL, chunk=39)
@@ -72,7 +72,7 @@ def test_a_forward_pass_is_what_xla_counts(quick_compile):
 
 
 @pytest.mark.parametrize("gradient", ["first_order", "mixed", "finite_difference"])
-def test_a_step_at_its_price(gradient, quick_compile):
+def test_a_step_at_its_price(gradient):
     """Of a single layer, the gradient of what lies below it is not computed, which saves some."""
     examples = pack_row([WINDOW.strands(TASKS)], 64, 39)
     episode = jax.tree.map(lambda x: np.asarray(x)[None], Episode(examples, examples))

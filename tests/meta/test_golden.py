@@ -46,13 +46,11 @@ from mtml_jax.sharding import Placement, persona_mesh, replicate, split_personas
 from mtml_jax.strategies import STRATEGIES
 from mtml_jax.types import Episode, Rates
 
-pytestmark = pytest.mark.usefixtures("float64", "quick_compile")
+pytestmark = pytest.mark.usefixtures("float64")
 
 MODEL = ModelConfig(
     encoder_layers=2, decoder_layers=3, heads=2, width=10, feed_forward=7, dtype="float64"
 )
-# Half a minute each to compile; test_textbook.py holds a phase of AMTML against another program.
-SLOW = ("paml", "amtml even", "amtml odd")
 CONFIG = StepConfig(MODEL, gradient="mixed", persona_chunk=1)
 VOCABULARY = 19
 PERSONAS = 4
@@ -267,9 +265,8 @@ def products(tree, probe):
     return jax.tree.map(np.vdot, stacked(jax.device_get(tree)), probe)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.long if n in SLOW else ()) for n in GOLDEN]
-)
+@pytest.mark.long  # half a minute each to compile; test_textbook.py holds a step against plain JAX
+@pytest.mark.parametrize("name", GOLDEN)
 def test_two_outer_steps(name, draw_dialogue):
     strategy, _, parity = name.partition(" ")
     mesh = persona_mesh(PERSONAS)

@@ -23,7 +23,7 @@ from mtml_jax.sharding import Placement, persona_mesh, replicate, split_personas
 from mtml_jax.strategies import STRATEGIES, Phase
 from mtml_jax.types import Episode, Rates, TaskSums, TokenSums
 
-pytestmark = pytest.mark.usefixtures("float64", "quick_compile")
+pytestmark = pytest.mark.usefixtures("float64")
 
 MODEL = ModelConfig(
     encoder_layers=1,
@@ -34,14 +34,15 @@ MODEL = ModelConfig(
     activation="gelu",  # smooth: with ReLU the inner gradient jumps at kinks
     dtype="float64",
 )
-CONFIG = StepConfig(MODEL)
+CONFIG = StepConfig(MODEL, gradient="mixed")  # as in training; it compiles in half the time
+EXACT = StepConfig(MODEL, gradient="exact")
 VOCABULARY = 17
 PERSONAS = 16
-SHAPE, TILES = TileShape(rows=2, context=11, response=7, persona=13), 3
+SHAPE, TILES = TileShape(rows=1, context=11, response=7, persona=13), 5
 RATES = Rates(alpha=np.float64(0.7), inner_lr=np.float64(0.3), outer_lr=np.float64(0.01))
 
 CASES = [(name, i) for name, s in STRATEGIES.items() for i in range(len(s.phases))]
-QUICK = {("std", 0), ("mtml", 0), ("amtml", 1), ("multitask", 0)}  # others: a minute to compile
+QUICK = {("std", 0), ("mtml", 0), ("multitask", 0)}
 META_CASES = [(name, i) for name, i in CASES if STRATEGIES[name].phases[i].inner is not None]
 (MTML,) = STRATEGIES["mtml"].phases
 (STD,) = STRATEGIES["std"].phases
@@ -153,11 +154,12 @@ def test_without_an_inner_step_first_order_is_exact(params, episodes):
     )
 
 
-def test_mixed_equals_exact(params, episodes):
-    mixed = dataclasses.replace(CONFIG, gradient="mixed")
+@pytest.mark.long  # test_textbook.py holds both against plain JAX
+@pytest.mark.parametrize("phase", [MTML, ODD], ids=["mtml", "amtml odd"])
+def test_mixed_equals_exact(params, episodes, phase):
     assert_close(
-        compiled(ODD, mixed)(params, episodes, RATES),
-        compiled(ODD)(params, episodes, RATES),
+        compiled(phase)(params, episodes, RATES),
+        compiled(phase, EXACT)(params, episodes, RATES),
         1e-10,
     )
 
@@ -173,6 +175,7 @@ def test_finite_differences_come_close(params, episodes):
             assert_close(compiled(phase, FIRST_ORDER)(params, episodes, RATES), wanted, 1e-2)
 
 
+@pytest.mark.long
 def test_finite_differences_come_close_in_float32(params, episodes):
     single = dataclasses.replace(MODEL, dtype="float32")
     difference = StepConfig(single, gradient="finite_difference")
@@ -184,10 +187,11 @@ def test_finite_differences_come_close_in_float32(params, episodes):
 @pytest.fixture(scope="module")
 def one_persona(float64):
     """Loss, Metrics and derivatives of (params, episode of one persona, rates)."""
-    objective = functools.partial(meta_objective, phase=MTML, config=CONFIG)
+    objective = functools.partial(meta_objective, phase=MTML, config=EXACT)
     return jax.jit(jax.value_and_grad(objective, argnums=(0, 2), has_aux=True))
 
 
+@pytest.mark.long
 def test_vmap_equals_a_loop(params, episodes, one_persona):
     """The gradient of the mean is `jax.grad` of each persona's meta-objective, averaged."""
     results = [
@@ -202,6 +206,7 @@ def test_vmap_equals_a_loop(params, episodes, one_persona):
     assert_close(got, metrics.replace(loss=loss / PERSONAS), 1e-12)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["alpha", "inner_lr"])
 def test_derivatives_of_the_rates(params, episodes, one_persona, name):
     episode = jax.tree.map(lambda x: x[0], episodes)
@@ -368,14 +373,15 @@ def test_contents_of_padding_do_not_matter(params, episodes):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "shape, tiles",
     [
-        (TileShape(rows=1, context=7, response=4, persona=5), 7),
+        (TileShape(1, 7, 4, 5), 7),
         (TileShape(1, 37, 23, 29), 1),
-        (TileShape(1, 13, 7, 9, small=TileShape(1, 7, 4, 5)), 5),
+        (TileShape(2, 13, 7, 9, small=TileShape(1, 7, 4, 5)), 5),
     ],
-    ids=["one example a tile and tiles of padding", "all in one row", "two kinds"],
+    ids=["one example a tile and tiles of padding", "all in one row", "two kinds and two rows"],
 )
 def test_packing_does_not_matter(params, episodes, dialogues, shape, tiles):
     assert_close(

@@ -18,7 +18,7 @@ from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train import nonfinite
 from mtml_jax.types import Episode, Rates, TaskSums, Tiles, TokenSums
 
-pytestmark = pytest.mark.usefixtures("float64", "quick_compile")
+pytestmark = pytest.mark.usefixtures("float64")
 
 MODEL = ModelConfig(encoder_layers=1, decoder_layers=1, heads=3, width=6, feed_forward=5)
 CONFIG = StepConfig(MODEL, gradient="first_order")  # the quickest; it reads the same data
@@ -151,6 +151,7 @@ def steps():
     return [jax.jit(functools.partial(step, number)) for number in range(2)], traced
 
 
+@pytest.mark.long
 def test_changing_rates_compiles_nothing(state, episodes, steps):
     compiled, traced = steps
     dtypes = jax.tree.map(lambda x: x.dtype, state)
@@ -169,6 +170,7 @@ def changed(targets, task):
     return targets.replace(ids=other.astype(np.int32))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "iteration, read",
     [
@@ -204,6 +206,7 @@ def test_amtml_alternates(state, episodes, steps, iteration, read):
                 assert tokens == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("strategy", ["std", "std_p", "paml"])
 def test_strategies_that_need_no_statements(state, episodes, strategy):
     """What stands in the slots of personas changes nothing."""

@@ -9,7 +9,7 @@ import pytest
 
 from mtml_jax.model.cross_entropy import cross_entropy
 
-pytestmark = pytest.mark.usefixtures("float64", "quick_compile")
+pytestmark = pytest.mark.usefixtures("float64")
 
 TOKENS, WIDTH, VOCABULARY = 7, 3, 5
 RNG = np.random.default_rng(0)

@@ -28,7 +28,7 @@ quick_greedy = jax.jit(functools.partial(greedy, start=START, max_tokens=REPLY, 
 
 
 @pytest.fixture(scope="module")
-def params(draw_params, float64, quick_compile):
+def params(draw_params, float64):
     """Sharp enough inside for contexts to matter, flat enough outside for several words."""
     drawn = jax.tree.map(lambda x: jnp.asarray(3 * x), draw_params(CONFIG, VOCABULARY, seed=4))
     return {**drawn, "decoder_norm": jax.tree.map(lambda x: 0.5 * x, drawn["decoder_norm"])}

@@ -21,7 +21,7 @@ from mtml_jax.model.pretrained_folder import read_folder
 from mtml_jax.types import Tokens
 
 pytest.importorskip("safetensors")
-pytestmark = pytest.mark.usefixtures("float64", "quick_compile")
+pytestmark = pytest.mark.usefixtures("float64")
 
 FAMILIES = tuple(llama_golden.FAMILIES)
 LORA = LoraConfig(rank=2, scale=1.5, targets=lora.TARGETS)
@@ -237,6 +237,7 @@ def test_cached_decoding_equals_the_forward_pass(read, family, layers):
             np.testing.assert_allclose(found_EBTD[example, beam], wanted_TD, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("search", [greedy, functools.partial(beam_search, beams=3)])
 def test_contexts_that_begin_one_row_are_continued_as_on_their_own(read, search):
     config, base, adapters = read("llama", 1)
@@ -259,6 +260,7 @@ def weighted_loss(adapters, base, config):
     return jnp.sum(nll_U * jnp.cos(jnp.arange(nll_U.size)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "family, layers", [("llama", None), ("llama3", 1), ("qwen2", 2), ("qwen3", 1)]
 )
@@ -277,6 +279,7 @@ def test_first_and_second_derivatives_by_the_adapters(read, family, layers):
     )
 
 
+@pytest.mark.long
 def test_keeping_residuals_or_computing_them_again_is_the_same(read):
     config, base, adapters = read("qwen3", 2)
     gradient = jax.jit(jax.grad(weighted_loss), static_argnums=2)

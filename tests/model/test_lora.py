@@ -12,7 +12,7 @@ from mtml_jax.data.rows import Strand, pack_row
 from mtml_jax.model import llama, lora
 from mtml_jax.model.lora import LoraConfig
 
-pytestmark = pytest.mark.usefixtures("float64", "quick_compile")
+pytestmark = pytest.mark.usefixtures("float64")
 
 SIZES = {"layers": 3, "width": 10, "heads": 4, "key_value_heads": 2, "head_width": 6}
 CONFIG = LlamaConfig(**SIZES, feed_forward=13, vocabulary=17, dtype="float64")

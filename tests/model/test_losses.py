@@ -13,7 +13,7 @@ from mtml_jax.data.vocab import START, START_PERSONA
 from mtml_jax.model import losses, transformer
 from mtml_jax.types import Tokens
 
-pytestmark = pytest.mark.usefixtures("float64", "quick_compile")
+pytestmark = pytest.mark.usefixtures("float64")
 
 MODEL = ModelConfig(
     encoder_layers=1,

@@ -12,7 +12,7 @@ from mtml_jax.config import ModelConfig
 from mtml_jax.model import transformer
 from mtml_jax.types import Tokens
 
-pytestmark = pytest.mark.usefixtures("float64", "quick_compile")
+pytestmark = pytest.mark.usefixtures("float64")
 
 MODEL = ModelConfig(
     encoder_layers=2,
@@ -184,7 +184,7 @@ def test_recomputed_layers_give_the_same_gradient(params):
 
 
 @pytest.fixture
-def whole_compile(quick_compile):
+def whole_compile():
     """XLA as it is used, which merges what is computed twice."""
     jax.config.update("jax_disable_most_optimizations", False)
     yield
@@ -231,6 +231,7 @@ def test_vectors_of_another_width_are_projected(params):
     np.testing.assert_array_equal(transformer.output_matrix(params, MODEL), params["embedding"])
 
 
+@pytest.mark.long
 def test_init_takes_vectors_and_adds_a_projection_only_where_widths_differ():
     key = jax.random.key(0)
     wide = np.random.default_rng(0).standard_normal((VOCABULARY, 5))
@@ -260,6 +261,7 @@ def test_init_draws_each_matrix_by_its_own_fans():
     assert drawn["embedding"].std() == pytest.approx(30**-0.5, rel=0.1)
 
 
+@pytest.mark.long
 def test_bfloat16_is_close_to_float32(params):
     single = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
     config = dataclasses.replace(MODEL, activation="relu", dtype="float32")

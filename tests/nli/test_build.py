@@ -13,7 +13,6 @@ from mtml_jax.nli.dialogue_nli import CLASSES, LabelledPair
 from mtml_jax.nli.scorer import load_scorer
 
 pytest.importorskip("tokenizers")
-pytestmark = pytest.mark.usefixtures("quick_compile")
 
 LABELLED = {
     split: [LabelledPair("i like dogs .", "i have dogs .", label) for label in range(3)]

@@ -11,7 +11,6 @@ from mtml_jax.nli.dialogue_nli import LabelledPair
 from mtml_jax.nli.huggingface import read_classifier
 
 pytest.importorskip("tokenizers")
-pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,6 @@ from mtml_jax.nli.dialogue_nli import CLASSES
 from mtml_jax.nli.scorer import load_scorer
 
 pytest.importorskip("tokenizers")
-pytestmark = pytest.mark.usefixtures("quick_compile")
 
 PAIRS = [
     ("i have two dogs .", "i like dogs ."),

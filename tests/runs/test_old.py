@@ -30,7 +30,6 @@ from mtml_jax.runs.log import RunLog, read_log
 from mtml_jax.runs.trained import load_trained
 from mtml_jax.train.loop import train
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 RUN, ADAPTED = (Path(__file__).parent / "old" / name for name in ("run", "adapted"))
 EXAMPLE = Path(__file__).resolve().parents[2] / "experiments" / "examples" / "five_dialogues.jsonl"
 HISTORY = ["Hi! Do you have pets?"]
@@ -63,6 +62,7 @@ def test_the_adaptation_opens_on_its_run_and_replies_the_same():
         assert ppl == pytest.approx(read_settings(ADAPTED)[f"ppl_{when}"], rel=1e-3)
 
 
+@pytest.mark.long
 def test_training_continues_from_its_step(tmp_path):
     workdir = shutil.copytree(RUN, tmp_path / "run")
     saved, _ = load_run(workdir)

@@ -19,7 +19,6 @@ from mtml_jax.model.pretrained_folder import read_folder
 from mtml_jax.runs.peft import CONFIG, WEIGHTS, read_peft, write_peft
 
 safetensors = pytest.importorskip("safetensors.numpy")
-pytestmark = pytest.mark.usefixtures("quick_compile")
 
 GOLDEN = np.load(peft_golden.GOLDEN)
 QUERY_A = "base_model.model.model.layers.{}.self_attn.q_proj.lora_A.weight"
@@ -82,6 +81,7 @@ def test_logits_of_other_families_equal_those_of_peft(tmp_path, family):
     np.testing.assert_allclose(got_TV, wanted_TV, rtol=0, atol=4e-6 * np.abs(wanted_TV).max())
 
 
+@pytest.mark.long
 def test_logits_of_the_packaged_decoder_equal_those_of_peft(tmp_path):
     try:
         found = read_pretrained("smollm2-135m")

@@ -18,6 +18,7 @@ Numbers may differ by one in their last digit and by 1 %, durations by anything.
 """
 
 import argparse
+import functools
 import os
 import re
 import shutil
@@ -76,8 +77,9 @@ def commands_of(block: Block) -> list[str]:
     return [c for c in (INSTALLING.sub("", line).split("  #")[0].strip() for line in lines) if c]
 
 
+@functools.cache
 def run(command: str, folder: Path, typed: str = "") -> Printed:
-    """Runs a shell command, which reads the typed lines."""
+    """Runs a shell command, which reads the typed lines; once, however many pages show it."""
     begun = time.monotonic()
     environment = {**os.environ, "COLUMNS": "100", "PYTHONPATH": str(folder)}
     done = subprocess.run(

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import importlib.util
 import os
 import signal
 import sys
@@ -20,7 +21,13 @@ def end(sentence: str, number: int) -> None:
     os._exit(128 + number)
 
 
-# A command imports for seconds before it can say how it ends.
 if sys.argv[0] == "-m":
+    for _name in ("absl", "jax"):
+        if importlib.util.find_spec(_name) is None:
+            sys.exit(
+                f"error: expected the packages of requirements.txt, got no {_name}; activate their "
+                "environment, or run pip install -e ."
+            )
+    # A command imports for seconds before it can say how it ends.
     for _number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(_number, lambda number, _: end("interrupted; nothing was begun", number))

@@ -14,7 +14,7 @@ def commands() -> dict[str, str]:
     found = {}
     for name, path in sorted(files.items()):
         text = path.read_text(encoding="utf-8")
-        if re.search(r"^    app\.run\(main\)$", text, re.MULTILINE):
+        if re.search(r"^    app\.run\(main, ", text, re.MULTILINE):
             found[name] = ast.get_docstring(ast.parse(text)).split("\n")[0].split(": `")[0].rstrip(".")
     return found
 

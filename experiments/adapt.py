@@ -47,8 +47,7 @@ def define_flags() -> None:
         "held out (default: all)", lower_bound=1,
     )  # fmt: skip
     flags.DEFINE_integer(
-        "epochs", None, "number of epochs over the dialogues (default: 10, as in the paper; 3 for a "
-        "pretrained decoder)", lower_bound=0
+        "epochs", None, "number of epochs over the dialogues (default: 5; 3 for a pretrained decoder)", lower_bound=0
     )  # fmt: skip
     flags.DEFINE_float("inner_lr", None, "learning rate of SGD in the adaptation (default: the run's)")
     flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "checkpoint of the run to adapt")
@@ -145,7 +144,7 @@ def _describe(model: Trained, name: str, dialogues: Sequence[Dialogue]) -> None:
 
 
 def _adapted(given, model: Trained, dialogues: Sequence[Dialogue], what: str) -> Adapted:
-    epochs = model.encoding.epochs[-1] if given.epochs is None else given.epochs
+    epochs = model.encoding.enough_epochs if given.epochs is None else given.epochs
     with tqdm(total=epochs, desc=what, unit="epoch", disable=None) as bar:
         return adapt_to_dialogues(
             model, dialogues, inner_lr=given.inner_lr, epochs=epochs, seed=given.seed,
@@ -217,4 +216,4 @@ def _print_persona(model: Trained, adapted: Adapted, dialogue: Dialogue) -> None
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    app.run(main, flags_parser=startup.parsed)

@@ -7,7 +7,7 @@ import sys
 
 from absl import app, flags, logging
 
-from experiments import plots
+from experiments import plots, startup
 from mtml_jax.config import FROM_SCRATCH, PRESETS, TrainConfig
 from mtml_jax.data.compare_groupings import compare_groupings, read_clusters
 from mtml_jax.data.load import load_split
@@ -55,7 +55,7 @@ def sheet_of(argv, options) -> str:
     if len(argv) != 2:
         sys.exit(f"error: expected one path, {_PATHS}, got {len(argv) - 1} paths")
     config = PRESETS[options.preset]
-    try:
+    with startup.one_sentence("interrupted; nothing was written"):
         if options.html:
             plots.require_matplotlib("--html")
         splits, notes = read_splits(argv[1], options.split_seed, options.skip_bad)
@@ -68,8 +68,6 @@ def sheet_of(argv, options) -> str:
             }
         if options.html:
             pathlib.Path(options.html).write_text(page(sheet, config), encoding="utf-8")
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {error}")
     return json.dumps(sheet.numbers, indent=1) if options.json else as_text(sheet.numbers)
 
 
@@ -172,4 +170,4 @@ def _percent(part: int, whole: int) -> str:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    app.run(main, flags_parser=startup.parsed)

@@ -127,4 +127,4 @@ def show(config: TrainConfig, data: Prepared) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    app.run(main, flags_parser=startup.parsed)

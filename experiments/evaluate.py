@@ -51,4 +51,4 @@ def evaluate_and_print(
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    app.run(main, flags_parser=startup.parsed)

@@ -116,4 +116,4 @@ def _scores(report):
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    app.run(main, flags_parser=startup.parsed)

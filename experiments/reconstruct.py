@@ -201,4 +201,4 @@ def _describe(config, run, subjects):
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    app.run(main, flags_parser=startup.parsed)

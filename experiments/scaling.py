@@ -221,4 +221,4 @@ def _measured(config, data, words, repeats):
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    app.run(main, flags_parser=startup.parsed)

@@ -1,9 +1,11 @@
 """Start a command: JAX's settings, several processes, and errors of one sentence."""
 
 import contextlib
+import errno
 import faulthandler
 import logging
 import os
+import re
 import signal
 import sys
 import warnings
@@ -15,6 +17,17 @@ from absl import logging as absl_logging
 from experiments import end
 
 DEAD_SECONDS = 30  # a process that sends no heartbeat for this long counts as dead
+
+
+def parsed(argv: list[str]) -> list[str]:
+    """Reads the flags of a command line, and ends with one sentence where one is wrong."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        wrong = str(error).rstrip(" .?")
+        for what, reason in (("whole number", "invalid literal"), ("number", "could not convert")):
+            wrong = re.sub(f"flag (--.*?): {reason}.*", rf"expected a {what}, got \1", wrong)
+        sys.exit(f"error: {wrong}; --help shows the settings")
 
 
 def start(argv: list[str], example: str) -> None:
@@ -43,6 +56,26 @@ def start_jax() -> None:
         jax.config.update("jax_compilation_cache_dir", flags.FLAGS.compilation_cache)
 
 
+_EXPECTED = {
+    errno.ENOENT: "expected a file or folder, got nothing of that name",
+    errno.EEXIST: "expected a folder, got a file",
+    errno.EISDIR: "expected a file, got a folder",
+    errno.ENOTDIR: "expected a folder on the way there, got a file",
+    errno.EACCES: "expected the permission to read or write it, got none",
+    errno.EROFS: "expected a disk that can be written, got one that can only be read",
+    errno.ENOSPC: "expected space on the disk, got none",
+    errno.ENAMETOOLONG: "expected a shorter name",
+}
+
+
+def sentence_of(error: Exception) -> str:
+    """What an error says to a person; an error of the system names its file and the reason."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    reason = _EXPECTED.get(error.errno, (error.strerror or str(error)).lower())
+    return f"{error.filename}: {reason}" if error.filename else reason
+
+
 @contextlib.contextmanager
 def one_sentence(interrupted: str, *, unwind: bool = False):
     """Ends the program with one sentence after a wrong input or an interruption.
@@ -62,7 +95,7 @@ def one_sentence(interrupted: str, *, unwind: bool = False):
     try:
         yield
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {sentence_of(error)}")
     except KeyboardInterrupt as error:
         print(interrupted, file=sys.stderr)
         sys.exit(128 + (error.args or [signal.SIGINT])[0])

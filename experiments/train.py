@@ -112,4 +112,4 @@ def _describe(config, source, preset, data, mesh, workdir, repairs):
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    app.run(main, flags_parser=startup.parsed)

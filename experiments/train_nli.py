@@ -95,4 +95,4 @@ def as_text(calibration, report, output) -> str:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    app.run(main, flags_parser=startup.parsed)

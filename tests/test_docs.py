@@ -54,6 +54,7 @@ def page(tmp_path, monkeypatch):
 
 
 def run_page(page, *, quick=False, write=False):
+    docs.run.cache_clear()
     return docs.run_page(page.name, page.parent, quick, write)
 
 

@@ -16,7 +16,7 @@ SMALLER = {  # text of the page -> text that is run
     "iterations=300": "iterations=2, validate_every=2, meta_batch=2, validation_episodes=2",
     "max_folds=16": "max_folds=1, folds_at_once=1, resamples=5",
     "shots=(5,)": "shots=(1,)",
-    "epochs=10": "epochs=1",
+    "epochs=5": "epochs=1",
     '"experiments/examples': f'"{ROOT}/experiments/examples',
 }
 

@@ -212,4 +212,4 @@ def _is_loopback(host):
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    app.run(main, flags_parser=startup.parsed)

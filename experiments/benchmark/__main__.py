@@ -134,4 +134,4 @@ def _parse_chunk(text: str) -> int | None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    app.run(main, flags_parser=startup.parsed)

@@ -10,6 +10,7 @@ import sys
 
 from absl import app, flags
 
+from experiments import startup
 from experiments.ratings.items import ALSO, draw_items
 from experiments.ratings.store import RatingStore
 from experiments.ratings.tables import as_csv, as_text, summarise
@@ -35,10 +36,8 @@ def define_flags() -> None:
 def main(argv) -> None:
     if len(argv) > 1:
         sys.exit(f"error: expected flags only, such as --report, got {argv[1]!r}")
-    try:
+    with startup.one_sentence("interrupted; no rating that was saved is lost"):
         ratings(flags.FLAGS.flag_values_dict())
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {error}")
 
 
 def ratings(given) -> None:
@@ -86,4 +85,4 @@ def _shots(given):
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    app.run(main, flags_parser=startup.parsed)

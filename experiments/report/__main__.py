@@ -5,7 +5,7 @@ import sys
 
 from absl import app, flags
 
-from experiments import plots
+from experiments import plots, startup
 from experiments.report import comparison, details, figures, tables
 from experiments.report.cells import GAINS, Study, read_study
 from experiments.report.html import to_html
@@ -29,10 +29,8 @@ def main(argv) -> None:
             f"error: expected one folder written by experiments.study, got {len(argv) - 1}; use "
             "python -m experiments.report results/demo-tiny"
         )
-    try:
+    with startup.one_sentence("interrupted; the report was not written"):
         report(pathlib.Path(argv[1]), flags.FLAGS.seed, flags.FLAGS.resamples)
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {error}")
 
 
 def report(folder: pathlib.Path, seed: int = 0, resamples: int = 1000) -> None:
@@ -211,4 +209,4 @@ def _over_epochs(study, numbers, pictures):
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    app.run(main, flags_parser=startup.parsed)

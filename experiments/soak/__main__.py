@@ -11,6 +11,7 @@ import sys
 from absl import app, flags
 from absl import logging as absl_logging
 
+from experiments import startup
 from experiments.soak.parts import PARTS
 from experiments.soak.trials import Trials, counted
 from mtml_jax.runs.files import write_json
@@ -56,4 +57,4 @@ def main(argv) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    app.run(main, flags_parser=startup.parsed)

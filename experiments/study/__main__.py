@@ -276,4 +276,4 @@ def _cell_path(folder, row, seed):
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    app.run(main, flags_parser=startup.parsed)

@@ -125,6 +125,7 @@ class Encoding:
     # Test-time fine-tuning, as the paper's predecessor does.
     examples_a_batch = 16
     epochs = (1, 3, 5, 7, 10)  # after which a test scores
+    enough_epochs = 5  # for a speaker: PPL of valid dialogues is lowest there (docs/evaluation.md)
     symbols = WORDS  # of decoding
     max_reply = 20  # tokens that a decoded reply may have, the end included
 

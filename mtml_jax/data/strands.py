@@ -179,6 +179,7 @@ class RowEncoding:
 
     examples_a_batch = 1  # a step on each dialogue at test time, as the inner step takes one
     epochs = (1, 3)  # after which a test scores
+    enough_epochs = 3  # for a speaker
     max_reply = 40  # tokens that a decoded reply may have, the end included
 
     def words(self, ids: Iterable[int]) -> str:

@@ -85,7 +85,7 @@ def adapt_to_dialogues(
       model: from `load_trained`.
       dialogues: the speaker's dialogues, each from the speaker's side, in order.
       inner_lr: step size of SGD; None takes the run's.
-      epochs: passes over the dialogues; None for as many as a test takes at most.
+      epochs: passes over the dialogues; None for as many as are enough on valid.
       seed: random seed for the order of the turns.
       progress: called with (finished epochs, all epochs), first with (0, epochs); an
         exception that it raises ends the adaptation.
@@ -95,7 +95,7 @@ def adapt_to_dialogues(
         large that the parameters are no longer finite.
     """
     rate = model.config.inner_lr if inner_lr is None else float(inner_lr)
-    epochs = model.encoding.epochs[-1] if epochs is None else epochs
+    epochs = model.encoding.enough_epochs if epochs is None else epochs
     if not dialogues:
         raise ValueError("expected one or more dialogues of the speaker, better five, got no dialogue")
     if not (math.isfinite(rate) and rate >= 0):

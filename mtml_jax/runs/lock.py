@@ -29,6 +29,8 @@ class WorkdirLock:
         self._file: IO[str] | None = None
 
     def __enter__(self) -> "WorkdirLock":
+        if self._workdir.is_file():
+            raise NotADirectoryError(f"{self._workdir}: expected a folder, got a file; choose another")
         try:
             self._workdir.mkdir(parents=True, exist_ok=True)
             self._file = self._locked(open(self._workdir / "lock", "a+", encoding="utf-8"))

@@ -88,6 +88,7 @@ def test_a_missing_glove_file_is_named(tmp_path, vocabulary):
         assert "--glove" in str(error.value)
 
 
+@pytest.mark.long
 def test_real_vectors(shared_data):
     dialogues, _ = read_parlai(find_split(shared_data / "personachat", "train"))
     vocabulary = build_vocabulary(dialogues)

@@ -100,6 +100,7 @@ def test_stages_equal_a_plain_loop_of_gradient_steps(params, folds):
     assert changed  # else the replies could be those of any stage
 
 
+@pytest.mark.long
 def test_without_adaptation_there_are_the_initial_scores(params, folds):
     initial = staged(params, folds, (0,), 2)
     assert initial.replies is None

@@ -41,6 +41,7 @@ def data(config):
     return prepare(config, "demo")
 
 
+@pytest.mark.long
 def test_steps_of_a_decoder_are_timed_and_counted(config, data, monkeypatch):
     monkeypatch.setattr(steps, "product_ceiling", lambda *_: 1e12)
     [config] = steps.variants(config, ["mtml"], ["first_order"], [None], [False])

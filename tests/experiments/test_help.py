@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for path in sorted((ROOT / "experiments").rglob("*.py"))
-    if "app.run(main)" in path.read_text()
+    if "    app.run(main, flags" in path.read_text()
 ]
 # A help text begins with what the flag is, or with what a switch does.
 SWITCHES = set("recompute give count put skip stop split show print measure report".split())

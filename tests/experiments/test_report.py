@@ -247,6 +247,7 @@ def test_the_page_needs_nothing_and_runs_nothing(whole):
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in whole.glob("*.png"))
 
 
+@pytest.mark.long
 def test_one_seed_without_nli_and_without_controls(tmp_path):
     save_study(
         tmp_path / "x", ["paml", "mtml-0.8"], 1, score="facts", nli=False, facts=True, shots=(5, 10)

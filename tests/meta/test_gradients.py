@@ -42,7 +42,7 @@ SHAPE, TILES = TileShape(rows=1, context=11, response=7, persona=13), 5
 RATES = Rates(alpha=np.float64(0.7), inner_lr=np.float64(0.3), outer_lr=np.float64(0.01))
 
 CASES = [(name, i) for name, s in STRATEGIES.items() for i in range(len(s.phases))]
-QUICK = {("std", 0), ("mtml", 0), ("multitask", 0)}
+QUICK = {("std", 0), ("mtml", 0)}
 META_CASES = [(name, i) for name, i in CASES if STRATEGIES[name].phases[i].inner is not None]
 (MTML,) = STRATEGIES["mtml"].phases
 (STD,) = STRATEGIES["std"].phases
@@ -221,6 +221,7 @@ def test_derivatives_of_the_rates(params, episodes, one_persona, name):
     np.testing.assert_allclose(getattr(derivatives, name), slope, rtol=1e-6)
 
 
+@pytest.mark.long
 def test_supervised_is_the_mean_over_all_tokens(params, episodes):
     """Turns of all episodes in one batch; with reduction "sum" the mean over personas."""
     loss = jax.jit(functools.partial(weighted_loss, config=LossConfig(MODEL, "sum")))

@@ -234,6 +234,7 @@ def test_padding_and_start_tokens_are_never_emitted(params, token):
             np.testing.assert_allclose(found.log_prob[n], want, rtol=1e-12)
 
 
+@pytest.mark.long
 def test_every_fold_decodes_with_its_own_parameters_on_its_own_device(params):
     """As evaluation calls it: adapted parameters differ from fold to fold."""
     folds = [

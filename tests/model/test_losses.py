@@ -169,6 +169,7 @@ def test_a_model_of_zeros_is_uniform(params, packed, wanted):
     close(weighted_loss(zeros, packed, BOTH, config=MEAN)[0], np.log(VOCABULARY))
 
 
+@pytest.mark.long
 def test_sums_have_no_gradient(params, packed):
     def objective(params, weight):
         value, sums = losses.weighted_loss(params, packed, BOTH, config=MEAN)

@@ -64,6 +64,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(base):
         )  # fmt: skip
 
 
+@pytest.mark.long
 def test_devices_share_a_step(base):
     """Two devices take the same step as one, since their gradients are averaged."""
     model = read_classifier(base, "--base")

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from mtml_jax.config import DataConfig, TrainConfig
-from mtml_jax.runs.folder import MAY_DIFFER, differing_settings, load_run, save_run
+from mtml_jax.runs.folder import MAY_DIFFER, differing_settings, load_run, save_run, source_of
 
 _CONFIG = {"model": {"width": 7, "heads": 2}, "glove": "", "warmup": 3, "iterations": 11}
 
@@ -68,3 +68,13 @@ def test_the_settings_that_may_differ_are_settings(tmp_path):
     assert MAY_DIFFER < config.keys() | DataConfig(data="personachat", data_dir=".").to_saved().keys()
     save_run(tmp_path, config, "gull\n")
     assert load_run(tmp_path)[0] == config
+
+
+def test_a_run_keeps_the_folder_of_its_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    saved = DataConfig(data="personachat", data_dir="there").to_saved()
+    assert source_of(saved, DataConfig(data=None)).data_dir == str(tmp_path / "there")
+    assert source_of(saved, DataConfig(data=None, data_dir="here")).data_dir == "here"
+    assert source_of(saved, DataConfig(data="demo")).data_dir is None
+    assert source_of({"data": "personachat"}, DataConfig(data=None)).data_dir is None
+    assert "data_dir" not in DataConfig(data="demo").to_saved()

@@ -51,6 +51,7 @@ class Printed(NamedTuple):
     """What a command printed, and how long it took."""
 
     text: str
+    errors: str
     status: int
     seconds: float
 
@@ -84,9 +85,9 @@ def run(command: str, folder: Path, typed: str = "") -> Printed:
     environment = {**os.environ, "COLUMNS": "100", "PYTHONPATH": str(folder)}
     done = subprocess.run(
         ["bash", "-c", command], cwd=folder, env=environment, input=typed, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        capture_output=True
     )  # fmt: skip
-    return Printed(done.stdout, done.returncode, time.monotonic() - begun)
+    return Printed(done.stdout, done.stderr, done.returncode, time.monotonic() - begun)
 
 
 def same(shown: str, printed: str) -> bool:
@@ -120,7 +121,7 @@ def run_page(name: str, folder: Path, quick: bool, write: bool) -> list[str]:
                 printed = run(command, folder, typed if "experiments.chat" in command else "")
                 print(f"    {printed.seconds:.0f} s", flush=True)
                 if printed.status:
-                    end = "\n".join(printed.text.splitlines()[-5:])
+                    end = "\n".join((printed.text + printed.errors).splitlines()[-5:])
                     problems.append(f"{name}: {command}\n  ended with {printed.status}:\n{end}")
         elif printed is not None:
             shown = printed.text

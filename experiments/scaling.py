@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 from absl import app, flags
-from tqdm import tqdm
 
 from experiments import plots, startup
 from experiments.benchmark.measuring import (
@@ -28,6 +27,7 @@ from mtml_jax.data.prepare import Prepared
 from mtml_jax.data.vocab import UNK
 from mtml_jax.meta.outer import init_state
 from mtml_jax.model import transformer
+from mtml_jax.progress import ProgressBar
 from mtml_jax.runs.files import write_bytes, write_json
 from mtml_jax.sharding import Placement, persona_mesh, replicate, split_personas
 from mtml_jax.strategies import TASKS
@@ -82,7 +82,7 @@ def scale(given) -> None:
     )
     points = [(axis, value) for axis in given.axes for value in AXES[axis].values]
     rows = []
-    for axis, value in tqdm(points, desc="points", unit="point", leave=False, disable=None):
+    for axis, value in ProgressBar(points, desc="points", unit="point", leave=False):
         repeats = 0 if given.compile_only else given.repeats
         found = _measured(*_grown(config, data, axis, value), repeats)
         rows.append({"axis": axis, "value": value, **found})

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
-from tqdm import tqdm
 
 from experiments.benchmark.measuring import product_ceiling, summarise
 from experiments.benchmark.slots import real_row_shares, real_shares
@@ -18,6 +17,7 @@ from mtml_jax.data.episodes import sample_episodes, training_batch
 from mtml_jax.data.prepare import Prepared
 from mtml_jax.meta.cost import StepCount, count_step, mode_of
 from mtml_jax.meta.cost_decoder import DecoderStepCount, count_decoder_step
+from mtml_jax.progress import ProgressBar
 from mtml_jax.sharding import Placement, persona_mesh, replicate, split_personas
 from mtml_jax.strategies import STRATEGIES
 from mtml_jax.train.memory_plan import lower_steps
@@ -95,7 +95,7 @@ def measure_steps(
     ceilings = [product_ceiling(mesh, configs[0].model.dtype)]
     rounds = repeats + 1  # the first one warms up
     total = rounds * sum(len(setting.batches) for setting in settings)
-    with tqdm(total=total, desc="steps", unit="step", leave=False, disable=None) as bar:
+    with ProgressBar(total=total, desc="steps", unit="step", leave=False) as bar:
         for _ in range(rounds):
             for setting in settings:
                 # A new state, because a step donates its state's memory; the same one for all.

@@ -2,12 +2,14 @@
 
 from tqdm import tqdm
 
+from mtml_jax.progress import ProgressBar
+
 _FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}"
 
 
 def whole_bar(total: float) -> tqdm:
     """Returns a bar with this total; the remaining time is estimated from the mean pace."""
-    return tqdm(total=total, disable=None, smoothing=0, bar_format=_FORMAT)
+    return ProgressBar(total=total, smoothing=0, bar_format=_FORMAT)
 
 
 class Part:

@@ -20,6 +20,7 @@ from mtml_jax.eval.run import Run
 from mtml_jax.eval.scores import Answer, HeldOut, Statistics, count
 from mtml_jax.model import beam, decoding
 from mtml_jax.nli.scorer import Scorer
+from mtml_jax.progress import ProgressBar
 from mtml_jax.sharding import fetch, from_first, own_share, persona_mesh, replicate, split_personas
 
 EPOCHS = Encoding.epochs  # after which an adapted model is scored; 0 is the unadapted model
@@ -59,7 +60,7 @@ def run_folds(
     left = sum(map(len, waiting.values()))
     with contextlib.ExitStack() as stack:
         bar = bar or stack.enter_context(
-            tqdm(total=total, initial=total - left, unit="fold", disable=None)
+            ProgressBar(total=total, initial=total - left, unit="fold")
         )
         for kinds in (("unadapted",), ("prompt",), ("own", "other")):
             # One program for all that adapt, whatever their k.
@@ -223,7 +224,7 @@ def _label_all(scorer, tests, systems):
         for reply in answer.replies
         for statement in (*test.statements, *test.shuffled)
     }
-    with tqdm(total=len(pairs), desc="NLI", unit="pair", disable=None) as bar:
+    with ProgressBar(total=len(pairs), desc="NLI", unit="pair") as bar:
         scorer.scores(sorted(pairs), bar.update)
 
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from mtml_jax.data.records import Persona
 from mtml_jax.nli.calibration import CALIBRATION, calibrate
@@ -24,6 +23,7 @@ from mtml_jax.nli.dialogue_nli import LabelledPair, unrelated_pairs
 from mtml_jax.nli.finetune import finetune
 from mtml_jax.nli.huggingface import read_classifier, require_new, write_classifier
 from mtml_jax.nli.scorer import Scorer
+from mtml_jax.progress import ProgressBar
 
 
 def build_scorer(
@@ -77,7 +77,7 @@ def build_scorer(
     train = [[*labelled["train"], *unrelated_pairs(personas["train"], count, rng)] for rng in rngs]
     clock = time.monotonic()
     if epochs:
-        with tqdm(unit="step", disable=None) as bar:
+        with ProgressBar(unit="step") as bar:
 
             def progress(done, total, loss):
                 bar.total = total

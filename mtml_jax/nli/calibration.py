@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 from scipy.special import softmax
-from tqdm import tqdm
 
 from mtml_jax.data.records import Persona
 from mtml_jax.nli.dialogue_nli import CLASSES, LabelledPair
+from mtml_jax.progress import ProgressBar
 
 CALIBRATION = "calibration.json"
 SIGNS = np.array([1, 0, -1], np.int8)  # of entailment, neutral, contradiction
@@ -72,7 +72,7 @@ def calibrate(
     pairs = [(pair.reply, pair.statement) for pair in labelled]
     total = len(pairs) + sum(len(pair) for own, other in drawn for pair in (*own, *other))
     clock = time.monotonic()
-    with tqdm(total=total, unit="pair", desc="scoring", disable=None) as bar:
+    with ProgressBar(total=total, unit="pair", desc="scoring") as bar:
         labelled_scores = score(pairs, bar.update)
         natural_scores = [
             [score([pair for reply in side for pair in reply], bar.update) for side in both]

@@ -13,6 +13,7 @@ from mtml_jax.config import TrainConfig
 from mtml_jax.data.episodes import training_batch
 from mtml_jax.data.prepare import Prepared
 from mtml_jax.meta.objectives import Metrics
+from mtml_jax.progress import ProgressBar
 from mtml_jax.runs.checkpoint import Checkpoints
 from mtml_jax.runs.log import RunLog
 from mtml_jax.sharding import (
@@ -96,7 +97,7 @@ def train(
 
     with Interruption() as interruption, contextlib.ExitStack() as stack:
         bar = bar or stack.enter_context(
-            tqdm(total=config.iterations, initial=begin, unit="step", disable=None)
+            ProgressBar(total=config.iterations, initial=begin, unit="step")
         )
         # Compile, unless the run is already over.
         batch = batch_at(begin)

@@ -268,7 +268,7 @@ PRESETS = {
         warmup=20, iterations=300, validate_every=50
     ),
     "small": _smaller(
-        2, 64, shape=TileShape(rows=2, context=128, response=64, persona=128),
+        2, 64, shape=TileShape(rows=2, context=128, response=64, persona=128), outer_lr=0.01,
         warmup=50, iterations=240, validate_every=40
     ),
     "paper": TrainConfig(),

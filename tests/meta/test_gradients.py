@@ -34,7 +34,7 @@ MODEL = ModelConfig(
     activation="gelu",  # smooth: with ReLU the inner gradient jumps at kinks
     dtype="float64",
 )
-CONFIG = StepConfig(MODEL, gradient="mixed")  # as in training; it compiles in half the time
+CONFIG = StepConfig(MODEL, gradient="mixed")  # as in training; test_textbook.py holds "exact" against it
 EXACT = StepConfig(MODEL, gradient="exact")
 VOCABULARY = 17
 PERSONAS = 16
@@ -151,16 +151,6 @@ def test_without_an_inner_step_first_order_is_exact(params, episodes):
         compiled(MTML)(params, episodes, rates),
         compiled(MTML, FIRST_ORDER)(params, episodes, rates),
         1e-12,
-    )
-
-
-@pytest.mark.long  # test_textbook.py holds both against plain JAX
-@pytest.mark.parametrize("phase", [MTML, ODD], ids=["mtml", "amtml odd"])
-def test_mixed_equals_exact(params, episodes, phase):
-    assert_close(
-        compiled(phase)(params, episodes, RATES),
-        compiled(phase, EXACT)(params, episodes, RATES),
-        1e-10,
     )
 
 

@@ -132,9 +132,9 @@ def _describe(model: Trained, name: str, dialogues: Sequence[Dialogue]) -> None:
     share = unknown_share(model, dialogues)
     turns = sum(len(d.turns) for d in dialogues)
     say(
-        f"{name}: {len(dialogues):,} dialogue{'s' * (len(dialogues) > 1)}, {turns:,} turns; "
-        + (f"{share:.1%} of the words are unknown to the model " if model.base is None else "")
-        + f"({model.config.strategy}, step {model.step:,})"
+        f"{name}: {len(dialogues):,} dialogue{'s' * (len(dialogues) > 1)}, {turns:,} turns"
+        + (f"; {share:.1%} of the words are unknown to the model" if model.base is None else "")
+        + f" ({model.config.strategy}, step {model.step:,})"
     )
     if share > _UNKNOWN:
         say(

@@ -39,9 +39,10 @@ def test_an_interruption_is_one_sentence(save_tiny_run, tmp_path, name, number):
             time.sleep(rng.uniform(1, 2) if part == "imports" else rng.uniform(3, 9))
             over = program.poll() is not None
             program.send_signal(number)
-            _, errors = program.communicate(timeout=120)
+            output, errors = program.communicate(timeout=120)
         if part == "work" and (over or program.returncode == 0):
             continue  # it had ended before
         assert program.returncode == 128 + number, errors
-        assert len(errors.strip().splitlines()) == 1, errors
-        assert "Traceback" not in errors
+        # A training says at which step it was saved, among its other lines.
+        (said,) = errors.strip().splitlines() or output.strip().splitlines()[-1:]
+        assert "interrupted" in said or "ended" in said

@@ -123,6 +123,7 @@ def run_page(name: str, folder: Path, quick: bool, write: bool) -> list[str]:
                 if printed.status:
                     end = "\n".join((printed.text + printed.errors).splitlines()[-5:])
                     problems.append(f"{name}: {command}\n  ended with {printed.status}:\n{end}")
+                    printed = None  # nothing of it belongs in a page
         elif printed is not None:
             shown = printed.text
             if block.note:
@@ -157,11 +158,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="leave out what is marked as slow")
     parser.add_argument("--folder", type=Path, help="folder to run in (default: a temporary one)")
     given = parser.parse_args()
-    folder = given.folder or Path(tempfile.mkdtemp(prefix="mtml_jax_docs_"))
-    copy_checkout(folder)
-    problems = [p for name in given.pages for p in run_page(name, folder, given.quick, given.write)]
-    if given.folder is None:
-        shutil.rmtree(folder)
+    with tempfile.TemporaryDirectory(prefix="mtml_jax_docs_") as temporary:
+        folder = (given.folder or Path(temporary)).resolve()
+        copy_checkout(folder)
+        problems = [p for name in given.pages for p in run_page(name, folder, given.quick, given.write)]
     print("\n\n".join(problems) or "the pages show what their commands print")
     sys.exit(bool(problems) and not given.write)
 

@@ -47,7 +47,8 @@ def define_flags() -> None:
         "held out (default: all)", lower_bound=1,
     )  # fmt: skip
     flags.DEFINE_integer(
-        "epochs", None, "number of epochs over the dialogues (default: 5; 3 for a pretrained decoder)", lower_bound=0
+        "epochs", None, "number of epochs over the dialogues (default: 5; 3 for a pretrained decoder)",
+        lower_bound=0,
     )  # fmt: skip
     flags.DEFINE_float("inner_lr", None, "learning rate of SGD in the adaptation (default: the run's)")
     flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "checkpoint of the run to adapt")

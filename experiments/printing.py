@@ -13,8 +13,7 @@ _UNFOLDED = 10_000  # columns of a file or a pipe
 
 def say(text: str, label: str = "") -> None:
     """Prints a line without disturbing a progress bar, folded if a terminal shows it."""
-    width = shutil.get_terminal_size((_UNFOLDED, 24)).columns
-    tqdm.write(fold(harmless(text), width, label))
+    tqdm.write(fold(harmless(text), terminal_width(_UNFOLDED), label))
 
 
 def harmless(text: str) -> str:
@@ -22,9 +21,9 @@ def harmless(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def terminal_width() -> int:
-    """Returns the columns of the terminal; 80 without one."""
-    return max(shutil.get_terminal_size((80, 24)).columns, 1)
+def terminal_width(otherwise: int = 80) -> int:
+    """Returns the columns of the terminal, or what they are `otherwise`, without one."""
+    return max(shutil.get_terminal_size((otherwise, 24)).columns, 1)
 
 
 def columns(text: str) -> int:

@@ -100,7 +100,7 @@ def chat_tab(runs: pathlib.Path, page: gr.Blocks) -> None:
     status = gr.HTML(elem_id="chat-status")
     with gr.Row(visible=False, elem_classes="low") as learning:
         speaker = gr.Dropdown([], label="Speaker to learn", elem_id="speaker", scale=2)
-        epochs = gr.Textbox(label="Epochs", placeholder="as are enough", elem_id="epochs", scale=1)
+        epochs = gr.Textbox(label="Epochs", placeholder="the default", elem_id="epochs", scale=1)
         rate = gr.Textbox(label="Inner rate", placeholder="the run's", elem_id="rate", scale=1)
         adapt = gr.Button("Adapt", variant="primary", elem_id="adapt", scale=1)
     learned = gr.HTML(elem_id="learnt", min_height=60)

@@ -41,9 +41,10 @@ def main(argv) -> None:
     shares = {"evaluation": fifth, "preparation": fifth, "disk": 3, "damage": 12}
     shares["study"] = max(1, given.kills // 10)
     shares |= {"training": given.kills - 2 * fifth, "fuzz": given.files}
-    for part in given.parts:
-        with Trials(output / f"{part}.jsonl", part, shares[part]) as trials:
-            PARTS[part](trials, output)
+    with startup.one_sentence("interrupted; the same command continues the soak", unwind=True):
+        for part in given.parts:
+            with Trials(output / f"{part}.jsonl", part, shares[part]) as trials:
+                PARTS[part](trials, output)
     table = {part: counted(output / f"{part}.jsonl") for part in PARTS}
     write_json(output / "soak.json", {"parts": table, "versions": versions()})
     print("| part | tried | survived | kills | kept |\n|---|---|---|---|---|")

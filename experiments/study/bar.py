@@ -43,6 +43,3 @@ class Part:
 
     def set_description(self, text: str) -> None:
         self._bar.set_postfix_str(text, refresh=True)
-
-    def write(self, text: str) -> None:
-        """Drops a line of a run, since the run's log has it."""

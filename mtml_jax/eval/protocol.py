@@ -60,7 +60,9 @@ def run_folds(
     left = sum(map(len, waiting.values()))
     with contextlib.ExitStack() as stack:
         bar = bar or stack.enter_context(
-            ProgressBar(total=total, initial=total - left, unit="fold")
+            ProgressBar(
+                total=total, initial=total - left, unit="fold", disable=jax.process_index() > 0
+            )
         )
         for kinds in (("unadapted",), ("prompt",), ("own", "other")):
             # One program for all that adapt, whatever their k.

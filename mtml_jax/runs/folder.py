@@ -160,6 +160,7 @@ def source_of(saved: Mapping[str, Any], source: DataConfig) -> DataConfig:
     if source.data:
         return source
     return dataclasses.replace(
-        source, data=saved["data"], data_dir=source.data_dir or saved.get("data_dir"), split_seed=saved.get("split_seed", source.split_seed),
+        source, data=saved["data"], data_dir=source.data_dir or saved.get("data_dir"),
+        split_seed=saved.get("split_seed", source.split_seed),
         skip_bad=source.skip_bad or saved.get("skip_bad", False)
     )

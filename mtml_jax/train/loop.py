@@ -97,7 +97,10 @@ def train(
 
     with Interruption() as interruption, contextlib.ExitStack() as stack:
         bar = bar or stack.enter_context(
-            ProgressBar(total=config.iterations, initial=begin, unit="step")
+            ProgressBar(
+                total=config.iterations, initial=begin, unit="step",
+                disable=jax.process_index() > 0  # as the first process prints for all
+            )
         )
         # Compile, unless the run is already over.
         batch = batch_at(begin)

@@ -17,7 +17,8 @@ class ProgressBar(tqdm):
         self._lines = not file.isatty()
         self._said = time.monotonic()
         if self._lines:
-            settings = {"bar_format": _LINE, **settings, "mininterval": _SECONDS}
+            # At the mean pace: between lines so far apart, the newest pace is that of compiling.
+            settings = {"bar_format": _LINE, "smoothing": 0, **settings, "mininterval": _SECONDS}
         super().__init__(*args, **settings)
 
     def display(self, msg=None, pos=None):
